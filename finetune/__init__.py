@@ -1,0 +1,1 @@
+"""A dataset in; a run, a merged model, traces and reports out."""

@@ -1,0 +1,1 @@
+"""Traces in, judged: metrics, intervals, the report and its page. Imports no torch."""

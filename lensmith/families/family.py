@@ -1,0 +1,77 @@
+"""What a model family's file states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Tower = Literal["vision", "connector", "language"]
+TOWERS: tuple[Tower, ...] = ("vision", "connector", "language")
+
+
+@dataclass(frozen=True)
+class Linears:
+    """A set of equal linear layers: `names` below each of `prefix`'s numbered blocks.
+
+    `prefix` holds one `{}` for the block's number where there are several; `count` is the dotted path
+    into the checkpoint's config whose value (an integer, or a list that is counted) says how many
+    blocks there are, empty for one block without a number.
+    """
+
+    tower: Tower
+    prefix: str
+    names: tuple[str, ...]
+    count: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Facts of one family.
+
+    model_type: `model_type` of the checkpoint's config.json.
+    architecture: transformers' class name, as config.json's `architectures` states it.
+    towers: each tower's module prefixes in that class.
+    linears: every nn.Linear that LoRA can adapt, by tower.
+    vllm_architecture: the class vLLM serves it with.
+    vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
+    markup: texts that the chat template gives a meaning to; typed in data they are refused.
+    decoding: the settings its makers recommend.
+    source: where the facts were read.
+    frames: how often an image counts against the pixel budget: GLM's processor bounds pixels times
+        temporal patch size (2 for a still image), Qwen's bounds pixels.
+    """
+
+    name: str
+    title: str
+    model_type: str
+    architecture: str
+    licence: str
+    towers: dict[Tower, tuple[str, ...]]
+    linears: tuple[Linears, ...]
+    vllm_architecture: str
+    vllm_adapts: dict[Tower, str]
+    markup: tuple[str, ...]
+    decoding: dict[str, Any]
+    source: str
+    frames: int = 1
+
+    def expected_linears(self, config: dict[str, Any], tower: Tower) -> list[str]:
+        """Full module names of every linear of `tower` that a checkpoint with this config has."""
+        names: list[str] = []
+        for group in self.linears:
+            if group.tower != tower:
+                continue
+            blocks = (
+                [group.prefix.format(i) for i in range(_count(config, group.count))]
+                if group.count
+                else [group.prefix]
+            )
+            names += [f"{block}.{name}" for block in blocks for name in group.names]
+        return names
+
+
+def _count(config: dict[str, Any], path: str) -> int:
+    value: Any = config
+    for part in path.split("."):
+        value = value[part]
+    return len(value) if isinstance(value, list) else int(value)

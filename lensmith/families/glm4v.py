@@ -1,0 +1,70 @@
+"""GLM-4.6V-Flash (9B), the dense GLM-V."""
+
+from lensmith.families.family import Family, Linears
+
+FAMILY = Family(
+    name="glm4v",
+    title="GLM-4.6V-Flash",
+    model_type="glm4v",
+    architecture="Glm4vForConditionalGeneration",
+    licence="MIT",
+    towers={
+        "vision": (
+            "model.visual.embeddings",
+            "model.visual.patch_embed",
+            "model.visual.blocks",
+            "model.visual.post_conv_layernorm",
+            "model.visual.downsample",
+            "model.visual.post_layernorm",
+        ),
+        "connector": ("model.visual.merger",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    linears=(
+        Linears(
+            "vision",
+            "model.visual.blocks.{}",
+            ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+            "vision_config.depth",
+        ),
+        Linears("connector", "model.visual.merger", ("proj", "gate_proj", "up_proj", "down_proj")),
+        Linears(
+            "language",
+            "model.language_model.layers.{}",
+            (
+                "self_attn.q_proj",
+                "self_attn.k_proj",
+                "self_attn.v_proj",
+                "self_attn.o_proj",
+                "mlp.gate_up_proj",
+                "mlp.down_proj",
+            ),
+            "text_config.num_hidden_layers",
+        ),
+    ),
+    vllm_architecture="Glm4vForConditionalGeneration",
+    vllm_adapts={
+        "language": "",
+        "vision": "enable_tower_connector_lora",
+        "connector": "enable_tower_connector_lora",
+    },
+    markup=(
+        "<|system|>",
+        "<|user|>",
+        "<|assistant|>",
+        "<|observation|>",
+        "<|endoftext|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+        "<|video|>",
+        "[gMASK]",
+        "<sop>",
+    ),
+    # Model card: top_p 0.6, top_k 2, temperature 0.8, repetition_penalty 1.1.
+    decoding={"temperature": 0.8, "top_p": 0.6, "top_k": 2, "repetition_penalty": 1.1},
+    frames=2,
+    source="transformers 5.20.2 models/glm4v, vLLM 0.32 model_executor/models/glm4_1v.py",
+)

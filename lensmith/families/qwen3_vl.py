@@ -1,0 +1,63 @@
+"""Qwen3-VL, dense (2B, 4B, 8B, 32B)."""
+
+from lensmith.families.family import Family, Linears
+
+FAMILY = Family(
+    name="qwen3_vl",
+    title="Qwen3-VL",
+    model_type="qwen3_vl",
+    architecture="Qwen3VLForConditionalGeneration",
+    licence="Apache-2.0",
+    towers={
+        "vision": ("model.visual.patch_embed", "model.visual.pos_embed", "model.visual.blocks"),
+        "connector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+        "language": ("model.language_model", "lm_head"),
+    },
+    linears=(
+        Linears(
+            "vision",
+            "model.visual.blocks.{}",
+            ("attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"),
+            "vision_config.depth",
+        ),
+        Linears("connector", "model.visual.merger", ("linear_fc1", "linear_fc2")),
+        Linears(
+            "connector",
+            "model.visual.deepstack_merger_list.{}",
+            ("linear_fc1", "linear_fc2"),
+            "vision_config.deepstack_visual_indexes",
+        ),
+        Linears(
+            "language",
+            "model.language_model.layers.{}",
+            (
+                "self_attn.q_proj",
+                "self_attn.k_proj",
+                "self_attn.v_proj",
+                "self_attn.o_proj",
+                "mlp.gate_proj",
+                "mlp.up_proj",
+                "mlp.down_proj",
+            ),
+            "text_config.num_hidden_layers",
+        ),
+    ),
+    vllm_architecture="Qwen3VLForConditionalGeneration",
+    vllm_adapts={
+        "language": "",
+        "vision": "enable_tower_connector_lora",
+        "connector": "enable_tower_connector_lora",
+    },
+    markup=(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),
+    decoding={"temperature": 0.0},
+    source="transformers 5.20.2 models/qwen3_vl, vLLM 0.32 model_executor/models/qwen3_vl.py",
+)

@@ -1,0 +1,329 @@
+"""The recipe: one YAML file that says everything. Its schema, its loader and its errors.
+
+Paths inside a recipe are relative to the recipe file; paths given with `-s` to the current directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lensmith import families
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import Family
+from lensmith.yaml_file import YamlFile, parse_scalar, read_yaml
+
+PATHS = ("base.path", "data.source", "train.launcher", "gates")
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(_finite)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_finite)]
+Count = Annotated[int, Field(ge=1)]
+ResolvedPath = Annotated[Path, Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Base(Section):
+    """The checkpoint that is tuned."""
+
+    path: ResolvedPath = Field(description="directory of the base checkpoint")
+    revision: str = Field(default="", description="the commit it was downloaded at; recorded in the lineage")
+    licence: str = Field(default="", description="SPDX name of its licence; the family's where empty")
+
+
+class SplitRule(Section):
+    """How rows are assigned to splits: by a hash of seed and group, so that adding rows moves none."""
+
+    validation: Share = Field(default=0.1, description="share of the groups for validation")
+    held_out: Share = Field(default=0.2, description="share of the groups for the sealed held-out set")
+    seed: int = Field(default=17, description="of the hash; another seed is another split")
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> SplitRule:
+        if self.validation + self.held_out >= 1:
+            raise ValueError("validation and held_out together leave no rows for training")
+        return self
+
+
+class Data(Section):
+    """The labelled data and what is accepted of it."""
+
+    source: ResolvedPath = Field(description="JSONL file with the labelled rows; images lie relative to it")
+    answer: Literal["json", "text"] = Field(default="text", description="what an answer must be")
+    split: SplitRule = Field(default_factory=SplitRule, description="how rows are split")
+    max_bad: Share = Field(default=0.05, description="share of refused rows beyond which nothing is written")
+    max_image_pixels: Count = Field(default=100_000_000, description="decoded size accepted, in pixels")
+    max_image_bytes: Count = Field(default=50_000_000, description="encoded size accepted, in bytes")
+
+
+class Pixels(Section):
+    """The pixel budget of training and serving alike; the checkpoint's own where absent."""
+
+    min_pixels: Count = Field(description="smaller images are enlarged to this area, in pixels")
+    max_pixels: Count = Field(description="larger images are reduced to this area, in pixels")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pixels:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels is above max_pixels")
+        return self
+
+
+TowerMode = Literal["train", "adapt", "freeze"]
+
+
+class Towers(Section):
+    """What happens to each tower: "train" all weights, "adapt" with LoRA, or "freeze"."""
+
+    vision: TowerMode = Field(description="the image encoder")
+    connector: TowerMode = Field(description="what projects image features into the language model")
+    language: TowerMode = Field(description="the language model")
+
+
+class Lora(Section):
+    """The adapter."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = Field(default=16, description="rank of every adapted linear")
+    alpha: Positive = Field(default=32.0, description="the delta is scaled by alpha / rank")
+    dropout: Share = Field(default=0.0, description="dropout on the adapter's input")
+
+
+class Train(Section):
+    """The fine-tune."""
+
+    method: Literal["lora", "full"] = Field(description="LoRA adapter or all weights of the trained towers")
+    towers: Towers = Field(description="what happens to each tower")
+    lora: Lora = Field(default_factory=Lora, description="the adapter, for method lora")
+    launcher: ResolvedPath = Field(description="accelerate launcher config")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="bfloat16", description="of weights and activations"
+    )
+    epochs: Positive = Field(default=1.0, description="passes over the training rows")
+    max_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="stop after so many steps; 0: by epochs"
+    )
+    batch_size: Count = Field(default=1, description="rows per process and forward pass")
+    gradient_accumulation: Count = Field(default=1, description="forward passes per optimizer step")
+    learning_rate: Positive = Field(description="peak learning rate")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="cosine", description="after the warm-up"
+    )
+    warmup: Share = Field(default=0.03, description="share of the steps that warm up")
+    weight_decay: Annotated[float, Field(ge=0), AfterValidator(_finite)] = Field(
+        default=0.0, description="AdamW's"
+    )
+    max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
+    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    max_length: Count = Field(default=4096, description="tokens; a longer row is an error, never cut")
+    seed: int = Field(default=17, description="of initialisation and row order")
+    log_every: Count = Field(default=10, description="steps between metrics")
+    save_every: Count = Field(default=100, description="steps between checkpoints")
+    wandb: Literal["offline", "online", "disabled"] = Field(default="offline", description="tracker mode")
+    wandb_project: str = Field(default="lensmith", description="tracker project")
+
+    @model_validator(mode="after")
+    def _method_fits_towers(self) -> Train:
+        modes = {self.towers.vision, self.towers.connector, self.towers.language}
+        if self.method == "lora" and "adapt" not in modes:
+            raise ValueError("method lora adapts no tower: set at least one to adapt")
+        if self.method == "lora" and "train" in modes:
+            raise ValueError("method lora cannot train a tower whole: set it to adapt or freeze")
+        if self.method == "full" and "train" not in modes:
+            raise ValueError("method full trains no tower: set at least one to train")
+        if self.method == "full" and "adapt" in modes:
+            raise ValueError("method full cannot adapt a tower: set it to train or freeze")
+        return self
+
+
+class Serve(Section):
+    """How vLLM serves the result."""
+
+    mode: Literal["merged", "adapter"] = Field(
+        default="merged", description="serve merged weights, or the adapter"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="the engine's dtype")
+    max_model_len: Count = Field(default=4096, description="prompt and answer together, in tokens")
+    max_new_tokens: Count = Field(default=256, description="longest answer, in tokens")
+    max_images: Count = Field(default=1, description="images accepted per request")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.9, description="share of GPU memory"
+    )
+    kv_cache_gib: Positive = Field(default=1.0, description="KV cache on a CPU engine, in GiB")
+    tensor_parallel: Count = Field(default=1, description="GPUs that share one copy of the model")
+    host: str = Field(default="127.0.0.1", description="address the server listens on")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=8000, description="port the server listens on"
+    )
+    proof_rows: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="held-out rows of the serve proof"
+    )
+    concurrency: Count = Field(default=8, description="requests in flight while evaluating")
+
+
+class Evaluate(Section):
+    """How answers are judged."""
+
+    resamples: Annotated[int, Field(ge=100)] = Field(
+        default=2000, description="bootstrap resamples over groups"
+    )
+    seed: int = Field(default=17, description="of the bootstrap")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="of the intervals")
+
+
+class Release(Section):
+    """What the released model is called and for."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")] = Field(
+        description="name in the registry: small letters, digits, hyphens"
+    )
+    intended_use: str = Field(description="one or two sentences for the model card")
+    limitations: str = Field(default="", description="what it should not be used for")
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    version: Literal[1] = Field(description="of this schema")
+    family: str = Field(description="model family")
+    base: Base = Field(description="the checkpoint that is tuned")
+    data: Data = Field(description="the labelled data")
+    pixels: Pixels | None = Field(default=None, description="pixel budget; the checkpoint's own where absent")
+    train: Train = Field(description="the fine-tune")
+    serve: Serve = Field(default_factory=Serve, description="the engine")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="the exam")
+    release: Release = Field(description="the release")
+    gates: ResolvedPath = Field(description="policy that promotion must pass")
+
+    @model_validator(mode="after")
+    def _known_family(self) -> Recipe:
+        if self.family not in families.FAMILIES:
+            close = difflib.get_close_matches(self.family, families.FAMILIES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(families.FAMILIES)}"
+            raise ValueError(f"no family is called {self.family!r}: {hint}")
+        return self
+
+    @property
+    def model_family(self) -> Family:
+        """The facts of the recipe's family."""
+        return families.get(self.family)
+
+    @property
+    def licence(self) -> str:
+        """The base's licence, which the release carries."""
+        return self.base.licence or self.model_family.licence
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at `path` with `settings` ("train.epochs=2") laid over it.
+
+    Raises InputError with every problem: file, line, key and how to mend it.
+    """
+    file = read_yaml(path)
+    content = _with_absolute_paths(file.content, path.resolve().parent)
+    problems = [problem for text in settings if (problem := _apply(content, text))]
+    if problems:
+        raise InputError("a setting given with -s cannot be used", problems)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path} cannot be used", _problems(error, path, file)) from error
+
+
+def _with_absolute_paths(content: dict[str, Any], root: Path) -> dict[str, Any]:
+    for dotted in PATHS:
+        *parents, last = dotted.split(".")
+        section: Any = content
+        for name in parents:
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(section.get(last), str):
+            section[last] = _absolute(section[last], root)
+    return content
+
+
+def _absolute(value: str, root: Path) -> str:
+    return str((root / Path(value).expanduser()).resolve())
+
+
+def _apply(content: dict[str, Any], text: str) -> Problem | None:
+    dotted, equals, raw = text.partition("=")
+    if not equals or not dotted:
+        return Problem("is not key.path=value", text, "for example -s train.epochs=2")
+    value = parse_scalar(raw)
+    if dotted in PATHS and isinstance(value, str):
+        value = _absolute(value, Path.cwd())
+    *parents, last = dotted.split(".")
+    section: Any = content
+    for name in parents:
+        section = section.setdefault(name, {}) if isinstance(section, dict) else None
+    if not isinstance(section, dict):
+        return Problem("sets a key below a value", text)
+    section[last] = value
+    return None
+
+
+def _problems(error: ValidationError, path: Path, file: YamlFile) -> list[Problem]:
+    problems: list[Problem] = []
+    for each in error.errors():
+        dotted = ".".join(str(part) for part in each["loc"])
+        line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0])
+        where = f"{path}:{line} {dotted}" if line else f"{path} {dotted}".rstrip()
+        problems.append(_problem(each["type"], dotted, each["msg"], each["input"], where))
+    return problems
+
+
+def _problem(kind: str, dotted: str, message: str, given: Any, where: str) -> Problem:
+    name = dotted.rpartition(".")[2]
+    if kind == "extra_forbidden":
+        close = difflib.get_close_matches(name, known_keys(dotted.rpartition(".")[0]), n=1)
+        return Problem("unknown key", where, f"did you mean {close[0]!r}?" if close else "remove it")
+    if kind == "missing":
+        return Problem("is missing", where, "add it")
+    if kind.startswith("float") and isinstance(given, str):
+        try:
+            number = float(given)
+        except ValueError:
+            return Problem(f"{given!r} is text, a number is expected", where)
+        mend = f"YAML reads 1e-4 as text: write {_with_point(number)}"
+        return Problem(f"{given!r} is text, a number is expected", where, mend)
+    return Problem(
+        f"{message.removeprefix('Value error, ')}, not {given!r}"
+        if kind != "value_error"
+        else message.removeprefix("Value error, "),
+        where,
+    )
+
+
+def _with_point(number: float) -> str:
+    text = repr(number)
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e")
+    return text
+
+
+def known_keys(dotted: str) -> list[str]:
+    """The keys of the recipe's section at `dotted` ("" for the top)."""
+    section: type[BaseModel] = Recipe
+    for name in filter(None, dotted.split(".")):
+        field = section.model_fields.get(name)
+        if field is None:
+            return []
+        inner = field.annotation
+        classes = [inner, *get_args(inner)]
+        section = next(c for c in classes if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(section.model_fields)

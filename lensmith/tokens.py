@@ -1,0 +1,95 @@
+"""How many tokens an image costs, without loading a model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import Family
+
+
+@dataclass(frozen=True)
+class PixelBudget:
+    """The bounds on an image's area after resizing, in pixels."""
+
+    min_pixels: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """How a checkpoint's processor cuts images: `factor` is patch times merge size in pixels, one
+    language-model token covers `factor` x `factor` pixels; `frames` as in `Family.frames`."""
+
+    factor: int
+    frames: int
+    budget: PixelBudget
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels after the processor's resize.
+
+        The rule of transformers' `smart_resize` in qwen2_vl (frames 1) and glm4v (frames 2).
+        """
+        factor, frames = self.factor, self.frames
+        if frames > 1 and min(width, height) < factor:
+            scale = max(factor / height, factor / width)
+            width, height = int(width * scale), int(height * scale)
+        new_height = round(height / factor) * factor
+        new_width = round(width / factor) * factor
+        if frames * new_height * new_width > self.budget.max_pixels:
+            beta = math.sqrt(frames * height * width / self.budget.max_pixels)
+            new_height = max(factor, math.floor(height / beta / factor) * factor)
+            new_width = max(factor, math.floor(width / beta / factor) * factor)
+        elif frames * new_height * new_width < self.budget.min_pixels:
+            beta = math.sqrt(self.budget.min_pixels / (frames * height * width))
+            new_height = math.ceil(height * beta / factor) * factor
+            new_width = math.ceil(width * beta / factor) * factor
+        return new_width, new_height
+
+    def tokens(self, width: int, height: int) -> int:
+        """Language-model tokens of an image of this size."""
+        new_width, new_height = self.resized(width, height)
+        return (new_width // self.factor) * (new_height // self.factor)
+
+
+def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> ImageGrid:
+    """The grid that the checkpoint's own processor states, under the recipe's `budget` where it has one.
+
+    Raises InputError where the checkpoint has no image processor.
+    """
+    settings = _processor_settings(checkpoint)
+    try:
+        size = settings["size"]
+        stated = PixelBudget(size["shortest_edge"], size["longest_edge"])
+        return ImageGrid(settings["patch_size"] * settings["merge_size"], family.frames, budget or stated)
+    except KeyError as error:
+        raise InputError(
+            f"{checkpoint} states no {error} in its image processor",
+            [
+                Problem(
+                    "not a processor of this family", "preprocessor_config.json", "fetch the whole checkpoint"
+                )
+            ],
+        ) from error
+
+
+def _processor_settings(checkpoint: Path) -> dict[str, object] | dict[str, int]:
+    for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        path = checkpoint / name
+        if path.is_file():
+            content = json.loads(path.read_bytes())
+            settings = content if section is None else content.get(section)
+            if settings:
+                return settings
+    raise InputError(
+        f"{checkpoint} has no image processor",
+        [
+            Problem(
+                "preprocessor_config.json and processor_config.json are missing",
+                mend="fetch the whole checkpoint",
+            )
+        ],
+    )

@@ -1,0 +1,77 @@
+"""What a model was asked and answered, token by token: the one form that proofs and metrics read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lensmith.artifact import Artifact
+from lensmith.files import write_atomically
+
+TRACE_FILE = "trace.jsonl"
+
+
+class TraceRow(BaseModel):
+    """One question and its answer.
+
+    prompt_ids: token ids of the whole prompt, each image expanded to its image tokens.
+    image_tokens: how many of them are image tokens.
+    image_digests: `images.pixel_digest` of each image, in order.
+    answer_ids: generated ids, the end-of-turn id included where the model gave one.
+    answer_logprobs: natural-log probability of each answer id under the model, without any penalty.
+    margins: log-probability of the best minus the second-best token at each answer position.
+    finish: "stop" at an end token, "length" at the limit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    row: str
+    group: str
+    image_digests: list[str]
+    prompt_ids: list[int]
+    image_tokens: int
+    answer_ids: list[int]
+    answer_text: str
+    answer_logprobs: list[float]
+    margins: list[float]
+    finish: str
+
+
+class TraceSettings(BaseModel):
+    """How a trace was made; the body of a trace artifact.
+
+    subject: id of the artifact that answered (a model, base or run). engine: "transformers" or "vllm".
+    dtype: of weights and activations. max_new_tokens: the limit. held_out: id of the rows asked.
+    rows: how many were asked. serving: "merged", "adapter" or "none" (transformers).
+    template: SHA-256 of the chat template used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    subject: str
+    held_out: str
+    engine: str
+    engine_version: str
+    dtype: str
+    max_new_tokens: int
+    rows: int
+    serving: str
+    template: str
+
+
+def write_trace(folder: Path, rows: Iterable[TraceRow]) -> None:
+    """Write the rows as `trace.jsonl` into an artifact's draft folder."""
+    lines = [row.model_dump_json() for row in rows]
+    write_atomically(folder / TRACE_FILE, ("\n".join(lines) + "\n").encode())
+
+
+def read_trace(artifact: Artifact) -> Iterator[TraceRow]:
+    """The rows of a trace artifact in the order they were asked."""
+    with (artifact.path / TRACE_FILE).open() as lines:
+        for line in lines:
+            yield TraceRow.model_validate_json(line)
+
+
+def trace_settings(artifact: Artifact) -> TraceSettings:
+    """The settings a trace artifact was made with."""
+    return TraceSettings.model_validate(artifact.body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -168,7 +167,7 @@ class Home:
             write_json(draft.path / RECORD, draft.record)
         write_json(draft.path / MANIFEST, manifest.model_dump())
         shutil.rmtree(final, ignore_errors=True)
-        os.rename(draft.path, final)
+        draft.path.rename(final)
         sync_directory(final.parent)
         return open_artifact(final, kind)
 

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
@@ -76,7 +77,7 @@ def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> I
         ) from error
 
 
-def _processor_settings(checkpoint: Path) -> dict[str, object] | dict[str, int]:
+def _processor_settings(checkpoint: Path) -> dict[str, Any]:
     for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         path = checkpoint / name
         if path.is_file():

@@ -32,7 +32,7 @@ def read_yaml(path: Path) -> YamlFile:
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 # Nested aliases grow without bound ("billion laughs"); a recipe needs none.
-                line = event.start_mark.line + 1
+                line = event.start_mark.line + 1 if event.start_mark else 0
                 problems.append(Problem("aliases are not allowed", f"{path}:{line}", "write the value out"))
         if problems:
             raise InputError(f"{path} cannot be used", problems)

@@ -1,0 +1,103 @@
+"""Fixtures that every room shares: tiny models, forms, recipes and a home. One place makes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lensmith.home import Home
+from lensmith.recipe import PATHS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Tests never reach a network: a forgotten download fails at once instead of hanging.
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
+
+RecipeMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untaught checkpoint of Qwen3-VL's real classes at the smallest size."""
+    from make_tiny_base import SMALLEST, write_untaught
+
+    out = tmp_path_factory.mktemp("base") / "tiny"
+    write_untaught(out, SMALLEST)
+    return out
+
+
+@pytest.fixture(scope="session")
+def bank_forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small handed-over folder: 60 forms of 20 customers with the planted flaws."""
+    from make_bank_forms import make_bank_forms
+
+    out = tmp_path_factory.mktemp("forms") / "bank_forms"
+    make_bank_forms(out, forms=60, customers=20, seed=17)
+    return out
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """An empty home."""
+    return Home(tmp_path / "home")
+
+
+def recipe_content(base: Path, forms: Path) -> dict[str, Any]:
+    """A recipe that trains two steps of LoRA in float32 on one CPU process."""
+    return {
+        "version": 1,
+        "family": "qwen3_vl",
+        "base": {"path": str(base)},
+        "data": {
+            "source": str(forms / "labels.jsonl"),
+            "answer": "json",
+            "split": {"validation": 0.15, "held_out": 0.3, "seed": 17},
+            "max_bad": 0.2,
+        },
+        "train": {
+            "method": "lora",
+            "towers": {"vision": "adapt", "connector": "adapt", "language": "adapt"},
+            "lora": {"rank": 4, "alpha": 8.0},
+            "launcher": str(ROOT / "recipes/accelerate/cpu.yaml"),
+            "dtype": "float32",
+            "max_steps": 2,
+            "batch_size": 2,
+            "learning_rate": 0.001,
+            "max_length": 512,
+            "log_every": 1,
+            "save_every": 1,
+            "wandb": "disabled",
+        },
+        "serve": {
+            "dtype": "float32",
+            "max_model_len": 512,
+            "max_new_tokens": 16,
+            "kv_cache_gib": 0.25,
+            "proof_rows": 8,
+        },
+        "release": {"name": "bank-forms", "intended_use": "Reading bank forms in tests."},
+        "gates": str(ROOT / "recipes/gates/default.yaml"),
+    }
+
+
+@pytest.fixture
+def make_recipe(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> RecipeMaker:
+    """Write a small recipe; keyword "train__method" sets train.method. Gives the recipe's path."""
+
+    def make(**settings: Any) -> Path:
+        content = recipe_content(tiny_base, bank_forms)
+        for dotted, value in settings.items():
+            *parents, last = dotted.split("__")
+            section = content
+            for name in parents:
+                section = section.setdefault(name, {})
+            section[last] = str(value) if ".".join([*parents, last]) in PATHS else value
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return make

@@ -1,0 +1,42 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lensmith.cli.pipeline import Pipeline
+from lensmith.home import Home
+from lensmith.recipe import Recipe, load_recipe
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """RECIPE and -s."""
+    parser.add_argument(
+        "recipe", metavar="RECIPE", nargs="?" if optional else None, help="a recipe's YAML file"
+    )
+    parser.add_argument(
+        "-s",
+        dest="settings",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="lay a value over the recipe, e.g. -s train.epochs=2 (repeatable)",
+    )
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the command line names, settings laid over it."""
+    return load_recipe(Path(arguments.recipe), arguments.settings)
+
+
+def home_of(arguments: argparse.Namespace) -> Home:
+    """The home that the command line names; made where it is not there."""
+    home = Home(Path(arguments.home))
+    home.root.mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def pipeline_of(arguments: argparse.Namespace) -> Pipeline:
+    """The stages of the recipe that the command line names."""
+    return Pipeline(Path(arguments.recipe), arguments.settings, home_of(arguments))

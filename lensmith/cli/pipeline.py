@@ -1,0 +1,225 @@
+"""The stages of a recipe in order: each finds its artifact or makes it from the ones before.
+
+A `Pipeline` remembers what it has found, so that a verb names only what it wants: `pipeline.model()`
+prepares, trains and merges where that is not done yet.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from lensmith.artifact import MANIFEST, Artifact
+from lensmith.attestation import Attestation
+from lensmith.cli.output import note
+from lensmith.errors import GateRefused, Problem
+from lensmith.home import Home
+from lensmith.recipe import Recipe, load_recipe
+
+
+Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact])
+
+
+class Pipeline:
+    """One recipe in one home. Every method is idempotent; the first call does the work."""
+
+    def __init__(self, recipe_path: Path, settings: Sequence[str], home: Home) -> None:
+        self.recipe_path = recipe_path
+        self.settings = tuple(settings)
+        self.home = home
+        self.recipe: Recipe = load_recipe(recipe_path, settings)
+
+    @functools.cached_property
+    def base(self) -> Artifact:
+        """The pinned base checkpoint."""
+        from lensmith.base import pin_base
+
+        return self._stage("base", lambda: pin_base(self.recipe, self.home))
+
+    @functools.cached_property
+    def _prepared(self) -> tuple[Artifact, Artifact]:
+        from data_prep.prepare import prepare
+
+        def work() -> tuple[Artifact, Artifact]:
+            prepared = prepare(self.recipe, self.home)
+            return prepared.dataset, prepared.held_out
+
+        return self._stage("prepare", work)
+
+    @property
+    def dataset(self) -> Artifact:
+        """Train and validation rows."""
+        return self._prepared[0]
+
+    @property
+    def held_out(self) -> Artifact:
+        """The sealed held-out rows."""
+        return self._prepared[1]
+
+    @functools.cached_property
+    def run(self) -> Artifact:
+        """The fine-tune: adapter or full weights."""
+        from finetune.launch import train
+
+        # Both are looked at before the clock of training starts: they are stages of their own.
+        base, dataset = self.base, self.dataset
+        return self._stage(
+            "train", lambda: train(self.recipe, self.recipe_path, self.settings, self.home, base, dataset)
+        )
+
+    @functools.cached_property
+    def model(self) -> Artifact:
+        """The merged checkpoint."""
+        from finetune.merge import merge
+
+        base, run = self.base, self.run
+        return self._stage("merge", lambda: merge(self.recipe, self.home, base, run))
+
+    @functools.cached_property
+    def merge_proof(self) -> Attestation:
+        """That the merged checkpoint is base plus adapter. Raises GateRefused where it is not."""
+        from finetune.merge_proof import prove_merge
+
+        model = self.model
+        return self._proof(
+            "merge proof",
+            lambda: prove_merge(self.recipe, self.home, self.base, self.run, model, self.held_out),
+        )
+
+    @functools.cached_property
+    def served(self) -> Artifact:
+        """What the engine serves: the merged model, or the run whose adapter it applies."""
+        if self.recipe.serve.mode == "adapter":
+            return self.run
+        self.require(self.merge_proof)
+        return self.model
+
+    @functools.cached_property
+    def profile(self) -> Artifact:
+        """How vLLM serves it on this machine."""
+        from serving.profile import derive_profile
+
+        served = self.served
+        return self._stage("profile", lambda: self._derive(derive_profile, served))
+
+    @functools.cached_property
+    def trace(self) -> Artifact:
+        """What the engine answers on the held-out set."""
+        from serving.predict import served_trace
+
+        profile, held_out = self.profile, self.held_out
+        return self._stage("trace", lambda: served_trace(self.recipe, self.home, profile, held_out))
+
+    @functools.cached_property
+    def reference(self) -> Artifact:
+        """What base and adapter answer in transformers, on the rows of the serve proof."""
+        from finetune.generate import reference_trace
+
+        base, run, held_out = self.base, self.run, self.held_out
+        rows = self.recipe.serve.proof_rows
+        return self._stage(
+            "reference", lambda: reference_trace(self.recipe, self.home, base, run, held_out, rows)
+        )
+
+    @functools.cached_property
+    def _production(self) -> Artifact | None:
+        """The release in production under this recipe's name."""
+        from serving.registry import Registry
+
+        with Registry.open(self.home) as registry:
+            current = registry.find_current(self.recipe.release.name, "production")
+        return self.home.by_id(current.release) if current else None
+
+    @functools.cached_property
+    def baseline_profile(self) -> Artifact:
+        """The profile of what a release has to beat: production's own, or the base's at first.
+
+        Where production already holds this very model, that of what it was compared with then.
+        """
+        production = self._production
+        if production is not None and production.body["subject"] != self.served.id:
+            return self.home.by_id(production.manifest.inputs["profile"])
+        if production is not None:
+            return self.home.by_id(production.manifest.inputs["baseline_profile"])
+        from serving.profile import derive_profile
+
+        return self._stage("profile", lambda: self._derive(derive_profile, self.base), "of the base")
+
+    @functools.cached_property
+    def baseline_trace(self) -> Artifact:
+        """What the baseline answers on the same held-out set, served as its profile says."""
+        from serving.predict import served_trace
+
+        profile, held_out = self.baseline_profile, self.held_out
+        return self._stage(
+            "trace", lambda: served_trace(self.recipe, self.home, profile, held_out), "of the baseline"
+        )
+
+    @functools.cached_property
+    def serve_proof(self) -> Attestation:
+        """That the engine answers what was trained. Raises GateRefused where it does not."""
+        from serving.parity import prove_serving
+
+        trace, reference, baseline = self.trace, self.reference, self.baseline_trace
+        return self._proof("serve proof", lambda: prove_serving(self.home, trace, reference, baseline))
+
+    @functools.cached_property
+    def report(self) -> Artifact:
+        """How the served model does on the held-out set, against the baseline."""
+        from finetune.evaluation.evaluate import evaluate
+
+        trace, baseline, held_out = self.trace, self.baseline_trace, self.held_out
+        return self._stage("report", lambda: evaluate(self.recipe, self.home, trace, held_out, baseline))
+
+    @functools.cached_property
+    def release(self) -> Artifact:
+        """The bundle that can be promoted."""
+        from serving.bundle import make_release
+
+        proofs = {"merge_proof": self.merge_proof, "serve_proof": self.serve_proof}
+        report, profile = self.report, self.profile
+        return self._stage(
+            "release",
+            lambda: make_release(
+                self.recipe,
+                self.home,
+                model=self.served,
+                profile=profile,
+                report=report,
+                dataset=self.dataset,
+                held_out=self.held_out,
+                **proofs,
+            ),
+        )
+
+    def require(self, proof: Attestation) -> None:
+        """Raise GateRefused where `proof` did not pass, with what it found."""
+        if not proof.passed:
+            findings = [Problem(str(finding)) for finding in proof.statement["findings"]]
+            raise GateRefused(f"the {proof.predicate} of {proof.subject[:12]} failed", findings)
+
+    def _derive(self, derive: Callable[..., Artifact], subject: Artifact) -> Artifact:
+        from serving.hardware import read_hardware
+
+        return derive(self.recipe, self.home, subject, self.base, read_hardware())
+
+    def _stage(self, name: str, work: Callable[[], Made], of_what: str = "") -> Made:
+        """Do `work` and say what came of it and how long it took."""
+        label = f"{name} {of_what}".strip()
+        started = time.time()
+        made = work()
+        first = made[0] if isinstance(made, tuple) else made
+        fresh = (first.path / MANIFEST).stat().st_mtime >= started
+        state = f"made in {time.time() - started:.1f} s" if fresh else "already there"
+        note(f"  {label:<22} {first.short:<22} {state}")
+        return made
+
+    def _proof(self, name: str, prove: Callable[[], Attestation]) -> Attestation:
+        started = time.time()
+        proof = prove()
+        verdict = "passed" if proof.passed else "FAILED"
+        note(f"  {name:<22} {verdict:<22} in {time.time() - started:.1f} s")
+        return proof

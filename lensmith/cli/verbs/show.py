@@ -1,0 +1,54 @@
+"""lensmith show: one artifact in full."""
+
+from __future__ import annotations
+
+import argparse
+
+import yaml
+
+from lensmith.attestation import attestations
+from lensmith.cli.arguments import home_of
+from lensmith.cli.output import print_json, table
+from lensmith.cli.reference import resolve
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's own arguments."""
+    parser.add_argument("artifact", metavar="ARTIFACT", help="directory, kind-id, id, or NAME@CHANNEL")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Body, files, inputs, attestations and the run's record."""
+    home = home_of(arguments)
+    artifact = resolve(home, arguments.artifact)
+    about = attestations(home, artifact.id)
+    if arguments.json:
+        print_json(
+            artifact.manifest.model_dump()
+            | {
+                "path": str(artifact.path),
+                "record": artifact.record(),
+                "attestations": [each.model_dump() for each in about],
+            }
+        )
+        return 0
+    print(
+        f"{artifact.short}\n\nid     {artifact.id}\nkey    {artifact.manifest.key}\nwhere  {artifact.path}\n"
+    )
+    if artifact.manifest.inputs:
+        print("made from")
+        for role, input_id in artifact.manifest.inputs.items():
+            print(f"  {role:<12} {input_id[:12]}")
+        print()
+    if about:
+        print("attested")
+        for each in about:
+            print(f"  {each.made_at}  {each.predicate:<12} {'passed' if each.passed else 'FAILED'}")
+        print()
+    print(
+        yaml.safe_dump(
+            {"body": artifact.body, "record": artifact.record()}, sort_keys=False, allow_unicode=True
+        )
+    )
+    print(table([[f"{entry.bytes:,}".rjust(14), entry.path] for entry in artifact.manifest.files]))
+    return 0

@@ -1,0 +1,168 @@
+"""Child programs that never outlive us: a supervisor between us and the program stops its whole tree.
+
+`run_child` starts `python -m lensmith.process`, a small supervisor, which starts the program. However the
+caller ends (return, exception, Ctrl-C, SIGTERM, SIGKILL), the kernel tells the supervisor, and it stops the
+program and all its descendants, those included whose own parents have gone. Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+# prctl(2) options, from <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ROOT = Path(__file__).resolve().parent.parent
+
+# How long an orphaned program may take to end by itself, in seconds.
+ORPHAN_GRACE_S = 30.0
+_POLL_S = 0.05
+
+Stream = int | IO[bytes] | IO[str] | None
+
+
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process `number` when the thread that started it ends (prctl(2)).
+
+    For a program that something other than `run_child` starts. Raises OSError where the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def run_child(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    own_group: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Start the program `argv` under a supervisor and return the supervisor's process.
+
+    Its return code is the program's, 128 plus the number where a signal ended it. It stays in our process
+    group, so that Ctrl-C reaches it too, unless `own_group`. `env` replaces the environment. Call
+    `stop_tree` in a `finally`. The thread that calls this must live as long as the child should.
+    """
+    arguments = [sys.executable, "-m", "lensmith.process", str(os.getpid()), "--", *argv]
+    environment = dict(os.environ if env is None else env)
+    search = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{search}" if search else str(_ROOT)
+    return subprocess.Popen(
+        arguments,
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        process_group=0 if own_group else None,
+    )
+
+
+def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
+    """Stop a process started by `run_child` and every descendant; returns its return code.
+
+    SIGTERM first, SIGKILL for what is left after `grace_s` seconds; waits until all are gone. Does nothing
+    where the process has ended already: the supervisor ends after its last descendant.
+    """
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            family = _descendants(process.pid)
+            for each in family:
+                _signal(each, signal.SIGKILL)
+            process.wait()
+            psutil.wait_procs(family)
+    return process.wait()
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl refused")
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _supervise(parent: int, argv: Sequence[str]) -> int:
+    """Run `argv` to its end, or until `parent` is gone or SIGTERM comes; leave no descendant behind."""
+    awaited = {signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+    # SIGINT stays pending here: at Ctrl-C the program, in the same group, gets its own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited | {signal.SIGINT})
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != parent:
+        return 128 + signal.SIGTERM
+    program = os.fork()
+    if program == 0:
+        _become(argv)
+    status: int | None = None
+    while status is None:
+        if signal.sigwait(awaited) != signal.SIGCHLD:
+            os.kill(program, signal.SIGTERM)
+            break
+        status = _reap().get(program)
+    deadline = time.monotonic() + ORPHAN_GRACE_S
+    while status is None and time.monotonic() < deadline:
+        signal.sigtimedwait({signal.SIGCHLD}, _POLL_S)
+        status = _reap().get(program)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        while family := _descendants(os.getpid()):
+            for each in family:
+                _signal(each, number)
+            signal.sigtimedwait({signal.SIGCHLD}, _POLL_S)
+            ended = _reap()
+            status = ended.get(program, status)
+            if number == signal.SIGTERM and time.monotonic() > deadline:
+                break
+    code = os.waitstatus_to_exitcode(status) if status is not None else -signal.SIGKILL
+    return code if code >= 0 else 128 - code
+
+
+def _become(argv: Sequence[str]) -> None:
+    try:
+        die_with_parent()
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.execvp(argv[0], list(argv))
+    except OSError as error:
+        print(f"{argv[0]} cannot be started: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(127)
+
+
+def _reap() -> dict[int, int]:
+    """Collect every child that has ended: wait status by process id."""
+    ended: dict[int, int] = {}
+    try:
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = found[1]
+    except ChildProcessError:
+        return ended
+    return ended
+
+
+if __name__ == "__main__":
+    sys.exit(_supervise(int(sys.argv[1]), sys.argv[3:]))

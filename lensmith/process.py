@@ -1,6 +1,6 @@
 """Child programs that never outlive us: a supervisor between us and the program stops its whole tree.
 
-`run_child` starts `python -m lensmith.process`, a small supervisor, which starts the program. However the
+`run_child` starts this file as a small supervisor, which starts the program. However the
 caller ends (return, exception, Ctrl-C, SIGTERM, SIGKILL), the kernel tells the supervisor, and it stops the
 program and all its descendants, those included whose own parents have gone. Linux only.
 """
@@ -22,7 +22,6 @@ import psutil
 # prctl(2) options, from <linux/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_ROOT = Path(__file__).resolve().parent.parent
 
 # How long an orphaned program may take to end by itself, in seconds.
 ORPHAN_GRACE_S = 30.0
@@ -54,13 +53,10 @@ def run_child(
     group, so that Ctrl-C reaches it too, unless `own_group`. `env` replaces the environment. Call
     `stop_tree` in a `finally`. The thread that calls this must live as long as the child should.
     """
-    arguments = [sys.executable, "-m", "lensmith.process", str(os.getpid()), "--", *argv]
-    environment = dict(os.environ if env is None else env)
-    search = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{_ROOT}{os.pathsep}{search}" if search else str(_ROOT)
+    # Isolated: neither PYTHONPATH nor this file's folder may put another module before the standard ones.
     return subprocess.Popen(
-        arguments,
-        env=environment,
+        [sys.executable, "-I", __file__, str(os.getpid()), *argv],
+        env=env,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
@@ -130,9 +126,11 @@ def _supervise(parent: int, argv: Sequence[str]) -> int:
         signal.sigtimedwait({signal.SIGCHLD}, _POLL_S)
         status = _reap().get(program)
     for number in (signal.SIGTERM, signal.SIGKILL):
+        told: set[psutil.Process] = set()
         while family := _descendants(os.getpid()):
-            for each in family:
+            for each in set(family) - told:
                 _signal(each, number)
+            told.update(family)
             signal.sigtimedwait({signal.SIGCHLD}, _POLL_S)
             ended = _reap()
             status = ended.get(program, status)
@@ -165,4 +163,4 @@ def _reap() -> dict[int, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(_supervise(int(sys.argv[1]), sys.argv[3:]))
+    sys.exit(_supervise(int(sys.argv[1]), sys.argv[2:]))

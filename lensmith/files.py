@@ -32,8 +32,8 @@ def digest_file(path: Path) -> str:
     return state.hexdigest()
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename inside `path` survive a power cut."""
+def sync_file(path: Path) -> None:
+    """Make what was written to `path` survive a power cut; for a directory, the names inside it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -53,7 +53,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_directory(path.parent)
+    sync_file(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +23,10 @@ from lensmith.artifact import (
     list_files,
     open_artifact,
     verify,
+    walk_files,
 )
 from lensmith.errors import InputError, IntegrityError, Problem
-from lensmith.files import sync_directory, write_json
+from lensmith.files import sync_file, write_json
 
 
 @dataclass
@@ -154,6 +156,9 @@ class Home:
         existing = self.find(kind, key)
         if existing is not None:
             return existing
+        # A manifest must never outlive its files in a power cut.
+        for path in walk_files(draft.path):
+            sync_file(path)
         files = list_files(draft.path)
         manifest = Manifest(
             kind=kind,
@@ -164,11 +169,11 @@ class Home:
             body=draft.body,
         )
         if draft.record:
-            write_json(draft.path / RECORD, draft.record)
+            (draft.path / RECORD).write_text(json.dumps(draft.record, indent=2, sort_keys=True) + "\n")
         write_json(draft.path / MANIFEST, manifest.model_dump())
         shutil.rmtree(final, ignore_errors=True)
         draft.path.rename(final)
-        sync_directory(final.parent)
+        sync_file(final.parent)
         return open_artifact(final, kind)
 
     def lineage(self, artifact: Artifact) -> list[Artifact]:

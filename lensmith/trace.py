@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from lensmith.artifact import Artifact
-from lensmith.files import write_atomically
 
 TRACE_FILE = "trace.jsonl"
 
@@ -62,7 +61,7 @@ class TraceSettings(BaseModel):
 def write_trace(folder: Path, rows: Iterable[TraceRow]) -> None:
     """Write the rows as `trace.jsonl` into an artifact's draft folder."""
     lines = [row.model_dump_json() for row in rows]
-    write_atomically(folder / TRACE_FILE, ("\n".join(lines) + "\n").encode())
+    (folder / TRACE_FILE).write_text("\n".join(lines) + "\n")
 
 
 def read_trace(artifact: Artifact) -> Iterator[TraceRow]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lensmith.home import Home
 from lensmith.recipe import PATHS
 
@@ -84,20 +85,30 @@ def recipe_content(base: Path, forms: Path) -> dict[str, Any]:
     }
 
 
+def write_recipe(path: Path, base: Path, forms: Path, **settings: Any) -> Path:
+    """Write the small recipe with `settings` laid over it: "train__method" sets train.method."""
+    content = recipe_content(base, forms)
+    for dotted, value in settings.items():
+        *parents, last = dotted.split("__")
+        section = content
+        for name in parents:
+            section = section.setdefault(name, {})
+        section[last] = str(value) if ".".join([*parents, last]) in PATHS else value
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 @pytest.fixture
 def make_recipe(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> RecipeMaker:
-    """Write a small recipe; keyword "train__method" sets train.method. Gives the recipe's path."""
+    """Write a small recipe into the test's folder; gives its path."""
 
     def make(**settings: Any) -> Path:
-        content = recipe_content(tiny_base, bank_forms)
-        for dotted, value in settings.items():
-            *parents, last = dotted.split("__")
-            section = content
-            for name in parents:
-                section = section.setdefault(name, {})
-            section[last] = str(value) if ".".join([*parents, last]) in PATHS else value
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
+        return write_recipe(tmp_path / "recipe.yaml", tiny_base, bank_forms, **settings)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def module_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Path:
+    """The small recipe, for tests that share a home."""
+    return write_recipe(tmp_path_factory.mktemp("recipe") / "recipe.yaml", tiny_base, bank_forms)

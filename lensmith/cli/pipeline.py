@@ -19,7 +19,6 @@ from lensmith.errors import GateRefused, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
-
 Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact])
 
 
@@ -209,6 +208,7 @@ class Pipeline:
     def _stage(self, name: str, work: Callable[[], Made], of_what: str = "") -> Made:
         """Do `work` and say what came of it and how long it took."""
         label = f"{name} {of_what}".strip()
+        note(f"  {label} ...")
         started = time.time()
         made = work()
         first = made[0] if isinstance(made, tuple) else made
@@ -218,6 +218,7 @@ class Pipeline:
         return made
 
     def _proof(self, name: str, prove: Callable[[], Attestation]) -> Attestation:
+        note(f"  {name} ...")
         started = time.time()
         proof = prove()
         verdict = "passed" if proof.passed else "FAILED"

@@ -1,0 +1,143 @@
+"""What people get wrong, through the real command line: one clear error each, exit code 2, nothing made."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import RecipeMaker
+from tests.e2e.command import run
+
+MAX_LINES = 12
+
+
+def refused(arguments: list[str], home: Path, *expected: str, code: int = 2) -> str:
+    """Run a command that must fail with `expected` in a few lines of stderr and leave no artifact."""
+    command = run([*arguments, "--home", str(home)])
+    assert command.process.returncode == code, command.err
+    for text in expected:
+        assert text in command.err
+    assert "Traceback" not in command.err
+    assert len(command.err.splitlines()) <= MAX_LINES, command.err
+    return command.err
+
+
+def edited(recipe: Path, before: str, after: str) -> str:
+    """Replace text in the recipe file."""
+    text = recipe.read_text()
+    assert before in text
+    recipe.write_text(text.replace(before, after))
+    return str(recipe)
+
+
+def test_unknown_verb(tmp_path: Path) -> None:
+    assert "did you mean 'prepare'" in run(["prepar"]).err
+
+
+def test_unknown_key_is_named_with_line_and_suggestion(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = edited(make_recipe(), "learning_rate:", "learning_rat:")
+    error = refused(["run", recipe], tmp_path / "home", "train.learning_rat: unknown key", "learning_rate")
+    assert "recipe.yaml:" in error
+    assert "train.learning_rate: is missing" in error
+
+
+def test_wrong_type_and_all_problems_together(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(train__batch_size="two", train__seed=1.5, serve__port=70000)
+    refused(["run", str(recipe)], tmp_path / "home", "train.batch_size", "train.seed", "serve.port")
+
+
+def test_exponent_without_point_is_text(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = edited(make_recipe(), "learning_rate: 0.001", "learning_rate: 1e-4")
+    refused(["run", recipe], tmp_path / "home", "'1e-4' is text", "write 0.0001")
+
+
+def test_duplicate_key(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = edited(make_recipe(), "family: qwen3_vl", "family: qwen3_vl\nfamily: glm4v")
+    refused(["run", recipe], tmp_path / "home", "family: is given twice")
+
+
+def test_missing_recipe(tmp_path: Path) -> None:
+    refused(["run", str(tmp_path / "none.yaml")], tmp_path / "home", "no such file")
+
+
+def test_missing_base(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    refused(["run", str(make_recipe(base__path=tmp_path / "gone"))], tmp_path / "home", "base.path", "gone")
+
+
+def test_base_of_another_family(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(family="glm4v")
+    refused(["run", str(recipe)], tmp_path / "home", "'qwen3_vl' checkpoint", "family 'glm4v'")
+
+
+def test_missing_data(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(data__source=tmp_path / "labels.jsonl")
+    refused(["prepare", str(recipe)], tmp_path / "home", "labels.jsonl")
+
+
+def test_no_rows_left(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    source = tmp_path / "labels.jsonl"
+    source.write_text("")
+    refused(["prepare", str(make_recipe(data__source=source))], tmp_path / "home", "no rows")
+    assert not list((tmp_path / "home").glob("artifacts/*/*/manifest.json"))
+
+
+def test_too_many_bad_rows_write_nothing(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(data__max_bad=0.0)
+    refused(["prepare", str(recipe)], tmp_path / "home", "max_bad")
+    assert not list((tmp_path / "home").glob("artifacts/*/*/manifest.json"))
+
+
+def test_disk_full(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """A home on a file system of 192 KiB: the error names space, the directory holds nothing half."""
+    import subprocess
+
+    from tests.e2e.command import LENSMITH
+
+    mount = tmp_path / "small"
+    mount.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=192k tmpfs {mount} && "
+        f"{LENSMITH[0]} prepare {make_recipe()} --home {mount}/home; code=$?; "
+        f"find {mount} -name manifest.json | grep -q . && code=99; exit $code"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port that another program listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_promotion_needs_who_and_why(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    refused(["run", str(make_recipe()), "--promote", "production"], tmp_path / "home", "--who", "--why")
+
+
+def test_errors_as_json(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = make_recipe(serve__port=70000)
+    command = run(["run", str(recipe), "--json", "--home", str(tmp_path / "home")])
+    error = json.loads("".join(command.out))["error"]
+    assert error["exit_code"] == 2
+    assert "serve.port" in error["problems"][0]["where"]
+
+
+def test_setting_over_the_recipe(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    recipe = str(make_recipe())
+    assert yaml.safe_load(Path(recipe).read_text())["train"]["max_steps"] == 2
+    refused(["run", recipe, "-s", "train.max_steps=-1"], tmp_path / "home", "train.max_steps")
+    refused(["run", recipe, "-s", "train.max_step=1"], tmp_path / "home", "did you mean 'max_steps'")
+    refused(["run", recipe, "-s", "nonsense"], tmp_path / "home", "key.path=value")

@@ -1,0 +1,145 @@
+"""Artifacts made directly, without the stages before them: a run with a random adapter, a held-out set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+from transformers.utils import logging
+
+from lensmith import families
+from lensmith.artifact import Artifact
+from lensmith.base import checkpoint_path
+from lensmith.dataset import HELD_OUT_FILE, Row, write_rows
+from lensmith.families.family import TOWERS, Tower
+from lensmith.files import digest_json
+from lensmith.home import Home
+from lensmith.images import BadImage, ImageLimits, decode_image, encode_png, pixel_digest
+from lensmith.sample import Image, Message, Sample, Text
+
+
+def make_lively(base: Path) -> None:
+    """Rescale the weights of an untaught checkpoint so that its answers hang on the picture.
+
+    With transformers' starting values the prompt's embeddings are drowned by nothing and move nothing.
+    """
+    path = base / "model.safetensors"
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if "embed_tokens" in name:
+            tensors[name] = tensor * (0.3 / tensor.std())
+        if name.endswith("linear_fc2.weight") and "merger" in name:
+            tensors[name] = tensor * 3
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def make_run(
+    home: Home,
+    base: Artifact,
+    towers: Sequence[Tower] = TOWERS,
+    scale: float = 0.5,
+    *,
+    rank: int = 4,
+    alpha: int = 8,
+    seed: int = 1,
+    rslora: bool = False,
+    rank_pattern: dict[str, int] | None = None,
+    alpha_pattern: dict[str, int] | None = None,
+) -> Artifact:
+    """A run with a random adapter on every linear of `towers`; `scale` is its delta's size.
+
+    A and B are drawn so that `scale` is about the standard deviation of the delta's effect on a unit input.
+    """
+    family = families.get(base.body["family"])
+    checkpoint = checkpoint_path(base)
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    modules = {tower: family.expected_linears(config, tower) for tower in towers}
+    asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, rank_pattern, alpha_pattern]
+    logging.disable_progress_bar()
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
+    adapted = get_peft_model(
+        model,
+        LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            use_rslora=rslora,
+            rank_pattern=rank_pattern or {},
+            alpha_pattern=alpha_pattern or {},
+            target_modules=[name for names in modules.values() for name in names],
+        ),
+    )
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                spread = (scale * rank / alpha) ** 0.5 / weight.shape[1] ** 0.5
+                weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
+    with home.create("run", digest_json(asked), {"base": base}) as draft:
+        adapted.save_pretrained(draft.path)
+        (draft.path / "README.md").unlink(missing_ok=True)
+        (draft.path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+        draft.body.update(
+            method="lora",
+            modules={tower: len(names) for tower, names in modules.items()},
+            template=base.body["template"],
+            seed=seed,
+            steps=1,
+            final_loss=1.0,
+        )
+    return draft.artifact
+
+
+def make_full_run(home: Home, base: Artifact, seed: int = 1) -> Artifact:
+    """A run of method full: the base with every weight moved a little, as a whole checkpoint."""
+    checkpoint = checkpoint_path(base)
+    with home.create("run", digest_json([base.id, "full", seed]), {"base": base}) as draft:
+        for path in checkpoint.iterdir():
+            if path.suffix != ".safetensors":
+                (draft.path / path.name).write_bytes(path.read_bytes())
+        tensors = load_file(checkpoint / "model.safetensors")
+        draw = torch.Generator().manual_seed(seed)
+        for name, tensor in tensors.items():
+            moved = tensor.float() + 0.05 * tensor.float().std(correction=0) * torch.randn(
+                tensor.shape, generator=draw
+            )
+            tensors[name] = moved.to(tensor.dtype)
+        save_file(tensors, draft.path / "model.safetensors", metadata={"format": "pt"})
+        draft.body.update(method="full", template=base.body["template"], seed=seed, steps=1, final_loss=1.0)
+    return draft.artifact
+
+
+def make_held_out(home: Home, forms: Path, count: int = 24) -> Artifact:
+    """A held-out artifact of the first `count` good rows of a handed-over folder."""
+    rows = good_rows(forms)[:count]
+    with home.create("held_out", digest_json([row.sample.id for row in rows]), {}) as draft:
+        write_rows(draft.path / HELD_OUT_FILE, rows)
+        draft.body.update(rows=len(rows), groups=len({row.sample.group for row in rows}))
+    return draft.artifact
+
+
+def good_rows(forms: Path) -> list[Row]:
+    """The rows of a handed-over folder that parse and whose image decodes, each picture once."""
+    rows: dict[str, Row] = {}
+    for number, line in enumerate((forms / "labels.jsonl").read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            content = json.loads(line)
+            path = content["messages"][0]["content"][0]["path"]
+            image = decode_image((forms / path).read_bytes(), ImageLimits())
+        except (json.JSONDecodeError, KeyError, FileNotFoundError, BadImage):
+            continue
+        digest = pixel_digest(image)
+        question, answer = (message["content"][-1]["text"] for message in content["messages"])
+        if not answer.strip() or "<|" in answer:
+            continue
+        messages = (
+            Message("user", (Image(path, digest), Text(question))),
+            Message("assistant", (Text(answer),)),
+        )
+        sample = Sample(content["id"], content["group"], messages)
+        rows.setdefault(digest, Row(sample, (encode_png(image),), f"labels.jsonl:{number}"))
+    return list(rows.values())

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lensmith.artifact import Artifact
-from lensmith.errors import InputError
+from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.sample import Sample, dump_messages, load_messages
 
@@ -117,6 +117,10 @@ def read_held_out(home: Home, held_out: Artifact, reason: str) -> Iterator[Row]:
     """The held-out rows; who reads them and why is appended to `<home>/held_out_reads.jsonl` first."""
     if held_out.kind != "held_out":
         raise InputError(f"{held_out.short} is not a held-out set")
+    if not reason.strip():
+        raise InputError(
+            "the held-out rows are read for a stated reason only", [Problem("the reason is empty")]
+        )
     entry = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "held_out": held_out.id,

@@ -7,7 +7,7 @@ import io
 import warnings
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lensmith.errors import InputError
 
@@ -49,6 +49,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
+    except UnidentifiedImageError as error:
+        # Pillow's own message names an address in memory: it would make reports differ from run to run.
+        raise BadImage(f"is not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises seven kinds on hostile files; each means "cannot decode".
         raise BadImage(f"cannot be decoded ({type(error).__name__}: {str(error)[:120]})") from error
 
@@ -61,8 +64,21 @@ def _check_shape(image: Image.Image, limits: ImageLimits) -> None:
         raise BadImage(f"{width} x {height} pixels: an edge of at least {limits.min_edge} is needed")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(f"{width} x {height} pixels: longer than {MAX_ASPECT}:1")
-    if getattr(image, "n_frames", 1) > 1:
+    if _has_second_frame(image):
         raise BadImage("holds several frames or pages: give one image a file")
+    if image.mode == "F":
+        raise BadImage("has floating-point pixels: save it with 8 or 16 bits a channel")
+
+
+def _has_second_frame(image: Image.Image) -> bool:
+    # Phones append a depth map or a preview to their JPEGs (MPO); the first frame is the photograph.
+    if image.format == "MPO":
+        return False
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

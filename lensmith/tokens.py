@@ -77,11 +77,21 @@ def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> I
         ) from error
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return content
+
+
 def _processor_settings(checkpoint: Path) -> dict[str, Any]:
     for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         path = checkpoint / name
         if path.is_file():
-            content = json.loads(path.read_bytes())
+            content = _read_json(path)
             settings = content if section is None else content.get(section)
             if settings:
                 return settings

@@ -1,1 +1,1 @@
-"""One reader a format of labelled data."""
+"""The formats that labelled rows are handed over in: one reader a file."""

@@ -1,0 +1,63 @@
+"""Finding and opening the images that rows name, without ever leaving the data's folder."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from data_prep.refusal import Flaw, quoted
+from lensmith.images import BadImage, ImageLimits, decode_image
+
+
+def locate(root: Path, path: str) -> Path | Flaw:
+    """The file that `path` names below `root`, links followed; a Flaw where it would lie elsewhere.
+
+    Does not look whether the file is there. `root` must be resolved.
+    """
+    if not path or "\0" in path:
+        return Flaw("image_path", f"the image path {quoted(path)} names nothing", "name the image's file")
+    if "://" in path or path.startswith("data:"):
+        mend = "download it and give the path of the file"
+        return Flaw("image_path", f"the image path {quoted(path)} is an address", mend)
+    mend = "give it relative to the JSONL file, inside its folder, with / between names"
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or "\\" in path:
+        return Flaw("image_path", f"the image path {quoted(path)} is not relative", mend)
+    if ".." in parts.parts:
+        return Flaw("image_path", f"the image path {quoted(path)} climbs with ..", mend)
+    try:
+        target = (root / parts).resolve()
+    except (OSError, RuntimeError):
+        return Flaw("image_path", f"the image path {quoted(path)} is a link that leads nowhere", mend)
+    if not target.is_relative_to(root):
+        mend = "put the file itself into the folder"
+        return Flaw("image_path", f"the image path {quoted(path)} is a link out of the folder", mend)
+    return target
+
+
+def open_picture(root: Path, path: str, limits: ImageLimits) -> Image.Image | Flaw:
+    """The image at `path`, upright and in RGB; a Flaw says why it cannot be used."""
+    target = locate(root, path)
+    if isinstance(target, Flaw):
+        return target
+    try:
+        facts = target.stat()
+        # A pipe or device would block the reader for ever.
+        if not stat.S_ISREG(facts.st_mode):
+            return Flaw("image_missing", f"{quoted(path)} is not a file", "name the image's file")
+        if facts.st_size > limits.max_bytes:
+            what = f"{quoted(path)}: {facts.st_size:,} bytes, {limits.max_bytes:,} are allowed"
+            return Flaw("image_unreadable", what, "save it smaller, or raise data.max_image_bytes")
+        data = target.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        mend = "add the file, or correct the path: it is relative to the JSONL file"
+        return Flaw("image_missing", f"there is no file {quoted(path)}", mend)
+    except OSError as error:
+        return Flaw("image_unreadable", f"{quoted(path)}: {error.strerror}", "make the file readable")
+    try:
+        return decode_image(data, limits)
+    except BadImage as error:
+        mend = "replace the file with a whole PNG or JPEG"
+        return Flaw("image_unreadable", f"{quoted(path)}: {error.summary}", mend)

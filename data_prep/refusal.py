@@ -1,0 +1,78 @@
+"""Why a row is not taken: one flaw a reason, in words that the people who made the row understand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Code = Literal[
+    "not_utf8",
+    "not_json",
+    "schema",
+    "turns",
+    "empty_message",
+    "no_image",
+    "image_place",
+    "empty_answer",
+    "answer_not_json",
+    "markup",
+    "image_path",
+    "image_missing",
+    "image_unreadable",
+    "duplicate_id",
+    "duplicate_row",
+    "contradiction",
+    "image_across_groups",
+]
+
+# How reports head each reason.
+TITLES: dict[Code, str] = {
+    "not_utf8": "The line is not UTF-8 text",
+    "not_json": "The line is not JSON",
+    "schema": "A field is missing, unknown or of the wrong type",
+    "turns": "The conversation does not end with the answer",
+    "empty_message": "A message says nothing",
+    "no_image": "The row shows no image",
+    "image_place": "An image stands where only text may",
+    "empty_answer": "The answer is empty",
+    "answer_not_json": "The answer is not a JSON object",
+    "markup": "A text holds the model's own markup",
+    "image_path": "An image path leaves the data folder",
+    "image_missing": "The image file is not there",
+    "image_unreadable": "The image cannot be used",
+    "duplicate_id": "The row id is taken",
+    "duplicate_row": "The row repeats an earlier one",
+    "contradiction": "The same image and question have another answer",
+    "image_across_groups": "The image belongs to another group",
+}
+CODES: tuple[Code, ...] = get_args(Code)
+
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """One thing wrong with a row: its reason code, what it is in plain words, and how to mend it."""
+
+    code: Code
+    what: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row that was not taken, with all its flaws.
+
+    `line` counts from 1; `row` is the row's id, "" where the line gave none; `images` are the paths that
+    the row names, empty where the line could not be read.
+    """
+
+    line: int
+    row: str
+    flaws: tuple[Flaw, ...]
+    images: tuple[str, ...] = ()
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes, control characters escaped, cut to 80 characters: safe in any report or terminal."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."

@@ -1,0 +1,241 @@
+"""Lensmith's own format: one JSON object a line.
+
+    {"id": "form-1", "group": "customer-7", "meta": {...},
+     "messages": [{"role": "user", "content": [{"type": "image", "path": "images/form-1.png"},
+                                               {"type": "text", "text": "Read the form."}]},
+                  {"role": "assistant", "content": "{\"amount\": \"12.50\"}"}]}
+
+`content` is a list of parts or plain text; image paths are relative to the file; `meta` may be left out.
+A byte-order mark and blank lines are accepted. A line that cannot be used never stops the reader.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from data_prep.refusal import Flaw, quoted
+from lensmith.errors import InputError, Problem
+from lensmith.sample import Image, Message, Role, Sample, Text
+
+# A longer line is refused unread: an image typed into a row, or a file that is not JSONL.
+MAX_LINE_BYTES = 16 << 20
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line that holds something. `sample` is None exactly where `flaws` says why."""
+
+    number: int
+    row: str
+    sample: Sample | None
+    flaws: tuple[Flaw, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read whole: its name, SHA-256 and size in bytes, and every line that is not blank."""
+
+    name: str
+    sha256: str
+    bytes: int
+    lines: tuple[Line, ...]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _ImagePart(_Strict):
+    type: Literal["image"]
+    path: str
+
+
+class _TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class _Message(_Strict):
+    role: Role
+    content: Annotated[
+        list[Annotated[_ImagePart | _TextPart, Field(discriminator="type")]], BeforeValidator(_as_parts)
+    ]
+
+
+class _Row(_Strict):
+    id: str
+    group: str
+    messages: list[_Message]
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_source(path: Path) -> Source:
+    """Read every line of the file at `path`, in order.
+
+    Raises InputError where there is no such file, it is UTF-16, or it holds no line at all.
+    """
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "no such file"
+        raise InputError(
+            "the labelled data is missing",
+            [Problem(what, f"data.source = {path}", "name the JSONL file with the rows")],
+        )
+    state = hashlib.sha256()
+    size = 0
+    lines: list[Line] = []
+    with path.open("rb") as stream:
+        for number, raw in enumerate(_raw_lines(stream), start=1):
+            state.update(raw)
+            size += len(raw)
+            if number == 1 and raw.startswith(_UTF16):
+                raise InputError(
+                    f"{path} is UTF-16 text", [Problem("UTF-8 is read", mend="save it as UTF-8")]
+                )
+            content = raw.removeprefix(_BOM) if number == 1 else raw
+            if content.strip():
+                lines.append(parse_line(content, number))
+    if not lines:
+        raise InputError(f"{path} holds no row", [Problem("the file is empty", mend="export it again")])
+    return Source(path.name, state.hexdigest(), size, tuple(lines))
+
+
+def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines with their end; one longer than MAX_LINE_BYTES is joined from blocks, as its bytes are hashed."""
+    while line := stream.readline(MAX_LINE_BYTES):
+        while not line.endswith(b"\n") and (more := stream.readline(MAX_LINE_BYTES)):
+            line += more
+        yield line
+
+
+def parse_line(raw: bytes, number: int) -> Line:
+    """The sample on one line, or every flaw that keeps it from being one."""
+    if len(raw) > MAX_LINE_BYTES:
+        flaw = Flaw("not_json", f"{len(raw):,} bytes in one line", "images are named by path, not typed in")
+        return Line(number, "", None, (flaw,))
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+        if b"\\u" in raw:
+            # Half a surrogate pair is legal JSON and is not text: nothing could write it down again.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        flaw = Flaw(
+            "not_utf8",
+            f"byte {error.start + 1} of the line is not UTF-8",
+            "save the file with encoding UTF-8",
+        )
+        return Line(number, "", None, (flaw,))
+    except UnicodeEncodeError:
+        flaw = Flaw("not_utf8", "holds half a character (a lone \\ud... escape)", "export the row again")
+        return Line(number, "", None, (flaw,))
+    except RecursionError:
+        return Line(number, "", None, (Flaw("not_json", "is nested too deeply", "export the row again"),))
+    except json.JSONDecodeError as error:
+        flaw = Flaw("not_json", f"{error.msg} at character {error.pos + 1}", "export the row again")
+        return Line(number, "", None, (flaw,))
+    except ValueError as error:
+        return Line(number, "", None, (Flaw("not_json", str(error), "export the row again"),))
+    row = _row_id(value)
+    try:
+        parsed = _Row.model_validate(value)
+    except ValidationError as error:
+        return Line(
+            number, row, None, tuple(_flaw(each["type"], each["loc"], each["msg"]) for each in error.errors())
+        )
+    flaws = tuple(_name_flaws(parsed))
+    return Line(number, row, None if flaws else _sample(parsed), flaws)
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {quoted(twice)} is given twice")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _row_id(value: Any) -> str:
+    found = value.get("id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and found.isprintable() else ""
+
+
+def _name_flaws(row: _Row) -> Iterator[Flaw]:
+    for name, value in (("id", row.id), ("group", row.group)):
+        if not value.strip():
+            yield Flaw("schema", f"{name} is empty", _MENDS[name])
+        elif not value.isprintable():
+            yield Flaw("schema", f"{name} {quoted(value)} holds control characters", "use plain characters")
+
+
+def _sample(row: _Row) -> Sample:
+    messages = tuple(
+        Message(
+            message.role,
+            tuple(
+                Image(part.path) if isinstance(part, _ImagePart) else Text(part.text)
+                for part in message.content
+            ),
+        )
+        for message in row.messages
+    )
+    return Sample(row.id, row.group, messages, row.meta)
+
+
+_MENDS = {
+    "id": "give every row a name of its own",
+    "group": "name what must stay together (a customer, a document); the row's id where it stands alone",
+}
+_KEYS = {
+    "row": list(_Row.model_fields),
+    "message": list(_Message.model_fields),
+    "image": list(_ImagePart.model_fields),
+    "text": list(_TextPart.model_fields),
+}
+
+
+def _flaw(kind: str, location: tuple[int | str, ...], message: str) -> Flaw:
+    # ("messages", i, "content", j, "image", "path"): pydantic puts the part's type behind its index.
+    part = str(location[4]) if len(location) > 4 else ""
+    where = [*location[:4], *location[5:]]
+    name = _dotted(where)
+    if kind == "extra_forbidden":
+        level = part if part in _KEYS else ("message" if len(where) > 1 else "row")
+        close = difflib.get_close_matches(str(where[-1]), _KEYS[level], n=1)
+        mend = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_KEYS[level])}"
+        return Flaw("schema", f"{name} is not a known field", mend)
+    if kind == "missing":
+        return Flaw("schema", f"{name} is missing", _MENDS.get(name, "add it"))
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return Flaw("schema", f"{name} is neither an image nor a text", 'its type is "image" or "text"')
+    return Flaw(
+        "schema", f"{name or 'the row'}: {message[:1].lower()}{message[1:]}", "see the format in the guide"
+    )
+
+
+def _dotted(location: list[int | str]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            shown = part if part.isidentifier() else quoted(part)
+            text += f".{shown}" if text else shown
+    return text

@@ -1,0 +1,25 @@
+"""Turning a template of this folder and some facts into text; every value is escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+def render(name: str, facts: dict[str, Any]) -> str:
+    """Fill `templates/<name>`. A value that the template names and `facts` lacks is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,}"
+    environment.filters["share"] = lambda value: f"{value:.1%}"
+    return environment.get_template(name).render(facts)

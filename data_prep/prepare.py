@@ -12,40 +12,32 @@ have used the right exam, while a machine that trains can verify its dataset wit
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image as PilImage
-
+from data_prep.body import by_reason, dataset_body, held_out_body, source_facts
 from data_prep.card import write_card
-from data_prep.checks import check_sample
-from data_prep.duplicates import Duplicates
+from data_prep.inspection import inspect_rows
 from data_prep.leaks import prove_no_leaks
 from data_prep.pictures import locate, open_picture
-from data_prep.refusal import CODES, TITLES, Code, Flaw, Refusal
+from data_prep.refusal import TITLES, Flaw, Refusal
 from data_prep.refusals_file import write_refusals
 from data_prep.report import write_report
 from data_prep.sources.canonical_jsonl import Source, read_source
-from data_prep.split import RULE, SPLITS, SplitName, split_of
-from data_prep.statistics import (
-    TakenRow,
-    counts,
-    image_statistics,
-    text_statistics,
-    token_statistics,
-)
+from data_prep.split import SPLITS, SplitName
+from data_prep.statistics import TakenRow, counts
+from data_prep.templates import FOLDER
 from lensmith.artifact import Artifact
 from lensmith.dataset import HELD_OUT_FILE, Row, split_file, write_rows
 from lensmith.errors import InputError, IntegrityError, Problem
-from lensmith.files import digest_json
+from lensmith.files import digest_file, digest_json
 from lensmith.home import Home
 from lensmith.images import ImageLimits, encode_png, pixel_digest
 from lensmith.provenance import stage_key
 from lensmith.recipe import Data, Recipe
-from lensmith.sample import Image, Message, Sample
+from lensmith.sample import Image
 from lensmith.tokens import ImageGrid, PixelBudget, read_grid
 
 MODULE = "data_prep.prepare"
@@ -94,11 +86,11 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
         return found
     started = time.time()
 
-    taken, refusals = _judge(asked, recipe)
+    taken, refusals = inspect_rows(asked.source, asked.root, asked.limits, recipe)
     _stop_if_too_many(refusals, asked.source, recipe.data)
     _stop_if_empty(taken, recipe.data)
 
-    sources = [_source_facts(asked, taken)]
+    sources = [source_facts(asked.source, taken)]
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
             "train": draft.path / split_file("train"),
@@ -110,8 +102,8 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
             files["held_out"] = sealed.path / HELD_OUT_FILE
             write_rows(files["held_out"], _rows(asked, taken, "held_out"))
             leaks = prove_no_leaks(files, asked.limits)
-            sealed.body.update(_held_out_body(sources, taken, recipe.data))
-        draft.body.update(_dataset_body(sources, taken, refusals, leaks, asked.grid, recipe))
+            sealed.body.update(held_out_body(sources, taken, recipe.data))
+        draft.body.update(dataset_body(sources, taken, refusals, leaks, asked.grid, recipe))
         draft.body["held_out"] = sealed.artifact.id
         write_refusals(draft.path, asked.source.name, refusals)
         write_card(draft.path, draft.body)
@@ -134,7 +126,8 @@ def _ask(recipe: Recipe) -> _Asked:
     }
     held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
     # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.
-    seen = {"grid": asdict(grid) if grid else None, "family": recipe.family}
+    templates = {path.name: digest_file(path) for path in sorted(FOLDER.iterdir())}
+    seen = {"grid": grid and asdict(grid), "family": recipe.family, "templates": templates}
     dataset_key = stage_key("dataset", MODULE, PACKAGES, asked | seen, {})
     limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
     return _Asked(source, root, limits, grid, dataset_key, held_out_key)
@@ -175,53 +168,11 @@ def _find(asked: _Asked, home: Home) -> Prepared | None:
     return Prepared(dataset, held_out)
 
 
-def _judge(asked: _Asked, recipe: Recipe) -> tuple[list[TakenRow], list[Refusal]]:
-    """Every line of the source, taken or refused. Holds one row's images in memory at a time."""
-    seen = Duplicates()
-    taken: list[TakenRow] = []
-    refusals: list[Refusal] = []
-    for line in asked.source.lines:
-        if line.sample is None:
-            refusals.append(Refusal(line.number, line.row, line.flaws))
-            continue
-        flaws = check_sample(line.sample, recipe.data.answer, recipe.model_family.markup)
-        opened = {
-            image.path: open_picture(asked.root, image.path, asked.limits) for image in line.sample.images
-        }
-        flaws += [each for each in opened.values() if isinstance(each, Flaw)]
-        images = {path: each for path, each in opened.items() if not isinstance(each, Flaw)}
-        sample = _with_digests(line.sample, images)
-        flaws += seen.flaws(sample)
-        if flaws:
-            refusals.append(Refusal(line.number, sample.id, tuple(flaws), tuple(opened)))
-            continue
-        seen.add(sample, line.number)
-        sizes = tuple(images[image.path].size for image in sample.images)
-        taken.append(TakenRow(line.number, split_of(sample.group, recipe.data.split), sample, sizes))
-    return taken, refusals
-
-
-def _with_digests(sample: Sample, images: dict[str, PilImage]) -> Sample:
-    digests = {path: pixel_digest(image) for path, image in images.items()}
-    messages = tuple(
-        Message(
-            message.role,
-            tuple(
-                replace(part, digest=digests.get(part.path, "")) if isinstance(part, Image) else part
-                for part in message.parts
-            ),
-        )
-        for message in sample.messages
-    )
-    return replace(sample, messages=messages)
-
-
 def _stop_if_too_many(refusals: Sequence[Refusal], source: Source, data: Data) -> None:
     share = len(refusals) / len(source.lines)
     if share <= data.max_bad:
         return
-    by_reason = _by_reason(refusals)
-    problems = [Problem(f"{rows} rows", TITLES[code]) for code, rows in by_reason]
+    problems = [Problem(f"{rows} rows", TITLES[code]) for code, rows in by_reason(refusals)]
     problems += [
         Problem(flaw.what, f"{source.name}:{refusal.line}", flaw.mend)
         for refusal in refusals[:_ROWS_IN_ERROR]
@@ -234,14 +185,6 @@ def _stop_if_too_many(refusals: Sequence[Refusal], source: Source, data: Data) -
         f" {data.max_bad:.1%}: nothing was written",
         problems,
     )
-
-
-def _by_reason(refusals: Sequence[Refusal]) -> list[tuple[Code, int]]:
-    """(reason, rows with it), the commonest first; a row with two reasons counts for both."""
-    rows: Counter[Code] = Counter()
-    for refusal in refusals:
-        rows.update({flaw.code for flaw in refusal.flaws})
-    return sorted(rows.items(), key=lambda item: (-item[1], CODES.index(item[0])))
 
 
 def _stop_if_empty(taken: Sequence[TakenRow], data: Data) -> None:
@@ -285,51 +228,3 @@ def _png(asked: _Asked, image: Image) -> bytes:
             ],
         )
     return encode_png(opened)
-
-
-def _source_facts(asked: _Asked, taken: Sequence[TakenRow]) -> dict[str, Any]:
-    images = sorted({(image.path, image.digest) for row in taken for image in row.sample.images})
-    return {
-        "file": asked.source.name,
-        "sha256": asked.source.sha256,
-        "bytes": asked.source.bytes,
-        "rows": len(asked.source.lines),
-        "images": len(images),
-        "images_sha256": digest_json(images),
-    }
-
-
-def _held_out_body(sources: list[dict[str, Any]], taken: Sequence[TakenRow], data: Data) -> dict[str, Any]:
-    """Only what makes this exam this exam: another validation share or family leaves its id as it is."""
-    rows, groups = counts(taken)
-    return {
-        "sources": sources,
-        "rows": rows["held_out"],
-        "groups": groups["held_out"],
-        "split": {"rule": RULE, "seed": data.split.seed, "held_out": data.split.held_out},
-        "answer": data.answer,
-    }
-
-
-def _dataset_body(
-    sources: list[dict[str, Any]],
-    taken: Sequence[TakenRow],
-    refusals: Sequence[Refusal],
-    leaks: dict[str, dict[str, int]],
-    grid: ImageGrid | None,
-    recipe: Recipe,
-) -> dict[str, Any]:
-    rows, groups = counts(taken)
-    return {
-        "sources": sources,
-        "rows": rows,
-        "groups": groups,
-        "refused": {"rows": len(refusals), "by_reason": dict(_by_reason(refusals))},
-        "split": {"rule": RULE, **recipe.data.split.model_dump(mode="json")},
-        "leaks": leaks,
-        "answer": recipe.data.answer,
-        "family": recipe.family,
-        "images": image_statistics(taken),
-        "text": text_statistics(taken),
-        "image_tokens": token_statistics(taken, grid) if grid else None,
-    }

@@ -157,6 +157,10 @@ class Serve(Section):
     mode: Literal["merged", "adapter"] = Field(
         default="merged", description="serve merged weights, or the adapter"
     )
+    tower_connector_lora: bool = Field(
+        default=False,
+        description="mode adapter: vLLM's option to apply the vision and connector part too (experimental)",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="the engine's dtype")
     max_model_len: Count = Field(default=4096, description="prompt and answer together, in tokens")
     max_new_tokens: Count = Field(default=256, description="longest answer, in tokens")

@@ -1,0 +1,1 @@
+"""Base and adapter into merged weights, on the safetensors files themselves, a tensor at a time."""

@@ -1,0 +1,205 @@
+"""A LoRA adapter as PEFT saves it: which weight each pair of tensors changes, and by what scale."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.merging.checkpoint import Checkpoint
+from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
+from lensmith.errors import InputError, Problem
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+# Settings that merging understands, or that do not change what the adapter computes. Every other one must be
+# off: an unknown setting that is on may change the delta (DoRA, LoRA bias, saved modules, replaced layers).
+_UNDERSTOOD = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+}
+# Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) change the base's own weights before training.
+_INITS = (True, False, "gaussian", "orthogonal")
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The change of one weight: `scale * B @ A`, with the tensors' names in the adapter's file."""
+
+    module: str
+    a: str
+    b: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk: one `Delta` a module, every tensor of `file` in exactly one of them."""
+
+    file: TensorFile
+    deltas: dict[str, Delta]
+
+    def compute(self, delta: Delta) -> torch.Tensor:
+        """`scale * B @ A` in float32, [out, in]: B [out, r], A [r, in]."""
+        a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
+        return (b @ a) * delta.scale
+
+
+def read_adapter(root: Path) -> Adapter:
+    """Read the adapter in `root`.
+
+    Raises InputError with everything that this version does not merge and every tensor it cannot place,
+    for NaN or infinite values and for an adapter that changes nothing; IntegrityError for a damaged file.
+    """
+    config = _read_config(root)
+    file = open_tensor_file(root / WEIGHTS)
+    pairs, problems = _pairs(file)
+    deltas: dict[str, Delta] = {}
+    for module, sides in sorted(pairs.items()):
+        problems += [Problem(f"has no lora_{side}", module) for side in "AB" if side not in sides]
+        if len(sides) == 2:
+            rank, scale = rank_and_scale(config, module)
+            deltas[module] = Delta(module, sides["A"], sides["B"], scale)
+            problems += _shape_problems(file, deltas[module], rank)
+    if not deltas and not problems:
+        problems.append(Problem("it holds no LoRA tensors", str(file.path)))
+    if problems:
+        raise InputError(f"the adapter in {root} cannot be merged", problems)
+    adapter = Adapter(file, deltas)
+    _check_values(adapter)
+    return adapter
+
+
+def rank_and_scale(config: dict[str, Any], module: str) -> tuple[int, float]:
+    """Rank and scale of a module's delta: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+
+    A pattern's key is a regular expression for the end of a module's name, the first that fits counts
+    (PEFT's `get_pattern_key`).
+    """
+    rank = int(_by_pattern(config.get("rank_pattern"), module, config["r"]))
+    alpha = float(_by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _read_config(root: Path) -> dict[str, Any]:
+    missing = [name for name in (CONFIG, WEIGHTS) if not (root / name).is_file()]
+    if missing:
+        raise InputError(f"{root} holds no adapter", [Problem("is missing", name) for name in missing])
+    config: dict[str, Any] = json.loads((root / CONFIG).read_bytes())
+    where = str(root / CONFIG)
+    mend = "train without it, or merge with the tool that trained it"
+    problems = [
+        Problem(f"{name} = {json.dumps(value)} is not merged by this version", where, mend)
+        for name, value in sorted(config.items())
+        if name not in _UNDERSTOOD and value not in (None, False, "none", [], {})
+    ]
+    if config.get("peft_type") != "LORA":
+        problems.append(Problem(f"peft_type is {config.get('peft_type')!r}, LORA is expected", where))
+    if config.get("init_lora_weights", True) not in _INITS:
+        problems.append(
+            Problem(
+                f"init_lora_weights = {config['init_lora_weights']!r} changed the base's weights before training",
+                where,
+                "save the adapter converted to plain LoRA",
+            )
+        )
+    problems += [Problem(f"{name} is missing", where) for name in ("r", "lora_alpha") if name not in config]
+    if problems:
+        raise InputError(f"the adapter in {root} cannot be merged", problems)
+    return config
+
+
+def _pairs(file: TensorFile) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    pairs: dict[str, dict[str, str]] = {}
+    problems: list[Problem] = []
+    for name, entry in file.entries.items():
+        match = _KEY.fullmatch(name)
+        if match is None:
+            problems.append(
+                Problem("is no LoRA matrix of a linear layer, this version cannot place it", name)
+            )
+        elif entry.dtype not in FLOATS or len(entry.shape) != 2:
+            problems.append(
+                Problem(f"is {entry.dtype} {list(entry.shape)}, a matrix of floats is expected", name)
+            )
+        else:
+            pairs.setdefault(match["module"], {})[match["side"]] = name
+    return pairs, problems
+
+
+def _shape_problems(file: TensorFile, delta: Delta, rank: int) -> list[Problem]:
+    a, b = file.entries[delta.a].shape, file.entries[delta.b].shape
+    if a[0] == b[1] == rank:
+        return []
+    return [Problem(f"A is {list(a)} and B {list(b)}, the config says rank {rank}", delta.module)]
+
+
+def _check_values(adapter: Adapter) -> None:
+    problems: list[Problem] = []
+    filled: dict[str, bool] = {}
+    for name in adapter.file.entries:
+        values = adapter.file.read(name)
+        filled[name] = bool(values.count_nonzero())
+        if not torch.isfinite(values).all():
+            problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
+    if problems:
+        raise InputError(f"{adapter.file.path} is broken", problems)
+    if not any(filled[delta.a] and filled[delta.b] for delta in adapter.deltas.values()):
+        raise InputError(
+            f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
+            [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],
+        )
+
+
+def check_fits(adapter: Adapter, base: Checkpoint) -> None:
+    """Refuse an adapter whose modules the base does not hold, or holds in another shape or not as floats.
+
+    Raises InputError.
+    """
+    problems: list[Problem] = []
+    for module, delta in adapter.deltas.items():
+        name = f"{module}.weight"
+        shape = (adapter.file.entries[delta.b].shape[0], adapter.file.entries[delta.a].shape[1])
+        if name not in base.place:
+            problems.append(Problem(f"the base has no {name}", delta.a))
+        elif base.entry(name).dtype not in FLOATS:
+            problems.append(Problem(f"is {base.entry(name).dtype}: merge into the dequantised base", name))
+        elif base.entry(name).shape != shape:
+            problems.append(Problem(f"is {list(base.entry(name).shape)}, the adapter's {list(shape)}", name))
+    if problems:
+        raise InputError(
+            "the adapter belongs to another base",
+            [*problems[:20], *([Problem(f"and {len(problems) - 20} more")] if len(problems) > 20 else [])],
+        )

@@ -130,7 +130,7 @@ def _read_config(root: Path) -> dict[str, Any]:
     if config.get("init_lora_weights", True) not in _INITS:
         problems.append(
             Problem(
-                f"init_lora_weights = {config['init_lora_weights']!r} changed the base's weights before training",
+                f"init_lora_weights = {config['init_lora_weights']!r} changed the base before training",
                 where,
                 "save the adapter converted to plain LoRA",
             )
@@ -147,13 +147,9 @@ def _pairs(file: TensorFile) -> tuple[dict[str, dict[str, str]], list[Problem]]:
     for name, entry in file.entries.items():
         match = _KEY.fullmatch(name)
         if match is None:
-            problems.append(
-                Problem("is no LoRA matrix of a linear layer, this version cannot place it", name)
-            )
+            problems.append(Problem("is no LoRA matrix of a linear layer: it has no place here", name))
         elif entry.dtype not in FLOATS or len(entry.shape) != 2:
-            problems.append(
-                Problem(f"is {entry.dtype} {list(entry.shape)}, a matrix of floats is expected", name)
-            )
+            problems.append(Problem(f"is {entry.dtype} {list(entry.shape)}, not a matrix of floats", name))
         else:
             pairs.setdefault(match["module"], {})[match["side"]] = name
     return pairs, problems

@@ -153,6 +153,6 @@ def _blocks(handle: int, entry: Entry) -> Iterator[bytes]:
         yield block
 
 
-def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
     """The bytes of a tensor as safetensors stores them (row-major, little-endian)."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

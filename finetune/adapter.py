@@ -1,0 +1,157 @@
+"""What is trained: LoRA on exactly the linears that the family states, or whole towers, the rest frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import TOWERS, Family, Tower
+from lensmith.recipe import Recipe, Towers
+
+_PEFT_PREFIX = "base_model.model."
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model to train, and by tower how many linears carry an adapter and how many parameters train."""
+
+    model: PreTrainedModel | PeftModel
+    adapted: dict[Tower, int]
+    parameters: dict[Tower, int]
+
+
+def towers_in_mode(towers: Towers, mode: str) -> list[Tower]:
+    """The towers that the recipe sets to `mode` ("train", "adapt" or "freeze")."""
+    modes: dict[Tower, str] = {
+        "vision": towers.vision,
+        "connector": towers.connector,
+        "language": towers.language,
+    }
+    return [tower for tower in TOWERS if modes[tower] == mode]
+
+
+def tower_of(name: str, family: Family) -> Tower:
+    """The tower that the module or parameter `name` belongs to.
+
+    Raises InputError where the family places it in none: a tower would be trained or frozen by accident.
+    """
+    plain = name.removeprefix(_PEFT_PREFIX)
+    for tower in TOWERS:
+        if any(plain == prefix or plain.startswith(f"{prefix}.") for prefix in family.towers[tower]):
+            return tower
+    raise InputError(
+        f"{family.title} has no tower for {plain}",
+        [
+            Problem(
+                "belongs to no tower",
+                plain,
+                f"state it in the family's file, lensmith/families/{family.name}",
+            )
+        ],
+    )
+
+
+def adapter_targets(model: nn.Module, config: Mapping[str, object], recipe: Recipe) -> dict[Tower, list[str]]:
+    """By adapted tower the full name of every linear that gets an adapter.
+
+    `config` is the checkpoint's config.json. Raises InputError where the family states a name that the
+    model has no linear for, or the model has a linear in an adapted tower that the family does not state:
+    either way fewer modules would be adapted than the recipe asks for.
+    """
+    family = recipe.model_family
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets: dict[Tower, list[str]] = {}
+    problems: list[Problem] = []
+    for tower in towers_in_mode(recipe.train.towers, "adapt"):
+        stated = family.expected_linears(dict(config), tower)
+        found = {name for name in linears if tower_of(name, family) == tower}
+        # The output head shares a tower with the language model but is never adapted: engines cannot apply it.
+        found -= {name for name in found if "." not in name}
+        problems += _differences(tower, set(stated), found)
+        targets[tower] = stated
+    if problems:
+        raise InputError(f"LoRA does not fit this {family.title}", problems)
+    return targets
+
+
+def _differences(tower: Tower, stated: set[str], found: set[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    for names, what in (
+        (stated - found, "match no linear of the model"),
+        (found - stated, "are linears that the family does not state"),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+            problems.append(Problem(f"{len(names)} of {len(stated)} names {what}: {shown}", tower))
+    return problems
+
+
+def choose_trained(
+    model: PreTrainedModel, config: Mapping[str, object], recipe: Recipe, *, half_adapter: bool = False
+) -> Trained:
+    """Freeze `model` but for what the recipe trains; for method lora, add the adapter.
+
+    Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
+    gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32.
+    Raises InputError where LoRA would match nothing or fewer modules than the family states.
+    """
+    family = recipe.model_family
+    if recipe.train.method == "full":
+        trained = towers_in_mode(recipe.train.towers, "train")
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = tower_of(name, family) in trained
+        return Trained(model, {}, count_trained(model, family))
+    targets = adapter_targets(model, config, recipe)
+    lora = recipe.train.lora
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        # Engines read it as an integer; PEFT itself also takes fractions.
+        lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=lora.dropout,
+        target_modules=[name for names in targets.values() for name in names],
+    )
+    on_meta = next(model.parameters()).is_meta
+    wrapped = get_peft_model(
+        model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
+    )
+    adapted = {tower: len(names) for tower, names in check_adapted(wrapped, targets, family).items()}
+    return Trained(wrapped, adapted, count_trained(wrapped, family))
+
+
+def check_adapted(
+    model: nn.Module, targets: Mapping[Tower, Iterable[str]], family: Family
+) -> dict[Tower, list[str]]:
+    """By tower the linears of a wrapped model that carry an adapter.
+
+    Raises InputError where they are not exactly `targets`, or there are none.
+    """
+    carrying = {
+        name.removeprefix(_PEFT_PREFIX)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    wanted = {name for names in targets.values() for name in names}
+    if not carrying or carrying != wanted:
+        where = ", ".join(sorted(carrying ^ wanted)[:_SHOWN]) or "no target at all"
+        raise InputError(
+            f"{len(carrying)} linears carry an adapter, the family states {len(wanted)}",
+            [Problem("carries an adapter and should not, or the other way round", where)],
+        )
+    return {tower: [name for name in names if name in carrying] for tower, names in targets.items()}
+
+
+def count_trained(model: nn.Module, family: Family) -> dict[Tower, int]:
+    """Trainable parameters by tower. A weight that two modules share counts once."""
+    counts: dict[Tower, int] = dict.fromkeys(TOWERS, 0)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            counts[tower_of(name, family)] += parameter.numel()
+    return counts

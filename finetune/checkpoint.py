@@ -1,0 +1,101 @@
+"""Checkpoints that count only when they are whole: a manifest, written last, lists what belongs to them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lensmith.files import digest_file, sync_directory, write_json
+
+MANIFEST = "checkpoint.json"
+_PREFIX = "checkpoint-"
+# Larger files are known by their size alone: hashing an 8B model's optimizer state would take minutes a save.
+_HASHED_BYTES = 256 << 20
+
+
+class SavedFile(BaseModel):
+    """A file of a checkpoint: POSIX path below it, size, and SHA-256 where it has at most 256 MiB."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    bytes: int
+    sha256: str | None
+
+
+class Manifest(BaseModel):
+    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    step: int
+    steps: int
+    processes: int
+    zero_stage: int
+    files: list[SavedFile]
+
+
+def seal(folder: Path, step: int, steps: int, processes: int, zero_stage: int) -> Manifest:
+    """Write the manifest of the checkpoint in `folder`, after every file in it has reached the disk."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    files = [_describe(folder, path) for path in paths]
+    manifest = Manifest(step=step, steps=steps, processes=processes, zero_stage=zero_stage, files=files)
+    for directory in {path.parent for path in paths}:
+        sync_directory(directory)
+    write_json(folder / MANIFEST, manifest.model_dump())
+    sync_directory(folder.parent)
+    return manifest
+
+
+def _describe(folder: Path, path: Path) -> SavedFile:
+    size = path.stat().st_size
+    digest = digest_file(path) if size <= _HASHED_BYTES else None
+    return SavedFile(path=path.relative_to(folder).as_posix(), bytes=size, sha256=digest)
+
+
+def read_whole(folder: Path) -> Manifest | None:
+    """The manifest of the checkpoint in `folder` if it is whole, else None."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError:
+        return None
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file() or path.stat().st_size != entry.bytes:
+            return None
+        if entry.sha256 is not None and digest_file(path) != entry.sha256:
+            return None
+    return manifest
+
+
+def last_whole(work: Path) -> tuple[Path, Manifest] | None:
+    """The whole checkpoint under `work` with the most steps, and its manifest."""
+    found = [
+        (folder, manifest)
+        for folder in work.glob(f"{_PREFIX}*/")
+        if (manifest := read_whole(folder)) is not None
+    ]
+    return max(found, key=lambda each: each[1].step, default=None)
+
+
+def discard_others(work: Path, keep: Path | None) -> None:
+    """Remove every checkpoint under `work` but `keep`, half ones included."""
+    for folder in work.glob(f"{_PREFIX}*/"):
+        if folder != keep:
+            # Without its manifest first, what a kill leaves of it does not count.
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder)
+
+
+def folder_of(work: Path, step: int) -> Path:
+    """Where transformers' Trainer saves the checkpoint after `step`."""
+    return work / f"{_PREFIX}{step}"

@@ -1,0 +1,138 @@
+"""An accelerate launcher config, as far as a run depends on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lensmith.errors import InputError, Problem
+from lensmith.recipe import Recipe
+from lensmith.yaml_file import YamlFile, read_yaml
+
+KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
+# Settings that the recipe has: stated twice, one of them would be silently ignored.
+_THE_RECIPES = {
+    "deepspeed_config.gradient_accumulation_steps": "train.gradient_accumulation",
+    "deepspeed_config.gradient_clipping": "train.max_grad_norm",
+}
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What a launcher config starts.
+
+    processes: in all, over all machines. zero_stage: DeepSpeed's, 0 without DeepSpeed. offload_optimizer,
+    offload_parameters: kept in host memory. cpu: no GPU is used. port, address: of the rendezvous; None and
+    "" where the file states none.
+    """
+
+    path: Path
+    kind: str
+    processes: int
+    machines: int
+    zero_stage: int
+    offload_optimizer: bool
+    offload_parameters: bool
+    cpu: bool
+    port: int | None
+    address: str
+
+    @property
+    def processes_a_machine(self) -> int:
+        return self.processes // self.machines
+
+    def global_batch(self, recipe: Recipe) -> int:
+        """Rows an optimizer step learns from."""
+        return recipe.train.batch_size * recipe.train.gradient_accumulation * self.processes
+
+
+def read_launcher(path: Path) -> Launcher:
+    """Read the accelerate config at `path`.
+
+    Raises InputError with every problem: settings that accelerate would ignore, that contradict each other,
+    or that the recipe already has.
+    """
+    file = read_yaml(path)
+    deepspeed = file.content.get("deepspeed_config", {})
+    problems: list[Problem] = []
+    if not isinstance(deepspeed, dict):
+        raise InputError(
+            f"{path} cannot be used", [Problem("must hold settings", _at(file, path, "deepspeed_config"))]
+        )
+
+    def whole(name: str, default: int | None = None) -> int:
+        value = file.content.get(name, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return value
+        problems.append(Problem(f"a whole number from 1 is needed, not {value!r}", _at(file, path, name)))
+        return 1
+
+    kind = str(file.content.get("distributed_type", "NO"))
+    launcher = Launcher(
+        path=path,
+        kind=kind,
+        processes=whole("num_processes"),
+        machines=whole("num_machines", 1),
+        zero_stage=deepspeed.get("zero_stage", 0) if kind == "DEEPSPEED" else 0,
+        offload_optimizer=_offloads(deepspeed.get("offload_optimizer_device")),
+        offload_parameters=_offloads(deepspeed.get("offload_param_device")),
+        cpu=file.content.get("use_cpu", False) is True,
+        port=whole("main_process_port") if file.content.get("main_process_port") is not None else None,
+        address=str(file.content.get("main_process_ip") or ""),
+    )
+    problems += _contradictions(launcher, file, deepspeed)
+    if problems:
+        raise InputError(f"the launcher config {path} cannot be used", problems)
+    return launcher
+
+
+def _offloads(device: Any) -> bool:
+    return device not in (None, "none")
+
+
+def _at(file: YamlFile, path: Path, dotted: str) -> str:
+    line = file.lines.get(dotted)
+    return f"{path}:{line} {dotted}" if line else f"{path} {dotted}"
+
+
+def _contradictions(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any]) -> list[Problem]:
+    path, kind = launcher.path, launcher.kind
+    problems = [
+        Problem("is the recipe's to say", _at(file, path, dotted), f"remove it; set {key} in the recipe")
+        for dotted, key in _THE_RECIPES.items()
+        if dotted.partition(".")[2] in deepspeed
+    ]
+    if kind not in KINDS:
+        problems.append(
+            Problem(f"{kind!r} is not one of {', '.join(KINDS)}", _at(file, path, "distributed_type"))
+        )
+    if kind == "DEEPSPEED" and launcher.zero_stage not in (1, 2, 3):
+        where = _at(file, path, "deepspeed_config.zero_stage")
+        problems.append(Problem("1, 2 or 3 is needed: memory is planned by it", where))
+    if kind != "DEEPSPEED" and deepspeed:
+        where = _at(file, path, "deepspeed_config")
+        problems.append(Problem(f"is ignored with distributed_type {kind}", where, "set it to DEEPSPEED"))
+    if "deepspeed_config_file" in deepspeed:
+        where = _at(file, path, "deepspeed_config.deepspeed_config_file")
+        problems.append(Problem("hides settings in another file", where, "state them here"))
+    if kind == "NO" and launcher.processes > 1:
+        where = _at(file, path, "num_processes")
+        problems.append(
+            Problem(f"accelerate starts one process for type NO, not {launcher.processes}", where)
+        )
+    if kind == "MULTI_CPU" and launcher.processes != launcher.machines:
+        where = _at(file, path, "num_processes")
+        problems.append(
+            Problem("accelerate starts one process a machine for MULTI_CPU", where, "use DEEPSPEED")
+        )
+    if launcher.processes % launcher.machines:
+        problems.append(
+            Problem(f"does not divide over {launcher.machines} machines", _at(file, path, "num_processes"))
+        )
+    if file.content.get("mixed_precision", "no") not in ("no", False):
+        where = _at(file, path, "mixed_precision")
+        problems.append(
+            Problem("is the recipe's to say", where, 'set it to "no"; train.dtype in the recipe decides')
+        )
+    return problems

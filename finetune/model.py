@@ -1,0 +1,62 @@
+"""Loading a checkpoint from a local directory: weights, processor, or only its shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from lensmith.errors import IntegrityError, Problem
+from lensmith.recipe import Pixels
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_SHOWN = 5
+
+
+def load_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The checkpoint's model in `dtype`, on the CPU (partitioned while ZeRO-3 is on).
+
+    Safetensors only, no code from the checkpoint, no network. Raises IntegrityError where the checkpoint
+    lacks a weight or holds one of another shape: transformers only warns and starts it at random.
+    """
+    model, found = AutoModelForImageTextToText.from_pretrained(
+        checkpoint,
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    missing = sorted(found["missing_keys"])
+    problems = [Problem("is missing from the weights", name) for name in missing[:_SHOWN]]
+    problems += [Problem("has another shape in the weights", str(each)) for each in found["mismatched_keys"]]
+    if problems:
+        count = len(missing) + len(found["mismatched_keys"])
+        raise IntegrityError(f"{checkpoint} does not fill its model: {count} tensors", problems)
+    return model
+
+
+def load_skeleton(checkpoint: Path) -> PreTrainedModel:
+    """The checkpoint's model on the meta device: names and shapes of every weight, no memory, no weights."""
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+
+
+def load_processor(checkpoint: Path, pixels: Pixels | None) -> ProcessorMixin:
+    """The checkpoint's processor (tokenizer, chat template, image processor) under the pixel budget.
+
+    `pixels` bounds an image's area after resizing, in pixels; None keeps the checkpoint's own bounds.
+    """
+    processor = AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    if pixels is not None:
+        bounds = processor.image_processor.size
+        bounds["shortest_edge"], bounds["longest_edge"] = pixels.min_pixels, pixels.max_pixels
+    return processor

@@ -1,0 +1,203 @@
+"""Rows as the model is taught them: token ids, which of them carry loss, and image tensors.
+
+A row is its prompt, rendered by the checkpoint's own chat template with the generation prompt, followed by
+the answer and the token that ends the turn. Only these last carry loss.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+from lensmith.dataset import Row
+from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.sample import Sample, chat_messages
+from lensmith.tokens import ImageGrid
+
+IGNORED = -100
+# What a processor gives one value a token for; everything else it gives is of the images.
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+_SHOWN = 10
+# Longest lead-in that a known template writes between generation prompt and answer ("\n<think></think>\n").
+_LEAD_IN = 20
+
+
+@dataclass(frozen=True)
+class RowTokens:
+    """A row's cost in language-model tokens: of the prompt's text, its images, and the answer."""
+
+    row: str
+    source: str
+    text: int
+    image: int
+    answer: int
+
+    @property
+    def total(self) -> int:
+        return self.text + self.image + self.answer
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row's texts. `prompt_ids` holds one placeholder an image; `answer_ids` ends with an end-of-turn id."""
+
+    prompt_text: str
+    prompt_ids: list[int]
+    answer_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row ready for the model.
+
+    tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
+    images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
+    [patches, values of a patch], image_grid_thw int64 [images, 3].
+    """
+
+    row: str
+    tokens: dict[str, Tensor]
+    labels: Tensor
+    images: dict[str, Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        return sum(each.nbytes for each in (*self.tokens.values(), self.labels, *self.images.values()))
+
+
+class RowEncoder:
+    """Turns rows into tokens and tensors with one checkpoint's processor.
+
+    `end_ids` are the ids that end an answer for the checkpoint (its generation config's eos_token_id).
+    """
+
+    def __init__(self, processor: ProcessorMixin, end_ids: Iterable[int], max_length: int) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.end_ids = frozenset(end_ids)
+        self.max_length = max_length
+
+    def render(self, sample: Sample) -> Rendered:
+        """The row's texts as token ids, images still one placeholder each.
+
+        Raises InputError where the template gives the answered conversation another beginning than the
+        prompt that the served model will be asked: what is learned would not be what is used.
+        """
+        prompt_text = self._template(sample.prompt, add_generation_prompt=True)
+        whole_text = self._template(sample.messages, add_generation_prompt=False)
+        prompt_ids, whole_ids = self._ids(prompt_text), self._ids(whole_text)
+        answer_ids = whole_ids[len(prompt_ids) :]
+        if whole_ids[: len(prompt_ids)] != prompt_ids or not answer_ids:
+            raise InputError(
+                f"row {sample.id} cannot be taught",
+                [
+                    Problem(
+                        "the chat template does not continue the prompt with the answer",
+                        f"row {sample.id}",
+                        "answers must not begin with a space or line break",
+                    )
+                ],
+            )
+        return Rendered(prompt_text, prompt_ids, self._ended(answer_ids))
+
+    def _template(self, messages: Iterable, *, add_generation_prompt: bool) -> str:
+        return self.processor.apply_chat_template(
+            chat_messages(tuple(messages)), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _ended(self, answer_ids: list[int]) -> list[int]:
+        """The answer up to its last end-of-turn id. A template that writes none gets the tokenizer's."""
+        ends = [place for place, token in enumerate(answer_ids) if token in self.end_ids]
+        if ends:
+            return answer_ids[: ends[-1] + 1]
+        return [*answer_ids, self.tokenizer.eos_token_id]
+
+    def tokens(self, row: Row, grid: ImageGrid) -> RowTokens:
+        """What a row costs, without decoding its images' pixels."""
+        rendered = self.render(row.sample)
+        sizes = [Image.open(io.BytesIO(data)).size for data in row.images]
+        return RowTokens(
+            row=row.sample.id,
+            source=row.source,
+            text=len(rendered.prompt_ids) - len(sizes),
+            image=sum(grid.tokens(width, height) for width, height in sizes),
+            answer=len(rendered.answer_ids),
+        )
+
+    def encode(self, row: Row) -> Encoded:
+        """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut."""
+        rendered = self.render(row.sample)
+        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in row.images]
+        given = self.processor(
+            text=[rendered.prompt_text],
+            images=pictures or None,
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+        prompt = {name: given[name][0] for name in PER_TOKEN if name in given}
+        answer = torch.tensor(rendered.answer_ids)
+        # Answer tokens are attended to (mask 1) and are text (type 0).
+        appended = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}
+        tokens = {
+            name: torch.cat([values, appended.get(name, torch.zeros_like(answer)).to(values.dtype)])
+            for name, values in prompt.items()
+        }
+        length = len(tokens["input_ids"])
+        if length > self.max_length:
+            raise too_long([(row.sample.id, row.source, length)], self.max_length)
+        labels = torch.cat([torch.full((length - len(answer),), IGNORED), answer])
+        images = {name: values for name, values in given.items() if name not in PER_TOKEN}
+        encoded = Encoded(row.sample.id, tokens, labels, images)
+        check_answer_only(encoded, row.sample.answer, self.tokenizer)
+        return encoded
+
+
+def check_lengths(rows: Iterable[RowTokens], max_length: int) -> Iterator[RowTokens]:
+    """Pass rows through; raises InputError at the end, naming every row above `max_length` tokens."""
+    longer: list[tuple[str, str, int]] = []
+    for each in rows:
+        if each.total > max_length:
+            longer.append((each.row, each.source, each.total))
+        yield each
+    if longer:
+        raise too_long(longer, max_length)
+
+
+def too_long(rows: list[tuple[str, str, int]], max_length: int) -> InputError:
+    """The error for rows (id, source, tokens) above the limit."""
+    shown = [
+        Problem(f"has {length:,} tokens", f"row {row} ({source})", f"raise train.max_length to {length:,}")
+        for row, source, length in sorted(rows, key=lambda each: -each[2])[:_SHOWN]
+    ]
+    return InputError(f"{len(rows)} rows are longer than train.max_length {max_length:,}", shown)
+
+
+def check_answer_only(encoded: Encoded, answer: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise IntegrityError unless what carries loss is the row's end: its answer and one end-of-turn token."""
+    ids, labels = encoded.tokens["input_ids"], encoded.labels
+    carrying = labels != IGNORED
+    count = int(carrying.sum())
+    types = encoded.tokens.get("mm_token_type_ids", torch.zeros_like(ids))
+    taught = tokenizer.decode(labels[carrying][:-1])
+    # A template may trim the answer, or lead it in with a line break or an empty thought.
+    if (
+        not bool(carrying[len(ids) - count :].all())
+        or bool(types[carrying].any())
+        or not torch.equal(labels[carrying], ids[carrying])
+        or not taught.endswith(answer.strip())
+        or len(taught) > len(answer) + _LEAD_IN
+    ):
+        raise IntegrityError(
+            "a row would teach something other than its answer",
+            [Problem(f"loss on {taught[:200]!r}, the answer is {answer[:200]!r}", f"row {encoded.row}")],
+        )

@@ -1,0 +1,214 @@
+"""Deriving a profile from what is served, the recipe and the machine; reading it back by id."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.artifact import Artifact, verify
+from lensmith.base import checkpoint_path
+from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.families.family import TOWERS, Family
+from lensmith.home import Home
+from lensmith.provenance import stage_key
+from lensmith.recipe import Recipe, Serve
+from lensmith.tokens import PixelBudget, read_grid
+from serving.adapter import Adapter, read_adapter
+from serving.build import EngineBuild, installed_engine
+from serving.hardware import Hardware
+from serving.profile_file import (
+    PROFILE_FILE,
+    AdapterOptions,
+    Caches,
+    Cpu,
+    Cuda,
+    Images,
+    Mode,
+    Profile,
+    parse_profile,
+    write_profile,
+)
+
+_GIB = 1 << 30
+
+# How each kind of artifact is served.
+MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
+
+# The ranks vLLM 0.32 has kernels for (config/lora.py); an adapter's rank is rounded up to one.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
+_PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
+# Room that a request's text needs beside the largest image, in tokens.
+_TEXT_TOKENS = 64
+
+
+def derive_profile(
+    recipe: Recipe, home: Home, subject: Artifact, base: Artifact, hardware: Hardware
+) -> Artifact:
+    """The profile that serves `subject` (a model, a base or a run with an adapter) on this machine.
+
+    Raises InputError with every reason why vLLM could not serve it whole: an adapter applied only in part,
+    images that fill the context, too little memory, too few GPUs, no vLLM.
+    """
+    build = installed_engine()
+    asked = {
+        "serve": recipe.serve.model_dump(mode="json", exclude={"mode", "proof_rows", "concurrency"}),
+        "pixels": recipe.pixels.model_dump() if recipe.pixels else None,
+        "max_image_pixels": recipe.data.max_image_pixels,
+        "name": recipe.release.name,
+        "build": build.model_dump(),
+        "hardware": [hardware.cores, hardware.memory, [[gpu.name, gpu.memory] for gpu in hardware.gpus]],
+    }
+    inputs = {"subject": subject, "base": base}
+    key = stage_key("profile", "serving.profile", (), asked, {role: a.id for role, a in inputs.items()})
+    if found := home.find("profile", key):
+        return found
+    profile = make_profile(recipe, subject, base, hardware, build)
+    with home.create("profile", key, inputs) as draft:
+        write_profile(draft.path, profile)
+        draft.body.update(profile.model_dump(mode="json"))
+    return draft.artifact
+
+
+def make_profile(
+    recipe: Recipe, subject: Artifact, base: Artifact, hardware: Hardware, build: EngineBuild
+) -> Profile:
+    """The profile's content; see `derive_profile`."""
+    serve, family = recipe.serve, recipe.model_family
+    if subject.kind not in MODES:
+        raise InputError(f"{subject.short} cannot be served: only {', '.join(MODES)} can")
+    mode = MODES[subject.kind]
+    weights = checkpoint_path(base if mode == "adapter" else subject)
+    budget = PixelBudget(recipe.pixels.min_pixels, recipe.pixels.max_pixels) if recipe.pixels else None
+    grid = read_grid(weights, family, budget)
+    adapter = read_adapter(subject.path, family) if mode == "adapter" else None
+    problems = _hardware_problems(serve, weights, hardware, build)
+    if adapter is not None:
+        problems += _partial_problems(adapter, family, serve)
+    longest = grid.budget.max_pixels // (grid.factor**2 * grid.frames) * serve.max_images
+    if longest + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
+        problems.append(
+            Problem(
+                f"the pixel budget lets images take {longest} tokens; with text and an answer of"
+                f" {serve.max_new_tokens} they do not fit {serve.max_model_len}",
+                "serve.max_model_len",
+                "raise it, or lower pixels.max_pixels and train with that",
+            )
+        )
+    if problems:
+        raise InputError(f"{subject.short} cannot be served as the recipe says", problems)
+    cuda = build.device == "cuda"
+    return Profile(
+        family=family.name,
+        mode=mode,
+        subject=subject.id,
+        base=base.id,
+        served_name=recipe.release.name,
+        host=serve.host,
+        port=serve.port,
+        engine=build,
+        dtype=serve.dtype,
+        max_model_len=serve.max_model_len,
+        max_new_tokens=serve.max_new_tokens,
+        seed=0,
+        decoding={"temperature": 0.0},
+        images=Images(
+            per_prompt=serve.max_images,
+            min_pixels=grid.budget.min_pixels,
+            max_pixels=grid.budget.max_pixels,
+            max_decoded_pixels=recipe.data.max_image_pixels,
+        ),
+        adapter=None if adapter is None else _adapter_options(adapter, serve),
+        caches=Caches(prefix=True, processor_gib=_PROCESSOR_CACHE_GIB[build.device]),
+        cpu=None if cuda else Cpu(threads=hardware.cores, kv_cache_gib=serve.kv_cache_gib),
+        cuda=Cuda(memory_utilization=serve.gpu_memory_utilization, tensor_parallel=serve.tensor_parallel)
+        if cuda
+        else None,
+    )
+
+
+def _adapter_options(adapter: Adapter, serve: Serve) -> AdapterOptions:
+    return AdapterOptions(
+        max_rank=next(rank for rank in LORA_RANKS if rank >= adapter.rank),
+        towers=[tower for tower in TOWERS if adapter.modules.get(tower)],
+        tower_connector=serve.tower_connector_lora,
+    )
+
+
+def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Problem]:
+    """Towers whose part of the adapter the engine would leave out, without an error of its own."""
+    problems = []
+    for tower, count in adapter.modules.items():
+        option = family.vllm_adapts.get(tower)
+        if option is None:
+            what = f"vLLM does not apply the adapter's {count} {tower} modules"
+            problems.append(Problem(what, "serve.mode = adapter", "merge it: serve.mode: merged"))
+        elif option and not serve.tower_connector_lora:
+            what = f"vLLM would leave out the adapter's {count} {tower} modules without {option}"
+            mend = "merge it: serve.mode: merged; or serve.tower_connector_lora: true"
+            problems.append(Problem(what, "serve.mode = adapter", mend))
+    if adapter.rank > LORA_RANKS[-1]:
+        problems.append(Problem(f"rank {adapter.rank}, vLLM serves up to {LORA_RANKS[-1]}", mend="merge it"))
+    return problems
+
+
+def _hardware_problems(serve: Serve, weights: Path, hardware: Hardware, build: EngineBuild) -> list[Problem]:
+    needed = weight_bytes(weights, serve.dtype)
+    if build.device == "cpu":
+        needed += int(serve.kv_cache_gib * _GIB)
+        if needed > hardware.memory:
+            what = f"weights and KV cache take {needed / _GIB:.1f} GiB of {hardware.memory / _GIB:.1f}"
+            return [Problem(what, "serve.kv_cache_gib", "lower it, or serve on a larger machine")]
+        return []
+    if len(hardware.gpus) < serve.tensor_parallel:
+        what = f"{serve.tensor_parallel} GPUs are asked for, this machine has {len(hardware.gpus)}"
+        return [Problem(what, "serve.tensor_parallel", "lower it, or mend the driver: lensmith doctor")]
+    # Memory 0: the driver states none.
+    least = min(gpu.memory for gpu in hardware.gpus[: serve.tensor_parallel])
+    share = int(least * serve.gpu_memory_utilization)
+    if least and needed // serve.tensor_parallel > share:
+        what = (
+            f"the weights take {needed / serve.tensor_parallel / _GIB:.1f} GiB on each GPU,"
+            f" {share / _GIB:.1f} GiB may be used"
+        )
+        return [Problem(what, "serve.tensor_parallel", "use more GPUs, or raise gpu_memory_utilization")]
+    return []
+
+
+def weight_bytes(checkpoint: Path, dtype: str) -> int:
+    """Bytes of the checkpoint's weights once loaded in `dtype`; its config says in which they are stored."""
+    sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    total = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    return total * sizes[dtype] // sizes.get(stored, 2)
+
+
+def read_profile(artifact: Artifact) -> Profile:
+    """The profile in an artifact. Raises IntegrityError where it was edited, InputError where unreadable."""
+    if artifact.kind != "profile":
+        raise InputError(f"{artifact.short} is not a profile")
+    verify(artifact)
+    return parse_profile(artifact.path / PROFILE_FILE)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where on this machine what a profile names lies: the checkpoint, and the adapter in mode adapter."""
+
+    checkpoint: Path
+    adapter: Path | None = None
+
+
+def find_places(profile: Profile, home: Home) -> Places:
+    """Find by id what `profile` serves.
+
+    Raises InputError where the home has it no longer, IntegrityError where it is of another kind.
+    """
+    subject = home.by_id(profile.subject)
+    if MODES.get(subject.kind) != profile.mode:
+        raise IntegrityError(f"the profile says {profile.mode}, but {subject.short} is a {subject.kind}")
+    if profile.mode != "adapter":
+        return Places(checkpoint_path(subject))
+    return Places(checkpoint_path(home.by_id(profile.base)), subject.path)

@@ -1,0 +1,125 @@
+"""`profile.yaml`: its schema, how it is written for people and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import Tower
+from lensmith.files import write_atomically
+from lensmith.yaml_file import read_yaml
+from serving.build import EngineBuild
+
+PROFILE_FILE = "profile.yaml"
+Mode = Literal["merged", "adapter", "base"]
+
+
+class Section(BaseModel):
+    """A part of a profile: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Images(Section):
+    """What is accepted of images. Remote and local media are never fetched: images come in the request."""
+
+    per_prompt: int = Field(ge=1, description="images accepted in one request; videos: none")
+    min_pixels: int = Field(ge=1, description="smaller images are enlarged to this area, as in training")
+    max_pixels: int = Field(ge=1, description="larger images are reduced to this area, as in training")
+    max_decoded_pixels: int = Field(ge=1, description="an image with more pixels than this is refused")
+
+
+class AdapterOptions(Section):
+    """The adapter that is applied to the base."""
+
+    max_rank: int = Field(description="the rank vLLM reserves room for: the adapter's, rounded up")
+    towers: list[Tower] = Field(description="towers the adapter changes")
+    tower_connector: bool = Field(description="vLLM's option to apply the vision and connector part")
+
+
+class Caches(Section):
+    """Caches in production. Traces for proofs are made with all of them off."""
+
+    prefix: bool = Field(description="keep the attention state of prompts that begin alike")
+    processor_gib: float = Field(ge=0, description="memory for processed images, in GiB")
+
+
+class Cpu(Section):
+    """A CPU engine's resources."""
+
+    threads: int = Field(ge=1, description="cores that compute")
+    kv_cache_gib: float = Field(gt=0, description="memory of the KV cache, in GiB")
+
+
+class Cuda(Section):
+    """A GPU engine's resources."""
+
+    memory_utilization: float = Field(gt=0, le=1, description="share of GPU memory taken")
+    tensor_parallel: int = Field(ge=1, description="GPUs that share one copy of the model")
+
+
+class Profile(Section):
+    """`profile.yaml`. Weights are found by id in the home when the engine starts, not by path."""
+
+    version: Literal[1] = Field(default=1, description="of this file's form")
+    family: str = Field(description="model family")
+    mode: Mode = Field(description="merged weights, an adapter beside its base, or the base as it is")
+    subject: str = Field(description="id of the artifact that is served")
+    base: str = Field(description="id of the base it was made from")
+    served_name: str = Field(description="the model's name in requests")
+    host: str = Field(description="address to listen on")
+    port: int = Field(description="port to listen on; `lensmith serve --port` overrides it")
+    engine: EngineBuild = Field(description="the engine this was derived for")
+    dtype: Literal["float32", "bfloat16"] = Field(description="of weights and activations")
+    max_model_len: int = Field(ge=1, description="prompt and answer together, in tokens")
+    max_new_tokens: int = Field(ge=1, description="longest answer, in tokens")
+    seed: int = Field(description="of sampling, where a request asks for it")
+    decoding: dict[str, float] = Field(
+        description="used where a request says nothing: greedy, as evaluated (generation_config.json is not)"
+    )
+    images: Images = Field(description="what is accepted of images")
+    adapter: AdapterOptions | None = Field(default=None, description="mode adapter only")
+    caches: Caches = Field(description="in production; off for proofs")
+    cpu: Cpu | None = Field(default=None, description="a CPU engine's resources")
+    cuda: Cuda | None = Field(default=None, description="a GPU engine's resources")
+
+
+def write_profile(folder: Path, profile: Profile) -> None:
+    """Write `profile.yaml`, each key under a comment that says what it means."""
+    head = (
+        f"# How vLLM serves {profile.subject[:12]} ({profile.mode}). `lensmith serve` starts it.\n"
+        "# Part of an artifact: an edit is found and refused. Change the recipe and run it again instead.\n"
+    )
+    text = head + "\n".join(_commented(profile, "")) + "\n"
+    write_atomically(folder / PROFILE_FILE, text.encode())
+
+
+def _commented(section: BaseModel, indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, value in section:
+        if value is None:
+            continue
+        lines.append(f"{indent}# {type(section).model_fields[name].description}")
+        if isinstance(value, BaseModel):
+            lines.append(f"{indent}{name}:")
+            lines += _commented(value, indent + "  ")
+        else:
+            dumped = yaml.safe_dump({name: value}, default_flow_style=None, width=1000, sort_keys=True)
+            lines.append(indent + dumped.strip())
+    return lines
+
+
+def parse_profile(path: Path) -> Profile:
+    """The profile in a file, without any check of where it came from."""
+    file = read_yaml(path)
+    try:
+        return Profile.model_validate(file.content)
+    except ValidationError as error:
+        problems = [
+            Problem(each["msg"], f"{path} {'.'.join(map(str, each['loc']))}") for each in error.errors()
+        ]
+        raise InputError(f"{path} is not a profile of this version", problems) from error

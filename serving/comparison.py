@@ -1,0 +1,115 @@
+"""Comparing what an engine answered with the reference, row by row, by the definition of equality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from lensmith.trace import TraceRow
+
+What = Literal["image", "image tokens", "prompt", "answer", "log-probability"]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What may differ between two correct implementations on the same weights.
+
+    margin: an answer may part from the reference only at a token whose lead over the second best in the
+    reference lies below this, in nats; 0 allows no difference. logprob: up to the first difference the
+    log-probability of every answer token agrees within this, in nats. source: how they were measured.
+    """
+
+    margin: float
+    logprob: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs in a row: what, where it first does, and what that usually comes from."""
+
+    row: str
+    what: What
+    detail: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row's outcome. allowed: it parts where the reference was undecided. noise: largest difference of a
+    log-probability up to there, in nats."""
+
+    row: str
+    differences: tuple[Difference, ...]
+    allowed: bool
+    noise: float
+
+
+def compare(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, bounds: Bounds) -> Compared:
+    """Compare one row; `baseline` is what the base answered, to tell an adapter that is not applied."""
+    found = [*_question(served, reference)]
+    at = first_difference(served.answer_ids, reference.answer_ids)
+    common = len(served.answer_ids) if at is None else at
+    gaps = [
+        abs(ours - theirs)
+        for ours, theirs in zip(served.answer_logprobs[:common], reference.answer_logprobs, strict=False)
+    ]
+    noise = max(gaps, default=0.0)
+    allowed = at is not None and at < len(reference.margins) and reference.margins[at] < bounds.margin
+    if at is not None and not allowed:
+        found.append(_answer(served, reference, baseline, at))
+    # Another prompt is another question: its log-probabilities say nothing more.
+    if noise > bounds.logprob and not found:
+        where = next(i for i, gap in enumerate(gaps) if gap > bounds.logprob)
+        detail = f"{gaps[where]:.2g} nats apart at answer token {where}, {bounds.logprob:g} are allowed"
+        cause = "other weights or arithmetic: dtype, a part of the adapter left out"
+        found.append(Difference(served.row, "log-probability", detail, cause))
+    return Compared(served.row, tuple(found), allowed, noise)
+
+
+def _question(served: TraceRow, reference: TraceRow) -> list[Difference]:
+    """What differs in what was asked: images, their tokens, the prompt."""
+    row = served.row
+    found: list[Difference] = []
+    if served.image_digests != reference.image_digests:
+        detail = f"{len(served.image_digests)} images, {len(reference.image_digests)} in the reference"
+        found.append(Difference(row, "image", detail, "another picture was asked"))
+    same_count = served.image_tokens == reference.image_tokens
+    if not same_count:
+        detail = f"{served.image_tokens}, {reference.image_tokens} in the reference"
+        found.append(Difference(row, "image tokens", detail, "the pixel budget of serving is not training's"))
+    # An image's tokens are one id repeated: without repeats, prompts differ in their text only.
+    ours = served.prompt_ids if same_count else [token for token, _ in groupby(served.prompt_ids)]
+    theirs = reference.prompt_ids if same_count else [token for token, _ in groupby(reference.prompt_ids)]
+    at = first_difference(ours, theirs)
+    if at is not None:
+        detail = f"first at token {at}: {_token(ours, at)}, {_token(theirs, at)} in the reference"
+        found.append(Difference(row, "prompt", detail, "another chat template or tokenizer"))
+    return found
+
+
+def _answer(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, at: int) -> Difference:
+    margin = f"{reference.margins[at]:.3g} nats" if at < len(reference.margins) else "none: it had ended"
+    detail = (
+        f"first at token {at}: {_token(served.answer_ids, at)}, {_token(reference.answer_ids, at)} in the"
+        f" reference, whose lead there is {margin}"
+    )
+    if baseline is not None and served.answer_ids == baseline.answer_ids:
+        cause = "the base's own answer: the adapter is not applied, or its keys were not matched"
+    else:
+        cause = "other weights or arithmetic: a part of the adapter left out, another merge, dtype"
+    return Difference(served.row, "answer", detail, cause)
+
+
+def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
+    """The first place where two sequences of ids differ, their ends included; None where they are equal."""
+    for at, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if one != other:
+            return at
+    return None if len(ours) == len(theirs) else min(len(ours), len(theirs))
+
+
+def _token(ids: Sequence[int], at: int) -> str:
+    return str(ids[at]) if at < len(ids) else "the end"

@@ -1,0 +1,167 @@
+"""The serve proof: the engine's answers over HTTP equal those of the trained model in transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lensmith.artifact import Artifact, verify
+from lensmith.attestation import Attestation, attest, attestations
+from lensmith.dataset import read_held_out
+from lensmith.errors import IntegrityError, Problem
+from lensmith.exam import proof_rows
+from lensmith.home import Home
+from lensmith.trace import TraceRow, TraceSettings, read_trace, trace_settings
+from serving.comparison import Bounds, Compared, compare
+
+# Fewer rows decide nothing; a smaller held-out set is asked whole.
+LEAST_ROWS = 64
+_NAMED_ROWS = 5
+
+# float32: seen 6e-6 (Qwen3-VL) to 9e-5 (DeepSeek-OCR-2) between transformers and vLLM on CPUs.
+BOUNDS: dict[str, Bounds] = {
+    "float32": Bounds(0.0, 1e-3, "ids equal; log-probabilities seen 9e-5 apart at most"),
+    "bfloat16": Bounds(0.25, 0.25, "to be measured"),
+}
+
+
+def prove_serving(
+    home: Home, served: Artifact, reference: Artifact, baseline: Artifact | None = None
+) -> Attestation:
+    """Compare a served trace with the reference on the proof rows and attest the verdict about its subject.
+
+    float32: prompt ids, image-token counts and greedy answer ids equal on every row. Lower: see `Bounds`.
+    baseline: another served trace; where it is of the base, some served answer must differ from its. Fewer
+    than min(64, all) rows are undecidable, and fail. The same comparison made again gives the same
+    attestation. Raises IntegrityError where the traces are not of one held-out set, one lineage, one dtype
+    and one limit, or were changed.
+    """
+    ours, theirs = trace_settings(served), trace_settings(reference)
+    for trace in filter(None, (served, reference, baseline)):
+        verify(trace)
+    _check_comparable(home, ours, theirs, None if baseline is None else trace_settings(baseline))
+    held_out = home.by_id(ours.held_out)
+    expected = proof_rows(read_held_out(home, held_out, f"serve proof of {ours.subject[:12]}"), theirs.rows)
+    statement = _compare_traces(
+        {row.row: row for row in read_trace(served)},
+        {row.row: row for row in read_trace(reference)},
+        {} if baseline is None else {row.row: row for row in read_trace(baseline)},
+        [row.sample.id for row in expected],
+        BOUNDS[ours.dtype],
+    )
+    findings: list[str] = statement["findings"]
+    total = int(held_out.body["rows"])
+    needed = min(LEAST_ROWS, total)
+    if statement["rows"] < needed:
+        findings.append(
+            f"undecidable: {statement['rows']} rows compared, at least {needed} of {total} are needed"
+            f" (serve.proof_rows: {LEAST_ROWS})"
+        )
+    if ours.template != theirs.template:
+        findings.append("the chat template's file is not the reference's (serve the one trained with)")
+    live = None
+    if baseline is not None and trace_settings(baseline).subject in _bases(home, ours.subject):
+        live = statement["rows_unlike_baseline"]
+        if live == 0 and ours.serving != "base":
+            findings.append(
+                "every answer equals the base's (the adapter is not applied, or training changed nothing)"
+            )
+    statement.update(
+        engine=ours.engine,
+        engine_version=ours.engine_version,
+        serving=ours.serving,
+        dtype=ours.dtype,
+        reference=f"{theirs.engine} {theirs.engine_version}",
+        rows_live=live,
+    )
+    evidence = {"served_trace": served.id, "reference_trace": reference.id, "held_out": ours.held_out}
+    evidence["profile"] = served.manifest.inputs["profile"]
+    if baseline is not None:
+        evidence["baseline_trace"] = baseline.id
+    return _attest_once(home, ours.subject, evidence, statement)
+
+
+def _compare_traces(
+    served: dict[str, TraceRow],
+    reference: dict[str, TraceRow],
+    baseline: dict[str, TraceRow],
+    expected: list[str],
+    bounds: Bounds,
+) -> dict[str, Any]:
+    findings: list[str] = []
+    for name, trace in (("served", served), ("reference", reference)):
+        if missing := [row for row in expected if row not in trace]:
+            findings.append(f"the {name} trace lacks {len(missing)} of the rows to prove: {_named(missing)}")
+    rows = [row for row in expected if row in served and row in reference]
+    outcomes = [compare(served[row], reference[row], baseline.get(row), bounds) for row in rows]
+    findings += _findings(outcomes)
+    unlike = [r for r in served if r in baseline and served[r].answer_ids != baseline[r].answer_ids]
+    return {
+        "rows": len(rows),
+        "rows_equal": sum(not each.differences and not each.allowed for each in outcomes),
+        "rows_allowed": sum(each.allowed and not each.differences for each in outcomes),
+        "rows_unlike_baseline": len(unlike) if baseline else None,
+        "largest_logprob_difference": max((each.noise for each in outcomes), default=0.0),
+        "bounds": {"margin": bounds.margin, "logprob": bounds.logprob, "source": bounds.source},
+        "findings": findings,
+    }
+
+
+def _findings(outcomes: list[Compared]) -> list[str]:
+    """One sentence for each kind of difference and cause: how many rows, which, and the first in detail."""
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for outcome in outcomes:
+        for each in outcome.differences:
+            kinds.setdefault((each.what, each.cause), []).append((each.row, each.detail))
+    return [
+        f"{what} differs on {len(rows)} of {len(outcomes)} rows ({_named([row for row, _ in rows])});"
+        f" in {rows[0][0]} {rows[0][1]}: {cause}"
+        for (what, cause), rows in kinds.items()
+    ]
+
+
+def _named(rows: list[str]) -> str:
+    more = f" and {len(rows) - _NAMED_ROWS} more" if len(rows) > _NAMED_ROWS else ""
+    return ", ".join(rows[:_NAMED_ROWS]) + more
+
+
+def _bases(home: Home, subject: str) -> set[str]:
+    """Ids of the bases that `subject` was made from."""
+    return {each.id for each in home.lineage(home.by_id(subject)) if each.kind == "base"}
+
+
+def _check_comparable(
+    home: Home, served: TraceSettings, reference: TraceSettings, baseline: TraceSettings | None
+) -> None:
+    pairs = {
+        "held_out": (served.held_out, reference.held_out),
+        "dtype": (served.dtype, reference.dtype),
+        "max_new_tokens": (served.max_new_tokens, reference.max_new_tokens),
+    }
+    problems = [
+        Problem(f"{ours!r} served, {theirs!r} in the reference", name)
+        for name, (ours, theirs) in pairs.items()
+        if ours != theirs
+    ]
+    if baseline is not None and baseline.held_out != served.held_out:
+        problems.append(Problem("the baseline was asked another held-out set", "held_out"))
+    if served.engine == reference.engine:
+        problems.append(Problem(f"both traces are by {served.engine}: nothing is proven", "engine"))
+    if served.dtype not in BOUNDS:
+        problems.append(Problem(f"no bounds are recorded for {served.dtype}", "dtype"))
+    subject = home.by_id(served.subject)
+    if reference.subject not in {each.id for each in home.lineage(subject)}:
+        problems.append(
+            Problem(f"{subject.short} was not made from {reference.subject[:12]}, the reference's", "subject")
+        )
+    if problems:
+        raise IntegrityError("the traces cannot be compared", problems)
+
+
+def _attest_once(
+    home: Home, subject: str, evidence: dict[str, str], statement: dict[str, Any]
+) -> Attestation:
+    for each in attestations(home, subject, "serve-proof"):
+        if each.evidence == evidence and each.statement == statement:
+            return each
+    passed = not statement["findings"]
+    return attest(home, "serve-proof", subject, passed, evidence, statement)

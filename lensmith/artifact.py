@@ -21,7 +21,7 @@ Kind = Literal["base", "dataset", "held_out", "run", "model", "trace", "report",
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
 RECORD = "record.json"
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class FileEntry(BaseModel):
@@ -37,7 +37,7 @@ class Manifest(BaseModel):
     """`manifest.json`. `inputs` maps a role ("base", "dataset") to the id of an input artifact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    schema_version: int = SCHEMA
+    schema_version: Literal[1] = SCHEMA
     kind: Kind
     id: str
     key: str
@@ -120,10 +120,15 @@ def open_artifact(path: Path, kind: Kind | None = None) -> Artifact:
 
 
 def walk_files(root: Path) -> Iterator[Path]:
-    """Every file an artifact's id covers: all but the manifest and the record. Refuses links."""
+    """Every file an artifact's id covers: all but the manifest and the record.
+
+    Raises IntegrityError for a link, a pipe, or anything else that is neither a file nor a directory.
+    """
     for path in sorted(root.rglob("*")):
         if path.is_symlink():
             raise IntegrityError(f"{path} is a symbolic link: an artifact holds plain files only")
+        if not path.is_file() and not path.is_dir():
+            raise IntegrityError(f"{path} is no plain file: an artifact holds plain files only")
         if path.is_file() and path.relative_to(root).as_posix() not in (MANIFEST, RECORD):
             yield path
 

@@ -94,8 +94,11 @@ def check_base(root: Path, family: Family) -> dict[str, Any]:
         problems.append(Problem("no chat template", str(root), "fetch the whole checkpoint"))
     config: dict[str, Any] = {}
     if (root / "config.json").is_file():
-        config = json.loads((root / "config.json").read_bytes())
-        problems += _family_problems(config, root, family)
+        try:
+            config = json.loads((root / "config.json").read_bytes())
+            problems += _family_problems(config, root, family)
+        except ValueError as error:
+            problems.append(Problem(f"is not JSON: {error}", str(root / "config.json")))
     if problems:
         raise InputError(f"the base at {root} cannot be used", problems)
     return config

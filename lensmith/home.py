@@ -131,22 +131,23 @@ class Home:
         """
         final = self.artifact_path(kind, key)
         partial = final.with_name(f"{final.name}.partial")
-        with self.locked(f"{kind}-{key}"):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            draft = Draft(partial)
-            try:
-                yield draft
-                draft.finished = self._seal(draft, kind, key, inputs, final)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise InputError(
-                        f"no space left under {self.root}",
-                        [Problem(f"while writing the {kind}", mend="free disk")],
-                    ) from error
-                raise
-            finally:
+        try:
+            with self.locked(f"{kind}-{key}"):
                 shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+                draft = Draft(partial)
+                try:
+                    yield draft
+                    draft.finished = self._seal(draft, kind, key, inputs, final)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"no space left under {self.root}",
+                    [Problem(f"while writing the {kind}", mend="free disk")],
+                ) from error
+            raise
         shutil.rmtree(self.work_path(key), ignore_errors=True)
 
     def _seal(
@@ -208,9 +209,8 @@ class Home:
             try:
                 verify(each)
             except IntegrityError as error:
-                problems += [
-                    Problem(p.what, f"{each.short} {p.where}".strip(), p.mend) for p in error.problems
-                ]
+                found = error.problems or (Problem(error.summary),)
+                problems += [Problem(p.what, f"{each.short} {p.where}".strip(), p.mend) for p in found]
         if problems:
             raise IntegrityError(f"{artifact.short} does not verify", problems)
         return chain

@@ -24,15 +24,21 @@ def _source(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> set[str]:
-    names: set[str] = set()
+def _imports(module: str, path: Path) -> set[str]:
+    """Every module of ours that `module`, whose source is `path`, imports; parents of packages included."""
+    names = {module}
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in names if name.split(".")[0] in PACKAGES}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            names.add(source)
+            names.update(f"{source}.{alias.name}" for alias in node.names)
+    parts = [name.split(".") for name in names if name.split(".")[0] in PACKAGES]
+    # Importing a.b.c runs a and a.b too.
+    return {".".join(each[:depth]) for each in parts for depth in range(1, len(each) + 1)}
 
 
 @functools.cache
@@ -49,7 +55,7 @@ def code_digest(module: str) -> str:
         if path is None or name in found or name.startswith("lensmith.cli"):
             continue
         found[name] = path
-        waiting.extend(_imports(path))
+        waiting.extend(_imports(name, path))
     state = hashlib.sha256()
     for name in sorted(found):
         state.update(f"{name}\n".encode())

@@ -33,6 +33,17 @@ Count = Annotated[int, Field(ge=1)]
 ResolvedPath = Annotated[Path, Field(strict=False)]
 
 
+def _known_family(name: str) -> str:
+    if name not in families.FAMILIES:
+        close = difflib.get_close_matches(name, families.FAMILIES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(families.FAMILIES)}"
+        raise ValueError(f"no family is called {name!r}: {hint}")
+    return name
+
+
+FamilyName = Annotated[str, AfterValidator(_known_family)]
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values are not coerced."""
 
@@ -204,7 +215,7 @@ class Recipe(Section):
     """A whole recipe."""
 
     version: Literal[1] = Field(description="of this schema")
-    family: str = Field(description="model family")
+    family: FamilyName = Field(description="model family")
     base: Base = Field(description="the checkpoint that is tuned")
     data: Data = Field(description="the labelled data")
     pixels: Pixels | None = Field(default=None, description="pixel budget; the checkpoint's own where absent")
@@ -213,14 +224,6 @@ class Recipe(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate, description="the exam")
     release: Release = Field(description="the release")
     gates: ResolvedPath = Field(description="policy that promotion must pass")
-
-    @model_validator(mode="after")
-    def _known_family(self) -> Recipe:
-        if self.family not in families.FAMILIES:
-            close = difflib.get_close_matches(self.family, families.FAMILIES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(families.FAMILIES)}"
-            raise ValueError(f"no family is called {self.family!r}: {hint}")
-        return self
 
     @property
     def model_family(self) -> Family:
@@ -246,7 +249,7 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path} cannot be used", _problems(error, path, file)) from error
+        raise InputError(f"{path} cannot be used", _problems(error, path, file, settings)) from error
 
 
 def _with_absolute_paths(content: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -268,7 +271,10 @@ def _apply(content: dict[str, Any], text: str) -> Problem | None:
     dotted, equals, raw = text.partition("=")
     if not equals or not dotted:
         return Problem("is not key.path=value", text, "for example -s train.epochs=2")
-    value = parse_scalar(raw)
+    try:
+        value = parse_scalar(raw)
+    except ValueError as error:
+        return Problem(f"is not a YAML value: {error}", text)
     if dotted in PATHS and isinstance(value, str):
         value = _absolute(value, Path.cwd())
     *parents, last = dotted.split(".")
@@ -281,12 +287,14 @@ def _apply(content: dict[str, Any], text: str) -> Problem | None:
     return None
 
 
-def _problems(error: ValidationError, path: Path, file: YamlFile) -> list[Problem]:
+def _problems(error: ValidationError, path: Path, file: YamlFile, settings: Sequence[str]) -> list[Problem]:
     problems: list[Problem] = []
+    given = {text.partition("=")[0] for text in settings}
     for each in error.errors():
         dotted = ".".join(str(part) for part in each["loc"])
         line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0])
         where = f"{path}:{line} {dotted}" if line else f"{path} {dotted}".rstrip()
+        where = f"-s {dotted}" if dotted in given else where
         problems.append(_problem(each["type"], dotted, each["msg"], each["input"], where))
     return problems
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensmith.artifact import Artifact
+from lensmith.errors import IntegrityError
 
 TRACE_FILE = "trace.jsonl"
 
@@ -60,15 +61,22 @@ class TraceSettings(BaseModel):
 
 def write_trace(folder: Path, rows: Iterable[TraceRow]) -> None:
     """Write the rows as `trace.jsonl` into an artifact's draft folder."""
-    lines = [row.model_dump_json() for row in rows]
-    (folder / TRACE_FILE).write_text("\n".join(lines) + "\n")
+    (folder / TRACE_FILE).write_text("".join(f"{row.model_dump_json()}\n" for row in rows))
 
 
 def read_trace(artifact: Artifact) -> Iterator[TraceRow]:
-    """The rows of a trace artifact in the order they were asked."""
-    with (artifact.path / TRACE_FILE).open() as lines:
-        for line in lines:
-            yield TraceRow.model_validate_json(line)
+    """The rows of a trace artifact in the order they were asked.
+
+    Raises IntegrityError at the first line that is no row.
+    """
+    path = artifact.path / TRACE_FILE
+    with path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = TraceRow.model_validate_json(line)
+            except ValidationError as error:
+                raise IntegrityError(f"{path}:{number} is not a row of a trace: {error}") from error
+            yield row
 
 
 def trace_settings(artifact: Artifact) -> TraceSettings:

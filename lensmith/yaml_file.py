@@ -42,6 +42,11 @@ def read_yaml(path: Path) -> YamlFile:
         content = _build(node, "", path, loader, lines, problems) if node is not None else {}
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        # PyYAML lets its scalar constructors' own errors out, as for the date 2026-13-01.
+        raise InputError(f"{path} holds a value that is not what it looks like: {error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply") from error
     if not isinstance(content, dict):
         problems.append(Problem("keys with values are expected at the top", f"{path}:1"))
     if problems:
@@ -50,8 +55,11 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def parse_scalar(text: str) -> Any:
-    """One value as YAML reads it; for values given on the command line."""
-    return yaml.safe_load(text)
+    """One value as YAML reads it; for values given on the command line. Raises ValueError for no YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _build(

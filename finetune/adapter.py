@@ -72,7 +72,7 @@ def adapter_targets(model: nn.Module, config: Mapping[str, object], recipe: Reci
     for tower in towers_in_mode(recipe.train.towers, "adapt"):
         stated = family.expected_linears(dict(config), tower)
         found = {name for name in linears if tower_of(name, family) == tower}
-        # The output head shares a tower with the language model but is never adapted: engines cannot apply it.
+        # The output head is in the language tower but never adapted: engines cannot apply that.
         found -= {name for name in found if "." not in name}
         problems += _differences(tower, set(stated), found)
         targets[tower] = stated

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lensmith.files import digest_file, sync_directory, write_json
+from lensmith.files import digest_file, sync_file, write_json
 
 MANIFEST = "checkpoint.json"
 _PREFIX = "checkpoint-"
@@ -26,7 +25,7 @@ class SavedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on from it."""
+    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     step: int
@@ -40,17 +39,13 @@ def seal(folder: Path, step: int, steps: int, processes: int, zero_stage: int) -
     """Write the manifest of the checkpoint in `folder`, after every file in it has reached the disk."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(path)
     files = [_describe(folder, path) for path in paths]
     manifest = Manifest(step=step, steps=steps, processes=processes, zero_stage=zero_stage, files=files)
     for directory in {path.parent for path in paths}:
-        sync_directory(directory)
+        sync_file(directory)
     write_json(folder / MANIFEST, manifest.model_dump())
-    sync_directory(folder.parent)
+    sync_file(folder.parent)
     return manifest
 
 

@@ -48,7 +48,7 @@ class EncodedRows:
 
 
 def training_rows(dataset: Artifact, encoder: RowEncoder, cache: Path) -> Dataset:
-    """The training split as `datasets` reads it, memory-mapped from `cache`, encoded as rows are asked for."""
+    """The training split as `datasets` reads it, memory-mapped from `cache`, encoded when asked for."""
     stored = Features(
         {
             "id": Value("string"),

@@ -45,7 +45,7 @@ class RowTokens:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row's texts. `prompt_ids` holds one placeholder an image; `answer_ids` ends with an end-of-turn id."""
+    """A row's texts. prompt_ids: one placeholder an image. answer_ids: the end-of-turn id included."""
 
     prompt_text: str
     prompt_ids: list[int]
@@ -83,6 +83,12 @@ class RowEncoder:
         self.tokenizer = processor.tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_length = max_length
+
+    @property
+    def pad_id(self) -> int:
+        """What fills the shorter rows of a batch; attention and loss leave it out."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else self.tokenizer.eos_token_id
 
     def render(self, sample: Sample) -> Rendered:
         """The row's texts as token ids, images still one placeholder each.
@@ -183,7 +189,7 @@ def too_long(rows: list[tuple[str, str, int]], max_length: int) -> InputError:
 
 
 def check_answer_only(encoded: Encoded, answer: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise IntegrityError unless what carries loss is the row's end: its answer and one end-of-turn token."""
+    """Raise IntegrityError unless loss lies on the row's end: its answer and one end-of-turn token."""
     ids, labels = encoded.tokens["input_ids"], encoded.labels
     carrying = labels != IGNORED
     count = int(carrying.sum())

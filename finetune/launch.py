@@ -1,0 +1,164 @@
+"""Starting a training: `accelerate launch` as a child that ends with us and whose errors become ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from finetune.launcher import Launcher, read_launcher
+from finetune.live import read_progress
+from finetune.run import run_key
+from lensmith.artifact import Artifact
+from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
+from lensmith.files import write_json
+from lensmith.home import Home
+from lensmith.process import run_child, stop_tree
+from lensmith.recipe import Recipe
+
+# Where a training process leaves the error that ended it, for the process that launched it.
+ERROR_FILE = "LENSMITH_ERROR_FILE"
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+_ERRORS: dict[str, type[LensmithError]] = {
+    each.__name__: each for each in (InputError, GateRefused, IntegrityError)
+}
+_POLL_S = 0.3
+_SHOWN_LINES = 6
+
+
+def train(
+    recipe: Recipe,
+    recipe_path: Path,
+    settings: Sequence[str],
+    home: Home,
+    base: Artifact,
+    dataset: Artifact,
+) -> Artifact:
+    """The run of the recipe: found, or trained now with the recipe's launcher.
+
+    The child's output goes to `<home>/logs/train-<key>.log`. However this function ends, no child is left.
+    Raises the error that ended the training where it was one of ours; InputError where the launcher config
+    needs several machines, or its port is taken; RuntimeError with the log's last lines for anything else.
+    """
+    launcher = read_launcher(recipe.train.launcher)
+    key = run_key(recipe, base, dataset)
+    if found := home.find("run", key):
+        return found
+    if launcher.machines > 1:
+        raise _several_machines(launcher, recipe_path, settings, home)
+    # Two trainings of one key would write over each other's checkpoints: the second waits and finds the run.
+    with home.locked(f"train-{key}"):
+        if found := home.find("run", key):
+            return found
+        _run(accelerate_command(launcher, recipe_path, settings, home), launcher, home, key)
+    found = home.find("run", key)
+    if found is None:
+        raise RuntimeError(f"training ended without a run for key {key[:12]}; see {_log_path(home, key)}")
+    return found
+
+
+def accelerate_command(
+    launcher: Launcher, recipe_path: Path, settings: Sequence[str], home: Home
+) -> list[str]:
+    """The command line that starts the training, with a free port for the processes to meet on.
+
+    Raises InputError where the launcher config states a port that is taken.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    command += ["--config_file", str(launcher.path)]
+    if launcher.processes > 1 or launcher.zero_stage:
+        command += ["--main_process_port", str(_port(launcher))]
+    command += [str(SCRIPT), str(recipe_path.resolve()), "--home", str(home.root)]
+    for setting in settings:
+        command += ["-s", setting]
+    return command
+
+
+def _port(launcher: Launcher) -> int:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("", launcher.port or 0))
+        except OSError as error:
+            raise InputError(
+                f"port {launcher.port} is in use",
+                [Problem("main_process_port is taken", str(launcher.path), "remove it, a free one is found")],
+            ) from error
+        return listener.getsockname()[1]
+
+
+def _several_machines(
+    launcher: Launcher, recipe_path: Path, settings: Sequence[str], home: Home
+) -> InputError:
+    script = [str(SCRIPT), str(recipe_path), "--home", str(home.root), *(f"-s {each}" for each in settings)]
+    start = f"accelerate launch --config_file {launcher.path} --machine_rank N --main_process_ip FIRST"
+    return InputError(
+        f"{launcher.path.name} is for {launcher.machines} machines: start the training on each of them",
+        [Problem(f"{start} {shlex.join(script)}", "on machine N", "then this command goes on from the run")],
+    )
+
+
+def _log_path(home: Home, key: str) -> Path:
+    return home.root / "logs" / f"train-{key[:12]}.log"
+
+
+def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> None:
+    work, log_path = home.work_path(key), _log_path(home, key)
+    errors = home.root / "logs" / f"train-{key[:12]}.error.json"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    errors.unlink(missing_ok=True)
+    environment = {**os.environ, ERROR_FILE: str(errors)}
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = len(os.sched_getaffinity(0))
+        environment["OMP_NUM_THREADS"] = str(max(1, cores // launcher.processes_a_machine))
+    if launcher.cpu:
+        # DeepSpeed and accelerate each look for a GPU of their own accord.
+        environment.update(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
+    with log_path.open("ab") as log:
+        child = run_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            code = _watch(child, work)
+        finally:
+            stop_tree(child)
+    if code != 0:
+        raise read_error(errors) if errors.is_file() else _unknown(code, log_path)
+
+
+def _watch(child: subprocess.Popen[bytes], work: Path) -> int:
+    """Draw the bar (where stderr is a terminal) until the child ends; its return code."""
+    with tqdm(desc="train", unit="step", disable=None) as bar:
+        while True:
+            progress = read_progress(work)
+            if progress is not None:
+                bar.total = progress[1]
+                bar.update(progress[0] - bar.n)
+            try:
+                return child.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _unknown(code: int, log_path: Path) -> RuntimeError:
+    lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
+    tail = "\n  ".join(line[-160:] for line in lines[-_SHOWN_LINES:])
+    return RuntimeError(f"training ended with exit code {code}; {log_path} ends with\n  {tail}")
+
+
+def write_error(path: Path, error: LensmithError) -> None:
+    """Leave `error` for the process that launched this one."""
+    problems = [[problem.what, problem.where, problem.mend] for problem in error.problems]
+    write_json(path, {"class": type(error).__name__, "summary": error.summary, "problems": problems})
+
+
+def read_error(path: Path) -> LensmithError:
+    """The error that a training process left at `path`."""
+    content = json.loads(path.read_bytes())
+    # Subclasses that only one room knows count as wrong input, as LensmithErrors mostly are.
+    kind = _ERRORS.get(content["class"], InputError)
+    return kind(content["summary"], [Problem(*each) for each in content["problems"]])

@@ -1,0 +1,164 @@
+"""The run artifact: its key, and writing it from a finished checkpoint. No torch at import."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.launcher import read_launcher
+from lensmith.artifact import Artifact
+from lensmith.base import checkpoint_path
+from lensmith.errors import IntegrityError, Problem
+from lensmith.files import write_atomically, write_json
+from lensmith.home import Home
+from lensmith.provenance import package_versions, stage_key
+from lensmith.recipe import Recipe
+
+PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "trl", "peft", "accelerate", "deepspeed")
+METRICS = "metrics.jsonl"
+# How it is launched, watched and kept does not change what is learned; the batch counts as a whole.
+_NOT_ASKED = {
+    "launcher",
+    "batch_size",
+    "gradient_accumulation",
+    "gradient_checkpointing",
+    "log_every",
+    "save_every",
+    "wandb",
+    "wandb_project",
+}
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset."""
+
+    adapted: Mapping[str, int]
+    parameters: Mapping[str, int]
+    template: str
+
+
+def run_key(recipe: Recipe, base: Artifact, dataset: Artifact) -> str:
+    """The key of the run that the recipe asks for.
+
+    The launcher config counts only by how many rows it makes an optimizer step learn from: another number
+    of processes, or another ZeRO stage, with the same global batch is the same run.
+    Raises InputError where the launcher config cannot be used.
+    """
+    asked = {
+        "family": recipe.family,
+        "pixels": recipe.pixels.model_dump(mode="json") if recipe.pixels else None,
+        "train": recipe.train.model_dump(mode="json", exclude=_NOT_ASKED),
+        "global_batch": read_launcher(recipe.train.launcher).global_batch(recipe),
+    }
+    return stage_key("train", "finetune.train", PACKAGES, asked, {"base": base.id, "dataset": dataset.id})
+
+
+def step_losses(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The trainer's log, one entry a step; the loss is in nats an answer token."""
+    return [
+        {
+            "step": entry["step"],
+            "epoch": entry["epoch"],
+            "loss": entry["loss"],
+            "learning_rate": entry["learning_rate"],
+            "gradient_norm": entry["grad_norm"],
+            "answer_accuracy": entry["mean_token_accuracy"],
+            "tokens": entry["num_input_tokens_seen"],
+        }
+        for entry in log_history
+        if "loss" in entry
+    ]
+
+
+def metrics(log_history: Sequence[Mapping[str, Any]], every: int) -> list[dict[str, Any]]:
+    """Every `every`th step's entry and the last one's; loss and accuracy are means since the one before.
+
+    Made from single steps, so that a resumed run gives the same lines as an unbroken one.
+    """
+    steps = step_losses(log_history)
+    lines: list[dict[str, Any]] = []
+    window: list[dict[str, Any]] = []
+    for entry in steps:
+        window.append(entry)
+        if entry["step"] % every == 0 or entry is steps[-1]:
+            means = {
+                name: sum(each[name] for each in window) / len(window) for name in ("loss", "answer_accuracy")
+            }
+            lines.append({**entry, **means})
+            window = []
+    return lines
+
+
+def seal_run(
+    recipe: Recipe,
+    home: Home,
+    base: Artifact,
+    dataset: Artifact,
+    checkpoint: Path,
+    outcome: Outcome,
+    record: Mapping[str, Any],
+) -> Artifact:
+    """Write the run artifact from the last checkpoint of a finished training.
+
+    lora: PEFT's adapter_config.json and adapter_model.safetensors. full: a whole checkpoint directory, all
+    but the weights byte-equal to the base's. Both: metrics.jsonl. Raises InputError when the disk is full.
+    """
+    key = run_key(recipe, base, dataset)
+    state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    lines = metrics(state["log_history"], recipe.train.log_every)
+    with home.create("run", key, {"base": base, "dataset": dataset}) as draft:
+        if recipe.train.method == "lora":
+            shutil.copyfile(
+                checkpoint / "adapter_model.safetensors", draft.path / "adapter_model.safetensors"
+            )
+            _write_adapter_config(checkpoint, draft.path, base)
+        else:
+            _copy_checkpoint(checkpoint_path(base), checkpoint, draft.path)
+        text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+        write_atomically(draft.path / METRICS, text.encode())
+        draft.body.update(
+            family=recipe.family,
+            method=recipe.train.method,
+            towers=recipe.train.towers.model_dump(mode="json"),
+            dtype=recipe.train.dtype,
+            base_revision=recipe.base.revision,
+            adapted=dict(outcome.adapted),
+            trained_parameters=dict(outcome.parameters),
+            template=outcome.template,
+            seed=recipe.train.seed,
+            steps=state["global_step"],
+            global_batch=read_launcher(recipe.train.launcher).global_batch(recipe),
+            final_loss=step_losses(state["log_history"])[-1]["loss"],
+        )
+        draft.record.update(record, packages=package_versions(PACKAGES))
+    return draft.artifact
+
+
+def _write_adapter_config(checkpoint: Path, out: Path, base: Artifact) -> None:
+    config = json.loads((checkpoint / "adapter_config.json").read_bytes())
+    # PEFT writes where the base lay on this machine, and its sets in the order of this process's hash seed.
+    config["base_model_name_or_path"] = base.short
+    for name, value in config.items():
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            config[name] = sorted(value)
+    write_json(out / "adapter_config.json", config)
+
+
+def _copy_checkpoint(base: Path, checkpoint: Path, out: Path) -> None:
+    weights = [path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)]
+    if not weights:
+        raise IntegrityError(f"{checkpoint} holds no weights", [Problem("no model*.safetensors there")])
+    for path in weights:
+        shutil.copyfile(path, out / path.name)
+    for path in sorted(base.iterdir()):
+        weight = any(
+            path.match(pattern) for pattern in (*_WEIGHTS, "*.safetensors", "*.bin", "*.pt", "*.pth")
+        )
+        if path.is_file() and not weight and not path.name.startswith("."):
+            shutil.copyfile(path, out / path.name)

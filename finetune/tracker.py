@@ -1,0 +1,74 @@
+"""The tracker (Weights & Biases): told how training goes, never a reason for it to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune.run import metrics
+from lensmith.recipe import Recipe
+
+# Seconds to wait for the service before going on offline.
+_PATIENCE_S = 30
+
+
+class Tracker(TrainerCallback):
+    """Sends the metrics lines to wandb; `status` says in which mode, and why if not the recipe's."""
+
+    def __init__(self, recipe: Recipe, key: str, folder: Path) -> None:
+        self.recipe = recipe
+        self.key = key
+        self.folder = folder
+        self.status: str = recipe.train.wandb
+        self.run: wandb.Run | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the run on the first process; offline where the service cannot be reached."""
+        if not state.is_world_process_zero or self.recipe.train.wandb == "disabled":
+            return
+        try:
+            self.run = self._open(self.recipe.train.wandb)
+        except wandb.Error as error:
+            self.status = f"offline: {' '.join(str(error).split())[:200]}"
+            self.run = self._open("offline")
+
+    def _open(self, mode: str) -> wandb.Run:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return wandb.init(
+            project=self.recipe.train.wandb_project,
+            name=f"{self.recipe.release.name}-{self.key[:12]}",
+            id=self.key[:24],
+            resume="allow" if mode == "online" else None,
+            dir=self.folder,
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            config=self.recipe.train.model_dump(mode="json", exclude={"launcher"}),
+            settings=wandb.Settings(init_timeout=_PATIENCE_S, silent=True, console="off"),
+        )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Send the newest metrics line when it is due."""
+        every = self.recipe.train.log_every
+        due = state.global_step % every == 0 or state.global_step == state.max_steps
+        if self.run is not None and "loss" in logs and due:
+            line = metrics(state.log_history, every)[-1]
+            self.run.log(line, step=state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the run."""
+        if self.run is not None:
+            self.run.finish()

@@ -1,0 +1,321 @@
+"""Fine-tuning: the program that every process runs under `accelerate launch`. Read it top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError, safe_open
+from transformers import (
+    GenerationConfig,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer
+
+from finetune import checkpoint as checkpoints
+from finetune.adapter import choose_trained
+from finetune.collate import Collator, training_rows
+from finetune.launcher import Launcher, read_launcher
+from finetune.model import DTYPES, load_model, load_processor, load_skeleton
+from finetune.progress import Progress
+from finetune.rows import RowEncoder, check_lengths
+from finetune.run import METRICS, Outcome, run_key, seal_run
+from finetune.tracker import Tracker
+from lensmith.artifact import Artifact
+from lensmith.base import checkpoint_path, template_digest
+from lensmith.dataset import read_split
+from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.home import Home
+from lensmith.recipe import Recipe
+from lensmith.tokens import PixelBudget, read_grid
+
+__all__ = ["run_key", "train_process"]
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+# A write that fails with less than this left failed for want of space, whatever it says.
+_FULL_BYTES = 1 << 20
+
+
+def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact) -> None:
+    """Train as one of the launcher's processes; the first one writes the run artifact.
+
+    Goes on from the last whole checkpoint of the same key, and ends as if it had never stopped: weights,
+    optimizer, schedule, random numbers and row order are restored. Returns at once where the run is there.
+    Raises InputError for what the recipe, data, launcher or machine make impossible (a row that is too long,
+    LoRA targets that match nothing, a loss that is no number, no space left), IntegrityError where the
+    launcher started something else than it states.
+    """
+    key = run_key(recipe, base, dataset)
+    if home.find("run", key) is not None:
+        return
+    began = time.time()
+    source, work = checkpoint_path(base), home.work_path(key)
+    with space_left(home.root):
+        work.mkdir(parents=True, exist_ok=True)
+        config = json.loads((source / "config.json").read_bytes())
+        # Counted before the processes join: ZeRO-3 would partition even a model without memory.
+        shape = choose_trained(load_skeleton(source), config, recipe)
+        launcher = read_launcher(recipe.train.launcher)
+        arguments = training_arguments(recipe, launcher, work)
+        state = PartialState()
+        check_started(launcher, state, arguments)
+
+        encoder = row_encoder(recipe, source)
+        check_rows(recipe, dataset, source, encoder, state)
+        start = resume_point(work, launcher, state)
+        record: dict[str, Any] = {}
+        if start is None or start.manifest.step < start.manifest.steps:
+            trainer, tracker = make_trainer(recipe, key, home, source, config, arguments, encoder, dataset)
+            trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+            record.update(engine=engine_facts(trainer), wandb=tracker.status)
+            record["resumed_at"] = start.manifest.step if start else 0
+        state.wait_for_everyone()
+        if state.is_main_process:
+            last = checkpoints.last_whole(work)
+            if last is None or last[1].step < last[1].steps:
+                raise IntegrityError(f"training ended without a whole last checkpoint in {work}")
+            check_weights(last[0])
+            record.update(seconds=round(time.time() - began, 1), ended=time.time())
+            outcome = Outcome(shape.adapted, shape.parameters, template_digest(source))
+            seal_run(recipe, home, base, dataset, last[0], outcome, record)
+        state.wait_for_everyone()
+
+
+def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTConfig:
+    """The trainer's settings; making them joins this process with the launcher's others."""
+    train = recipe.train
+    return SFTConfig(
+        output_dir=str(work),
+        seed=train.seed,
+        data_seed=train.seed,
+        num_train_epochs=train.epochs,
+        max_steps=train.max_steps or -1,
+        per_device_train_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=SCHEDULES[train.schedule],
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        gradient_checkpointing=train.gradient_checkpointing,
+        bf16=train.dtype == "bfloat16",
+        # With DeepSpeed its own accelerator decides, and accelerate's CPU switch would turn it off.
+        use_cpu=launcher.cpu and launcher.zero_stage == 0,
+        # Unless told, accelerate's processes do not find each other where DeepSpeed runs without a GPU.
+        ddp_backend="gloo" if launcher.cpu and launcher.processes > 1 else None,
+        dataloader_pin_memory=not launcher.cpu,
+        # On a CPU workers would take the cores the model needs; encoded rows are kept in memory.
+        dataloader_num_workers=0 if launcher.cpu else 4,
+        dataloader_persistent_workers=not launcher.cpu,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        # A loss averaged over several steps could not be told exactly by a run that was resumed between them.
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        save_strategy="steps",
+        save_steps=train.save_every,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def check_started(launcher: Launcher, state: PartialState, arguments: SFTConfig) -> None:
+    """Raise IntegrityError where accelerate started other than the launcher config says."""
+    stage = arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
+    found = {"processes": state.num_processes, "ZeRO stage": stage}
+    stated = {"processes": launcher.processes, "ZeRO stage": launcher.zero_stage}
+    problems = [
+        Problem(f"{found[name]} started, the launcher config says {stated[name]}", name)
+        for name in stated
+        if found[name] != stated[name]
+    ]
+    if problems:
+        command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
+        problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
+        raise IntegrityError(f"this is not what {launcher.path} describes", problems)
+
+
+def row_encoder(recipe: Recipe, source: Path) -> RowEncoder:
+    """The encoder of the checkpoint at `source` under the recipe's pixel budget and length."""
+    ends = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
+    processor = load_processor(source, recipe.pixels)
+    end_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
+    return RowEncoder(processor, [*end_ids, processor.tokenizer.eos_token_id], recipe.train.max_length)
+
+
+def check_rows(
+    recipe: Recipe, dataset: Artifact, source: Path, encoder: RowEncoder, state: PartialState
+) -> None:
+    """Raise InputError for rows that are too long or cannot be taught; each process looks at its share."""
+    pixels = recipe.pixels
+    budget = PixelBudget(pixels.min_pixels, pixels.max_pixels) if pixels else None
+    grid = read_grid(source, recipe.model_family, budget)
+    share = islice(read_split(dataset, "train"), state.process_index, None, state.num_processes)
+    for _ in check_lengths((encoder.tokens(row, grid) for row in share), recipe.train.max_length):
+        pass
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint that training goes on from."""
+
+    path: Path
+    manifest: checkpoints.Manifest
+
+
+def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumePoint | None:
+    """The last whole checkpoint in `work`, the same for every process; half ones are removed.
+
+    Raises InputError where it was made by another number of processes or ZeRO stage: optimizer state and
+    random numbers are kept a process, so it could only be gone on from as if from scratch.
+    """
+    choice: list[str | None] = [None]
+    if state.is_main_process:
+        found = checkpoints.last_whole(work)
+        checkpoints.discard_others(work, found[0] if found else None)
+        (work / METRICS).unlink(missing_ok=True)
+        choice = [found[0].name if found else None]
+    broadcast_object_list(choice)
+    if choice[0] is None:
+        return None
+    path = work / choice[0]
+    manifest = checkpoints.read_whole(path)
+    if manifest is None:
+        raise InputError(
+            f"process {state.process_index} cannot read {path}",
+            [Problem("the first process can", mend="--home must be a directory that all machines share")],
+        )
+    made = (manifest.processes, manifest.zero_stage)
+    if made != (launcher.processes, launcher.zero_stage) and manifest.step < manifest.steps:
+        raise InputError(
+            f"the checkpoint after step {manifest.step} cannot be gone on from with this launcher",
+            [
+                Problem(
+                    f"made by {made[0]} processes with ZeRO stage {made[1]}; {launcher.path.name} starts "
+                    f"{launcher.processes} with {launcher.zero_stage}",
+                    str(path),
+                    "use the launcher it was made with, or remove it to begin again",
+                )
+            ],
+        )
+    return ResumePoint(path, manifest)
+
+
+def make_trainer(
+    recipe: Recipe,
+    key: str,
+    home: Home,
+    source: Path,
+    config: dict[str, Any],
+    arguments: SFTConfig,
+    encoder: RowEncoder,
+    dataset: Artifact,
+) -> tuple[SFTTrainer, Tracker]:
+    """TRL's trainer over the chosen towers, with our collator and callbacks."""
+    train, work = recipe.train, home.work_path(key)
+    zero_stage = arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
+    # Weights trained in bfloat16 need a float32 master copy: DeepSpeed keeps one, torch's autocast does not.
+    master = train.method == "full" and zero_stage == 0
+    model = load_model(source, torch.float32 if master else DTYPES[train.dtype])
+    model.config.use_cache = False
+    # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
+    set_seed(train.seed)
+    trained = choose_trained(model, config, recipe, half_adapter=zero_stage == 3)
+    tracker = Tracker(recipe, key, home.root)
+    trainer = SFTTrainer(
+        model=trained.model,
+        args=arguments,
+        train_dataset=training_rows(dataset, encoder, work / "rows"),
+        data_collator=Collator(encoder.pad_id),
+        processing_class=encoder.processor,
+        callbacks=[Progress(work, train.log_every), tracker],
+    )
+    # The classes of these families opt out of it, but TRL's loss divides by the answer tokens of the whole
+    # global batch when told their number: then two processes learn exactly what one would.
+    trainer.model_accepts_loss_kwargs = True
+    # It would print every step; progress and metrics have their own places.
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Sealer(work, zero_stage, trainer.accelerator.num_processes))
+    return trainer, tracker
+
+
+class Sealer(TrainerCallback):
+    """Makes each saved checkpoint whole with its manifest, then removes the one before."""
+
+    def __init__(self, work: Path, zero_stage: int, processes: int) -> None:
+        self.work = work
+        self.zero_stage = zero_stage
+        self.processes = processes
+
+    def on_save(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Wait for every process to have written its part, then seal."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = checkpoints.folder_of(self.work, state.global_step)
+            checkpoints.seal(folder, state.global_step, state.max_steps, self.processes, self.zero_stage)
+            checkpoints.discard_others(self.work, folder)
+
+
+def engine_facts(trainer: SFTTrainer) -> dict[str, Any]:
+    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device and dtype."""
+    deepspeed = trainer.is_deepspeed_enabled
+    return {
+        "class": type(trainer.model_wrapped).__name__,
+        "zero_stage": trainer.model_wrapped.zero_optimization_stage() if deepspeed else 0,
+        "device": str(trainer.accelerator.device),
+        "processes": trainer.accelerator.num_processes,
+    }
+
+
+def check_weights(folder: Path) -> None:
+    """Raise InputError where a trained weight in the checkpoint is not a finite number."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118  (a safetensors file is not iterable)
+                if not bool(file.get_tensor(name).isfinite().all()):
+                    raise InputError(
+                        "training broke down at its last step",
+                        [Problem("holds NaN or infinite values", name, "lower train.learning_rate")],
+                    )
+
+
+@contextlib.contextmanager
+def space_left(root: Path) -> Iterator[None]:
+    """Turn a write below `root` that failed for want of space into an InputError that says so."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if disk_is_full(root, error):
+            raise InputError(
+                f"no space left under {root}",
+                [
+                    Problem(
+                        "while training", mend="free disk; the same command goes on from the last checkpoint"
+                    )
+                ],
+            ) from error
+        raise
+
+
+def disk_is_full(root: Path, error: Exception) -> bool:
+    """Whether `error` came from a full disk: torch and safetensors tell it in words, or not at all."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left" in str(error) or shutil.disk_usage(root).free < _FULL_BYTES

@@ -1,0 +1,80 @@
+"""The program that accelerate starts, once a process:
+
+accelerate launch --config_file CONFIG scripts/train.py RECIPE [--home DIR] [-s key.path=value]
+
+CONFIG is the recipe's `train.launcher`.
+
+`lensmith train RECIPE` runs the same. `lensmith prepare RECIPE` must have been run before, in the same home.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+# Before transformers is imported: everything is local, and a look at a hub would wait for a time-out.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from data_prep.prepare import find_prepared
+from finetune.launch import ERROR_FILE, write_error
+from lensmith.base import pin_base
+from lensmith.errors import InputError, LensmithError, Problem
+from lensmith.home import Home
+from lensmith.process import die_with_parent
+from lensmith.recipe import load_recipe
+
+STOPPED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one training process; gives its exit code (0, 2 wrong input, 4 integrity, 130 stopped)."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--home", type=Path, default=Path("workspace"))
+    parser.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    arguments = parser.parse_args(argv)
+    # accelerate and torchrun do not take their processes along when they are killed.
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        train(arguments.recipe, arguments.settings, Home(arguments.home))
+    except LensmithError as error:
+        print(error, file=sys.stderr)
+        if ERROR_FILE in os.environ:
+            write_error(Path(os.environ[ERROR_FILE]), error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+def train(recipe_path: Path, settings: list[str], home: Home) -> None:
+    """Train the recipe's run from the home's base and dataset. Raises InputError where they are missing."""
+    recipe = load_recipe(recipe_path, settings)
+    base = pin_base(recipe, home)
+    prepared = find_prepared(recipe, home)
+    if prepared is None:
+        raise InputError(
+            f"{home.root} has no dataset for {recipe_path}",
+            [Problem("the data was not prepared", "", f"lensmith prepare {recipe_path} --home {home.root}")],
+        )
+    # Imported here: torch takes seconds, and wrong input should be told at once.
+    from finetune.train import train_process
+
+    train_process(recipe, home, base, prepared.dataset)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

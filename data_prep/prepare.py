@@ -103,6 +103,7 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
             write_rows(files["held_out"], _rows(asked, taken, "held_out"))
             leaks = prove_no_leaks(files, asked.limits)
             sealed.body.update(held_out_body(sources, taken, recipe.data))
+            sealed.record.update(place=str(recipe.data.source))
         draft.body.update(dataset_body(sources, taken, refusals, leaks, asked.grid, recipe))
         draft.body["held_out"] = sealed.artifact.id
         write_refusals(draft.path, asked.source.name, refusals)

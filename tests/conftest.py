@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from lensmith.home import Home
 from lensmith.recipe import PATHS
@@ -17,6 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Tests never reach a network: a forgotten download fails at once instead of hanging.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
+
+# Generated examples are the same on every machine, whatever its speed.
+settings.register_profile(
+    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 RecipeMaker = Callable[..., Path]
 

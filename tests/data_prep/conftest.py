@@ -10,19 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, settings
 
 from data_prep.prepare import Prepared, prepare
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 from tests.conftest import recipe_content
 from tests.data_prep.folder import Folder
-
-# The same examples on every machine, whatever its speed.
-settings.register_profile(
-    "steady", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("steady")
 
 
 @pytest.fixture

@@ -1,0 +1,341 @@
+"""The program: labelled rows in, a dataset and its sealed held-out set out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep import prepare as program
+from data_prep.prepare import Prepared, find_prepared, prepare
+from lensmith.artifact import verify
+from lensmith.dataset import Row, read_held_out, read_rows, read_split
+from lensmith.errors import InputError, IntegrityError
+from lensmith.home import Home
+from tests.conftest import ROOT, RecipeMaker
+from tests.data_prep.conftest import BankForms, refused
+from tests.data_prep.folder import Folder, picture
+from tests.data_prep.killed import STATUS
+
+EXPECTED = {
+    "missing image": {"image_missing"},
+    "truncated jpeg": {"image_unreadable"},
+    "empty answer": {"empty_answer"},
+    "image token in the label": {"markup"},
+    "broken json": {"not_json"},
+    "repeated row": {"duplicate_row"},
+    "copied image in a group": {"duplicate_row"},
+    "copied image across groups": {"image_across_groups"},
+}
+
+
+def all_rows(prepared: Prepared, home: Home) -> dict[str, list[Row]]:
+    return {
+        "train": list(read_split(prepared.dataset, "train")),
+        "validation": list(read_split(prepared.dataset, "validation")),
+        "held_out": list(read_held_out(home, prepared.held_out, "a test of prepare")),
+    }
+
+
+def places(prepared: Prepared, home: Home) -> dict[str, str]:
+    rows = all_rows(prepared, home)
+    return {row.sample.id: split for split, taken in rows.items() for row in taken}
+
+
+def test_every_planted_row_is_refused_and_nothing_else(forms: BankForms) -> None:
+    expected = {flaw.line: EXPECTED[flaw.flaw] for flaw in forms.planted}
+    assert refused(forms.prepared) == expected
+    body = forms.prepared.dataset.body
+    assert body["refused"]["rows"] == len(expected)
+    assert sum(body["rows"].values()) == body["sources"][0]["rows"] - len(expected)
+    assert {flaw.flaw for flaw in forms.planted} == EXPECTED.keys()
+
+
+def test_a_later_copy_names_the_row_it_copies(forms: BankForms) -> None:
+    reasons = {
+        record["line"]: record["reason"]
+        for record in map(
+            json.loads, (forms.prepared.dataset.path / "refused.jsonl").read_text().splitlines()
+        )
+    }
+    copies = [flaw for flaw in forms.planted if flaw.flaw.startswith(("copied", "repeated"))]
+    assert len(copies) == 6
+    assert all(f"'{flaw.ids[-1]}' (line " in reasons[flaw.line] for flaw in copies)
+
+
+def test_groups_stay_together_and_images_are_what_they_state(forms: BankForms) -> None:
+    rows = all_rows(forms.prepared, forms.home)
+    groups = {split: {row.sample.group for row in taken} for split, taken in rows.items()}
+    assert not groups["train"] & groups["held_out"]
+    assert not groups["train"] & groups["validation"]
+    body = forms.prepared.dataset.body
+    assert {split: len(taken) for split, taken in rows.items()} == body["rows"]
+    assert {split: len(each) for split, each in groups.items()} == body["groups"]
+    assert forms.prepared.held_out.body["rows"] == body["rows"]["held_out"]
+    row = rows["train"][0]
+    assert row.source.startswith("labels.jsonl:")
+    assert json.loads(row.sample.answer).keys() == {"account", "amount", "date"}
+    assert all(data.startswith(b"\x89PNG") for data in row.images)
+
+
+def test_both_artifacts_verify_and_state_their_source(forms: BankForms) -> None:
+    dataset, held_out = forms.prepared.dataset, forms.prepared.held_out
+    assert forms.home.verify(dataset) == [dataset]
+    assert forms.home.verify(held_out) == [held_out]
+    assert dataset.body["sources"] == held_out.body["sources"]
+    assert dataset.body["held_out"] == held_out.id
+    assert set(dataset.body["leaks"]) == {
+        "train and validation",
+        "train and held_out",
+        "validation and held_out",
+    }
+    assert all(set(shared.values()) == {0} for shared in dataset.body["leaks"].values())
+
+
+def test_image_tokens_are_counted_with_the_base_s_own_grid(forms: BankForms) -> None:
+    tokens = forms.prepared.dataset.body["image_tokens"]
+    assert tokens["grid"]["factor"] == 32
+    # A form is 256 x 128 pixels.
+    assert tokens["per_row"]["train"]["median"] == 32
+    assert forms.prepared.dataset.body["images"]["pixels"]["max"] == 256 * 128
+
+
+def test_the_held_out_rows_are_not_in_the_dataset(forms: BankForms) -> None:
+    held_out = list(
+        read_held_out(forms.home, forms.prepared.held_out, "test that the loader cannot reach it")
+    )
+    ids = {row.sample.id for row in held_out}
+    for path in (forms.prepared.dataset.path / "data").glob("*.parquet"):
+        assert not ids & {row.sample.id for row in read_rows(path)}
+    with pytest.raises(InputError):
+        read_split(forms.prepared.held_out, "train")
+    with pytest.raises(InputError):
+        read_held_out(forms.home, forms.prepared.dataset, "take the dataset for the exam")
+
+
+def test_datasets_loads_it_with_decoded_images(forms: BankForms, tmp_path: Path) -> None:
+    import datasets
+    from PIL import Image
+
+    train = datasets.load_dataset(
+        "parquet",
+        data_files=str(forms.prepared.dataset.path / "data/train.parquet"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert len(train) == forms.prepared.dataset.body["rows"]["train"]
+    image = train[0]["images"][0]
+    assert isinstance(image, Image.Image)
+    assert (image.mode, image.size) == ("RGB", (256, 128))
+    assert json.loads(train[0]["messages"])[-1]["role"] == "assistant"
+
+
+def test_nothing_names_a_place_on_this_machine(forms: BankForms) -> None:
+    for artifact in (forms.prepared.dataset, forms.prepared.held_out):
+        for path in artifact.path.rglob("*"):
+            if path.is_file() and path.name != "record.json":
+                assert str(forms.home.root.parent).encode() not in path.read_bytes(), path
+
+
+def test_all_flaws_of_a_row_and_of_the_file_are_listed(folder: Folder, home: Home) -> None:
+    folder.fill()
+    bad = folder.row("good-0-0", path="../x.png", answer="<|im_end|>")
+    several = folder.add(bad)
+    broken = folder.add(b'{"id": ')
+    absolute = folder.add(folder.row("b", path="/etc/passwd"))
+    prepared = prepare(folder.recipe(), home)
+    assert refused(prepared) == {
+        several: {"image_path", "markup", "empty_answer", "duplicate_id"},
+        broken: {"not_json"},
+        absolute: {"image_path"},
+    }
+    assert prepared.dataset.body["refused"]["rows"] == 3
+    assert prepared.dataset.body["refused"]["by_reason"]["image_path"] == 2
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder: Folder, home: Home, tmp_path: Path) -> None:
+    folder.fill()
+    (tmp_path / "secret.png").write_bytes(picture(5))
+    (folder.root / "images/link.png").symlink_to(tmp_path / "secret.png")
+    line = folder.add(folder.row("link", path="images/link.png"))
+    assert refused(prepare(folder.recipe(), home)) == {line: {"image_path"}}
+
+
+def test_too_many_bad_rows_write_nothing_and_say_why(folder: Folder, home: Home) -> None:
+    folder.fill()
+    for number in range(11):
+        folder.add(folder.row(f"empty-{number}", answer=""))
+    folder.add(b"broken")
+    with pytest.raises(
+        InputError, match=r"12 of 24 rows are refused \(50.0%\), data.max_bad allows 49.0%"
+    ) as caught:
+        prepare(folder.recipe(max_bad=0.49), home)
+    said = [str(problem) for problem in caught.value.problems]
+    assert said[:2] == ["The answer is empty: 11 rows", "The line is not JSON: 1 rows"]
+    assert said[2].startswith("labels.jsonl:13: ")
+    assert said[-1] == "and 2 more rows"
+    assert not home.root.exists()
+    assert prepare(folder.recipe(max_bad=0.5), home).dataset.body["refused"]["rows"] == 12
+
+
+def test_no_rows_left_for_a_split(folder: Folder, home: Home) -> None:
+    folder.fill(groups=1, each=5)
+    with pytest.raises(InputError, match="do not fill every split") as caught:
+        prepare(folder.recipe(), home)
+    assert [problem.where for problem in caught.value.problems] == ["validation", "held_out"]
+    assert not home.root.exists()
+
+
+def test_missing_data(folder: Folder, home: Home) -> None:
+    recipe = folder.recipe()
+    folder.labels.unlink()
+    for ask in (prepare, find_prepared):
+        with pytest.raises(InputError, match="missing"):
+            ask(recipe, home)
+
+
+def test_a_second_call_does_nothing(folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.fill()
+    recipe = folder.recipe()
+    assert find_prepared(recipe, home) is None
+    first = prepare(recipe, home)
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("it worked again")
+
+    monkeypatch.setattr(program, "inspect_rows", refuse)
+    assert prepare(recipe, home) == first
+    assert find_prepared(recipe, home) == first
+
+
+def test_the_key_follows_the_data_and_not_the_place(folder: Folder, home: Home, tmp_path: Path) -> None:
+    folder.fill()
+    first = prepare(folder.recipe(), home)
+    moved = Folder(tmp_path / "elsewhere" / "handed-over")
+    shutil.rmtree(moved.root)
+    shutil.copytree(folder.root, moved.root, copy_function=shutil.copy2)
+    moved.lines = folder.lines
+    assert prepare(moved.recipe(), Home(tmp_path / "other")).dataset.manifest == first.dataset.manifest
+
+    image = folder.root / "images/good-0-0.png"
+    os.utime(image, ns=(1, 1))
+    touched = prepare(folder.recipe(), home)
+    assert touched.dataset.manifest.key != first.dataset.manifest.key
+    assert touched.dataset.id == first.dataset.id
+    image.write_bytes(picture(777))
+    assert prepare(folder.recipe(), home).dataset.id != first.dataset.id
+    folder.fill(groups=1)
+    assert find_prepared(folder.recipe(), home) is None
+
+
+def test_the_exam_is_the_same_for_another_family_and_validation_share(folder: Folder, home: Home) -> None:
+    folder.fill(groups=40)
+    recipe = folder.recipe()
+    first = prepare(recipe, home)
+    other = recipe.model_copy(update={"family": "glm4v"})
+    second = prepare(other, home)
+    third = prepare(folder.recipe(split={"validation": 0.3, "held_out": 0.3, "seed": 17}), home)
+    assert len({first.dataset.id, second.dataset.id, third.dataset.id}) == 3
+    assert first.held_out.id == second.held_out.id == third.held_out.id
+
+
+def test_the_pixel_budget_changes_the_figures_and_not_the_exam(
+    make_recipe: RecipeMaker, home: Home, forms: BankForms
+) -> None:
+    from lensmith.recipe import load_recipe
+
+    small = {"min_pixels": 1024, "max_pixels": 8192}
+    path = make_recipe(pixels=small, data__source=str(forms.recipe.data.source))
+    prepared = prepare(load_recipe(path), home)
+    assert prepared.dataset.body["image_tokens"]["per_row"]["train"]["max"] == 8
+    assert prepared.dataset.id != forms.prepared.dataset.id
+    assert prepared.held_out.id == forms.prepared.held_out.id
+
+
+def test_adding_rows_moves_none_of_the_old_ones(folder: Folder, home: Home) -> None:
+    folder.fill(groups=15)
+    before = places(prepare(folder.recipe(), home), home)
+    folder.add(*(folder.row(f"new-{number}", f"new-group-{number % 9}") for number in range(30)))
+    after = places(prepare(folder.recipe(), home), home)
+    assert len(after) == 45
+    assert before.items() <= after.items()
+
+
+def test_an_image_that_changes_while_it_is_read(
+    folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.fill()
+    recipe = folder.recipe()
+    inspect = program.inspect_rows
+
+    def then_change(*arguments: object) -> object:
+        judged = inspect(*arguments)  # pyright: ignore[reportArgumentType]
+        (folder.root / "images/good-3-0.png").write_bytes(picture(888))
+        return judged
+
+    monkeypatch.setattr(program, "inspect_rows", then_change)
+    with pytest.raises(InputError, match="changed while it was read"):
+        prepare(recipe, home)
+    assert home.all() == []
+
+
+def test_a_dataset_of_another_exam_is_not_taken(folder: Folder, home: Home) -> None:
+    folder.fill()
+    recipe = folder.recipe()
+    prepared = prepare(recipe, home)
+    shutil.rmtree(prepared.held_out.path)
+    with home.create("held_out", prepared.held_out.manifest.key, {}) as draft:
+        draft.body.update(rows=0)
+    with pytest.raises(IntegrityError, match="another held-out set"):
+        find_prepared(recipe, home)
+
+
+def test_the_exam_alone_can_be_made_again(folder: Folder, home: Home) -> None:
+    folder.fill()
+    recipe = folder.recipe()
+    first = prepare(recipe, home)
+    for artifact in (first.held_out, first.dataset):
+        shutil.rmtree(artifact.path)
+        assert find_prepared(recipe, home) is None
+        again = prepare(recipe, home)
+        assert (again.dataset.id, again.held_out.id) == (first.dataset.id, first.held_out.id)
+
+
+@pytest.mark.slow
+def test_killed_before_any_rename_it_ends_the_same(folder: Folder, tmp_path: Path) -> None:
+    folder.fill()
+    folder.add(b"broken")
+    recipe = folder.recipe()
+    whole = prepare(recipe, Home(tmp_path / "whole"))
+    home = Home(tmp_path / "home")
+    kills = 0
+    while True:
+        command = [sys.executable, "-m", "tests.data_prep.killed", str(folder.root.with_suffix(".yaml"))]
+        done = subprocess.run([*command, str(home.root), str(kills + 1)], cwd=ROOT, check=False)
+        if done.returncode == 0:
+            break
+        assert done.returncode == STATUS
+        kills += 1
+        for artifact in home.all():
+            verify(artifact)
+        again = prepare(recipe, home)
+        assert (again.dataset.manifest, again.held_out.manifest) == (
+            whole.dataset.manifest,
+            whole.held_out.manifest,
+        )
+        assert not list(home.root.rglob("*.partial"))
+        assert not list(home.root.rglob("*.tmp"))
+        shutil.rmtree(home.root)
+    # refused.jsonl and .csv, card and report; manifest and directory of both artifacts.
+    assert kills >= 8
+
+
+def test_no_torch_is_needed() -> None:
+    heavy = {"torch", "transformers", "datasets"}
+    code = f"import sys, data_prep.prepare; sys.exit(bool({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,0 +1,43 @@
+"""The conversation type and its two forms on disk and for templates."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lensmith.sample import ROLES, Image, Message, Sample, Text, chat_messages, dump_messages, load_messages
+
+_part = st.builds(Text, st.text()) | st.builds(Image, st.text(), st.text())
+_message = st.builds(Message, st.sampled_from(ROLES), st.lists(_part, max_size=4).map(tuple))
+
+TURNS = (
+    Message("system", (Text("Be brief."),)),
+    Message("user", (Image("a.png", "d1"), Text("Is it "), Image("b.png", "d2"), Text("this one?"))),
+    Message("assistant", (Text("No, "), Text("that one."))),
+)
+
+
+@given(st.lists(_message, max_size=5).map(tuple))
+def test_messages_survive_the_disk(messages: tuple[Message, ...]) -> None:
+    assert load_messages(dump_messages(messages)) == messages
+
+
+def test_prompt_answer_and_images() -> None:
+    sample = Sample("a", "g", TURNS)
+    assert sample.answer == "No, that one."
+    assert sample.prompt == TURNS[:2]
+    assert [image.digest for image in sample.images] == ["d1", "d2"]
+    assert TURNS[1].text == "Is it this one?"
+
+
+def test_templates_see_images_as_bare_places_in_order() -> None:
+    assert chat_messages(TURNS)[1] == {
+        "role": "user",
+        "content": [
+            {"type": "image"},
+            {"type": "text", "text": "Is it "},
+            {"type": "image"},
+            {"type": "text", "text": "this one?"},
+        ],
+    }
+    assert [message["role"] for message in chat_messages(TURNS)] == ["system", "user", "assistant"]

@@ -7,14 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finetune.merging.checkpoint import INDEX
 from lensmith.artifact import MANIFEST, RECORD
 from lensmith.recipe import Pixels
 
 # What a checkpoint is made of beside its weights. Everything else stays behind: code, pickles, readmes.
 _SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-_NOT_COMPANIONS = (INDEX, MANIFEST, RECORD, "adapter_config.json", "trainer_state.json")
+_NOT_COMPANIONS = (
+    "model.safetensors.index.json",
+    MANIFEST,
+    RECORD,
+    "adapter_config.json",
+    "trainer_state.json",
+)
 
 # Where a checkpoint's image processor is described, and under which key ("" for the whole file).
 IMAGE_PROCESSORS = {"preprocessor_config.json": "", "processor_config.json": "image_processor"}

@@ -1,0 +1,139 @@
+"""The reference: what base and adapter answer in transformers, greedily, in a fresh process.
+
+`python -m finetune.generate REQUEST` is that process; REQUEST is a `Request` as JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lensmith.artifact import Artifact
+from lensmith.base import checkpoint_path
+from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
+from lensmith.home import Home
+from lensmith.process import run_child, stop_tree
+from lensmith.provenance import ROOT, package_versions, stage_key
+from lensmith.recipe import Pixels, Recipe
+from lensmith.trace import TraceSettings
+
+PACKAGES = ("torch", "transformers", "peft")
+REASON = "reference trace"
+ERROR_FILE = "error.json"
+_ERRORS: dict[int, type[LensmithError]] = {
+    each.exit_code: each for each in (InputError, GateRefused, IntegrityError)
+}
+
+
+class Request(BaseModel):
+    """What the fresh process is asked. `run` None asks the base as it is; `out` is an artifact's draft."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    home: Path
+    held_out: Path
+    base: Path
+    run: Path | None
+    pixels: Pixels | None
+    dtype: str
+    rows: int
+    max_new_tokens: int
+    out: Path
+
+
+class Failure(BaseModel):
+    """How the process tells which error ended it: the class's exit code and the error's own parts."""
+
+    exit_code: int
+    summary: str
+    problems: list[tuple[str, str, str]]
+
+
+def reference_trace(
+    recipe: Recipe, home: Home, base: Artifact, run: Artifact | None, held_out: Artifact, rows: int
+) -> Artifact:
+    """The trace of `run` (of the base itself where None) on the first `rows` rows of `exam.proof_rows`.
+
+    Greedy, unmerged, in the dtype that is served. Raises what the process raised; RuntimeError where it
+    ended without saying why.
+    """
+    inputs = {"base": base, "held_out": held_out} | ({"run": run} if run else {})
+    serve = recipe.serve
+    asked = {
+        "pixels": recipe.pixels and recipe.pixels.model_dump(mode="json"),
+        "dtype": serve.dtype,
+        "max_new_tokens": serve.max_new_tokens,
+        "rows": rows,
+    }
+    ids = {role: artifact.id for role, artifact in inputs.items()}
+    key = stage_key("reference", "finetune.generate", PACKAGES, asked, ids)
+    if found := home.find("trace", key):
+        return found
+    with home.create("trace", key, inputs) as draft:
+        answered = _ask(
+            Request(
+                home=home.root,
+                held_out=held_out.path,
+                base=checkpoint_path(base),
+                run=run.path if run else None,
+                pixels=recipe.pixels,
+                dtype=serve.dtype,
+                rows=rows,
+                max_new_tokens=serve.max_new_tokens,
+                out=draft.path,
+            )
+        )
+        settings = TraceSettings(
+            subject=(run or base).id,
+            held_out=held_out.id,
+            engine="transformers",
+            engine_version=package_versions(("transformers",))["transformers"],
+            dtype=serve.dtype,
+            max_new_tokens=serve.max_new_tokens,
+            rows=answered,
+            serving="none",
+            template=base.body["template"],
+        )
+        draft.body.update(settings.model_dump())
+    return draft.artifact
+
+
+def _ask(request: Request) -> int:
+    """Run the fresh process to its end; the number of rows it answered."""
+    error = request.out / ERROR_FILE
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    argv = [sys.executable, "-m", "finetune.generate", request.model_dump_json()]
+    process = run_child(argv, env=environment, cwd=ROOT, stdout=sys.stderr)
+    try:
+        code = process.wait()
+    finally:
+        stop_tree(process)
+    if error.is_file():
+        failure = Failure.model_validate_json(error.read_bytes())
+        problems = [Problem(*problem) for problem in failure.problems]
+        raise _ERRORS[failure.exit_code](failure.summary, problems)
+    if code != 0:
+        raise RuntimeError(f"the reference process ended with code {code}")
+    with (request.out / "trace.jsonl").open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+def main() -> None:
+    """The fresh process: answer the request on the command line."""
+    # Imported here: whoever only starts the process needs no torch.
+    from finetune.greedy import answer
+
+    request = Request.model_validate_json(sys.argv[1])
+    try:
+        answer(request)
+    except LensmithError as error:
+        problems = [(each.what, each.where, each.mend) for each in error.problems]
+        failure = Failure(exit_code=error.exit_code, summary=error.summary, problems=problems)
+        (request.out / ERROR_FILE).write_text(failure.model_dump_json())
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

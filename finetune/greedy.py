@@ -1,0 +1,174 @@
+"""Greedy answers of a model in transformers, token by token, as trace rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.utils import logging
+
+from finetune.adapted import load_trained
+from finetune.generate import REASON, Request
+from finetune.model import DTYPES, load_processor
+from finetune.prompts import encode_conversation
+from lensmith.artifact import open_artifact
+from lensmith.dataset import Row, read_held_out
+from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.exam import proof_rows
+from lensmith.home import Home
+from lensmith.trace import TraceRow, write_trace
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A row as the processor gives it: tensors of one row, first dimension 1 (or the images' patches)."""
+
+    row: Row
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def shape(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Prompts of equal shape go into one batch without padding."""
+        return tuple((name, tuple(tensor.shape)) for name, tensor in sorted(self.tensors.items()))
+
+
+def answer(request: Request) -> None:
+    """Write the trace that `request` asks for into its `out`. Raises InputError where no row is there."""
+    logging.disable_progress_bar()
+    held_out = open_artifact(request.held_out, "held_out")
+    rows = proof_rows(read_held_out(Home(request.home), held_out, REASON), request.rows)
+    if not rows:
+        raise InputError("the held-out set has no rows", [Problem("nothing to ask", str(request.held_out))])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_trained(request.base, request.run, DTYPES[request.dtype])
+    nn.Module.to(model, device=device)
+    processor = load_processor(request.base, request.pixels)
+    ends = end_ids(request.base, model)
+    traced = greedy(model, processor, rows, ends, request.max_new_tokens)
+    by_row = {each.row: each for each in tqdm(traced, "reference", len(rows), disable=None)}
+    write_trace(request.out, [by_row[row.sample.id] for row in rows])
+
+
+def end_ids(checkpoint: Path, model: PreTrainedModel) -> list[int]:
+    """The ids that end an answer: the checkpoint's generation config, else its model config."""
+    if (checkpoint / "generation_config.json").is_file():
+        stated = GenerationConfig.from_pretrained(checkpoint).eos_token_id
+    else:
+        stated = model.generation_config.eos_token_id
+    if stated is None:
+        raise InputError(
+            f"{checkpoint} states no end-of-turn token",
+            [Problem("eos_token_id is missing", "generation_config.json", "fetch the whole checkpoint")],
+        )
+    return [stated] if isinstance(stated, int) else list(stated)
+
+
+def greedy(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Sequence[Row],
+    ends: Sequence[int],
+    max_new_tokens: int,
+    batch: int = BATCH,
+) -> Iterator[TraceRow]:
+    """Each row's greedy answer; rows come in the order of their prompts' shapes.
+
+    Only prompts of equal shape share a batch, so nothing is padded. No setting of the checkpoint's
+    generation config applies but its end tokens: probabilities are the model's own.
+    """
+    # generate() fills what its own config leaves open from the model's, penalties included.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
+    )
+    image_token = model.config.image_token_id
+    waiting: dict[tuple[Any, ...], list[Prompt]] = {}
+    for row in rows:
+        tensors = encode_conversation(processor, row.sample.prompt, row.images, add_generation_prompt=True)
+        prompt = Prompt(row, tensors)
+        group = waiting.setdefault(prompt.shape, [])
+        group.append(prompt)
+        if len(group) == batch:
+            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, image_token)
+    for group in waiting.values():
+        yield from _answer_batch(model, processor, group, ends, image_token)
+
+
+class _Recorder(LogitsProcessor):
+    """Notes, at each step, the best token's log-probability and its lead over the second (float32)."""
+
+    def __init__(self) -> None:
+        self.tokens: list[torch.Tensor] = []
+        self.logprobs: list[torch.Tensor] = []
+        self.margins: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        logprobs = torch.log_softmax(scores.float(), dim=-1)
+        best = scores.argmax(dim=-1)
+        top = logprobs.topk(2, dim=-1).values
+        self.tokens.append(best)
+        self.logprobs.append(logprobs.gather(1, best[:, None])[:, 0])
+        self.margins.append(top[:, 0] - top[:, 1])
+        return scores
+
+
+def _answer_batch(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompt],
+    ends: Sequence[int],
+    image_token: int,
+) -> Iterator[TraceRow]:
+    tensors = {
+        name: torch.cat([prompt.tensors[name] for prompt in prompts]).to(model.device)
+        for name in prompts[0].tensors
+    }
+    recorder = _Recorder()
+    with torch.inference_mode():
+        written = model.generate(  # pyright: ignore[reportCallIssue]
+            **tensors, logits_processor=LogitsProcessorList([recorder])
+        )
+    length = tensors["input_ids"].shape[1]
+    answers = written[:, length:].tolist()
+    tokens, logprobs, margins = (
+        torch.stack(each, dim=1).tolist() for each in (recorder.tokens, recorder.logprobs, recorder.margins)
+    )
+    for i, prompt in enumerate(prompts):
+        stop = next((at for at, token in enumerate(answers[i]) if token in ends), None)
+        count = len(answers[i]) if stop is None else stop + 1
+        if answers[i][:count] != tokens[i][:count] or not torch.tensor(logprobs[i][:count]).isfinite().all():
+            raise IntegrityError(
+                "the model gave an answer that is not its most probable one",
+                [Problem("NaN in the logits?", f"row {prompt.row.sample.id}")],
+            )
+        prompt_ids = prompt.tensors["input_ids"][0].tolist()
+        yield TraceRow(
+            row=prompt.row.sample.id,
+            group=prompt.row.sample.group,
+            image_digests=[image.digest for image in prompt.row.sample.images],
+            prompt_ids=prompt_ids,
+            image_tokens=prompt_ids.count(image_token),
+            answer_ids=answers[i][:count],
+            answer_text=processor.tokenizer.decode(answers[i][:count], skip_special_tokens=True),
+            answer_logprobs=logprobs[i][:count],
+            margins=margins[i][:count],
+            finish="length" if stop is None else "stop",
+        )

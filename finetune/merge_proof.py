@@ -1,0 +1,103 @@
+"""The merge proof: the merged model is base plus what was trained, said by code that did not merge it."""
+
+from __future__ import annotations
+
+from lensmith.artifact import Artifact, verify
+from lensmith.attestation import Attestation, attest, attestations
+from lensmith.base import checkpoint_path, verify_base
+from lensmith.dataset import read_held_out
+from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.exam import proof_rows
+from lensmith.home import Home
+from lensmith.provenance import stage_key
+from lensmith.recipe import Recipe
+
+PREDICATE = "merge-proof"
+REASON = "merge proof"
+ROWS = 8
+
+
+def prove_merge(
+    recipe: Recipe, home: Home, base: Artifact, run: Artifact, model: Artifact, held_out: Artifact
+) -> Attestation:
+    """Attest whether `model` is `run` merged into `base`; the statement holds every figure and finding.
+
+    Four parts: the adapter's tensors are each used once; every tensor equals its definition bit by bit;
+    the files beside the weights equal the base's but for the pixel budget; logits in memory and from disk
+    agree on held-out rows within a measured bound. A proof that passed on the same things before is
+    returned as it is. Raises IntegrityError where base, run or model are not what their manifests say.
+    """
+    evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
+    asked = {"rows": ROWS, "pixels": recipe.pixels and recipe.pixels.model_dump(mode="json")}
+    inputs = evidence | {"model": model.id}
+    key = stage_key(PREDICATE, "finetune.merge_proof", ("torch", "transformers", "peft"), asked, inputs)
+    for earlier in attestations(home, model.id, PREDICATE):
+        if earlier.passed and earlier.statement["key"] == key:
+            return earlier
+    verify_base(base)
+    verify(run)
+    verify(model)
+    stated = {role: model.manifest.inputs.get(role) for role in ("base", "run")}
+    findings = [
+        f"the model was made from {role} {str(stated[role])[:12]}, not {evidence[role][:12]}"
+        for role in stated
+        if stated[role] != evidence[role]
+    ]
+    if run.manifest.inputs.get("base") != base.id:
+        findings.append(f"the run was trained on another base than {base.short}")
+    parts = {} if findings else _parts(recipe, home, base, run, model, held_out, findings)
+    return attest(
+        home,
+        PREDICATE,
+        model.id,
+        passed=not findings,
+        evidence=evidence,
+        statement={"key": key, "findings": findings, **parts},
+    )
+
+
+def _parts(
+    recipe: Recipe,
+    home: Home,
+    base: Artifact,
+    run: Artifact,
+    model: Artifact,
+    held_out: Artifact,
+    findings: list[str],
+) -> dict[str, object]:
+    """Each part's facts by name; what is wrong is added to `findings`."""
+    # Imported when there is something to prove: a proof that is already there needs no torch.
+    from transformers.utils import logging
+
+    from finetune.adapted import load_trained
+    from finetune.proving import weights
+    from finetune.proving.companions import companions_part
+    from finetune.proving.logits import DTYPES, logits_part
+
+    logging.disable_progress_bar()
+    root = checkpoint_path(base)
+    dtype = model.body["dtype"]
+    rows = proof_rows(read_held_out(home, held_out, REASON), ROWS)
+    if not rows:
+        raise InputError("the held-out set has no rows", [Problem("nothing to ask", held_out.short)])
+    facts: dict[str, object] = {}
+    try:
+        stored, merged = weights.stored(root), weights.stored(model.path)
+        trained = load_trained(root, run.path, DTYPES[dtype])
+        if run.body["method"] == "lora":
+            adapter = weights.adapter_part(trained, run.path)
+            facts["adapter"] = adapter.facts
+            findings += adapter.findings
+            definition = weights.lora_definition(trained)
+        else:
+            definition = weights.full_definition(run.path, stored)
+        for name, part in (
+            ("weights", weights.weights_part(stored, merged, definition)),
+            ("files", companions_part(root, model, recipe.pixels)),
+            ("logits", logits_part(trained, root, model.path, recipe.pixels, dtype, rows)),
+        ):
+            facts[name] = part.facts
+            findings += [f"{name}: {finding}" for finding in part.findings]
+    except IntegrityError as error:
+        findings.append(str(error))
+    return facts

@@ -1,0 +1,116 @@
+"""The merged weights of a run on a base, written tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune.merging.adapter import check_fits, read_adapter
+from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
+from finetune.merging.full import check_full, full_weights
+from finetune.merging.tensor_file import DTYPES, rewrite
+from finetune.merging.tied import tied_head
+from lensmith.artifact import Artifact
+from lensmith.errors import InputError, IntegrityError, Problem
+
+# Gives the new value of the base's tensor of that name, or None where it stays as it is.
+Changed = Callable[[str], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was written: the dtype most bytes have, tensors in all, and those that hold other values now."""
+
+    dtype: str
+    tensors: int
+    changed: int
+
+
+def write_merged(root: Path, run: Artifact, target: Path) -> Merged:
+    """Write the weights of `run` on the base in `root` into `target`, in the base's keys, dtypes and shards.
+
+    Raises InputError for a run that cannot be merged whole, is broken, overflows or changes nothing.
+    """
+    base = open_checkpoint(root)
+    changed, expected = _full(base, run) if run.body["method"] == "full" else _lora(base, run)
+    used, moved = _write(base, target, changed)
+    unused = [name for name in expected if used[name] != 1]
+    if unused or len(used) != len(expected):
+        raise IntegrityError(
+            f"{sum(used.values())} weights were merged, the run has {len(expected)}",
+            [Problem("was not merged exactly once", name) for name in unused],
+        )
+    if not moved:
+        raise InputError(
+            f"{run.short} changes nothing: the merged weights would equal the base's",
+            [Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")],
+        )
+    return Merged(main_dtype(base), len(base.place), moved)
+
+
+def main_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype that most of the checkpoint's bytes have, by torch's name ("bfloat16")."""
+    sizes: Counter[str] = Counter()
+    for name in checkpoint.place:
+        entry = checkpoint.entry(name)
+        sizes[entry.dtype] += entry.end - entry.start
+    return str(DTYPES[sizes.most_common(1)[0][0]]).removeprefix("torch.")
+
+
+def _lora(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
+    adapter = read_adapter(run.path)
+    check_fits(adapter, base)
+    tied = tied_head(base.root)
+    heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
+    if heads:
+        raise InputError(
+            "the adapter changes the output head, which the base ties to its embeddings",
+            [Problem("merging it would change the embeddings too", heads[0], "train without the head")],
+        )
+
+    def changed(name: str) -> torch.Tensor | None:
+        delta = adapter.deltas.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+        if delta is None:
+            return None
+        stored = base.place[name].read(name)
+        return (stored.to(torch.float32) + adapter.compute(delta)).to(stored.dtype)
+
+    return changed, [f"{module}.weight" for module in adapter.deltas]
+
+
+def _full(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
+    trained = open_checkpoint(run.path)
+    tied = tied_head(base.root)
+    check_full(trained, base, tied)
+    return full_weights(trained, base, tied), list(base.place)
+
+
+def _write(base: Checkpoint, target: Path, changed: Changed) -> tuple[Counter[str], int]:
+    """Write every shard; how often each tensor was replaced, and how many of them hold other values now."""
+    used: Counter[str] = Counter()
+    moved = 0
+
+    def counted(name: str) -> torch.Tensor | None:
+        nonlocal moved
+        tensor = changed(name)
+        if tensor is None:
+            return None
+        if not torch.isfinite(tensor).all():
+            raise InputError(
+                "the merged weights overflow the base's dtype", [Problem("NaN or infinite", name)]
+            )
+        used[name] += 1
+        moved += not torch.equal(tensor, base.place[name].read(name))
+        return tensor
+
+    total = sum(rewrite(file, target / name, counted) for name, file in base.files.items())
+    if base.indexed:
+        index = json.loads((base.root / INDEX).read_bytes())
+        index["metadata"] = {**index.get("metadata", {}), "total_size": total}
+        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return used, moved

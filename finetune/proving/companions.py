@@ -1,0 +1,53 @@
+"""The files beside the weights: equal to the base's, but for the recipe's pixel budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune.merging.companions import IMAGE_PROCESSORS, PIXEL_KEYS, companions
+from finetune.proving.part import Part, named
+from lensmith.artifact import Artifact
+from lensmith.files import digest_file
+from lensmith.recipe import Pixels
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+
+
+def companions_part(base: Path, model: Artifact, pixels: Pixels | None) -> Part:
+    """Template, tokenizer, processor, configs and licence of `model` against the base's, file by file."""
+    expected = {path.name for path in companions(base)}
+    found = {entry.path: entry for entry in model.manifest.files if not entry.path.endswith(_WEIGHTS)}
+    findings = named("files of the base are missing", sorted(expected - found.keys()))
+    findings += named("files are not from the base", sorted(found.keys() - expected))
+    budgeted = set(IMAGE_PROCESSORS) if pixels else set()
+    both = sorted(expected & found.keys())
+    findings += named(
+        "files differ from the base's",
+        [n for n in both if n not in budgeted and digest_file(base / n) != digest_file(model.path / n)],
+    )
+    if pixels:
+        for name in both:
+            if name in budgeted:
+                findings += _budget_findings(base / name, model.path / name, IMAGE_PROCESSORS[name], pixels)
+    facts = {"files": len(both), "pixels": pixels and pixels.model_dump(mode="json")}
+    return Part(facts, findings)
+
+
+def _budget_findings(old: Path, new: Path, section: str, pixels: Pixels) -> list[str]:
+    before, after = (json.loads(path.read_bytes()) for path in (old, new))
+    findings: list[str] = []
+    if _without_budget(before, section) != _without_budget(after, section):
+        findings.append(f"{new.name} differs from the base's in more than the pixel budget")
+    settings = after.get(section, {}) if section else after
+    bounds = {"shortest_edge": pixels.min_pixels, "longest_edge": pixels.max_pixels}
+    if settings and settings.get("size") != bounds:
+        findings.append(f"{new.name} does not state the recipe's pixel budget, but {settings.get('size')}")
+    return findings
+
+
+def _without_budget(content: dict[str, Any], section: str) -> dict[str, Any]:
+    if section:
+        return {**content, section: _without_budget(content.get(section) or {}, "")}
+    return {key: value for key, value in content.items() if key not in PIXEL_KEYS}

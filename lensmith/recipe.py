@@ -328,14 +328,22 @@ def _with_point(number: float) -> str:
     return text
 
 
-def known_keys(dotted: str) -> list[str]:
-    """The keys of the recipe's section at `dotted` ("" for the top)."""
+def section_at(dotted: str) -> type[BaseModel] | None:
+    """The schema of the recipe's section at `dotted` ("" for the top), None where there is no section."""
     section: type[BaseModel] = Recipe
     for name in filter(None, dotted.split(".")):
         field = section.model_fields.get(name)
         if field is None:
-            return []
-        inner = field.annotation
-        classes = [inner, *get_args(inner)]
-        section = next(c for c in classes if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(section.model_fields)
+            return None
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
+            return None
+        section = inner[0]
+    return section
+
+
+def known_keys(dotted: str) -> list[str]:
+    """The keys of the recipe's section at `dotted` ("" for the top)."""
+    section = section_at(dotted)
+    return list(section.model_fields) if section else []

@@ -10,6 +10,8 @@ import yaml
 
 from lensmith.errors import InputError, Problem
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
 
 @dataclass(frozen=True)
 class YamlFile:
@@ -70,6 +72,10 @@ def _build(
     lines: dict[str, int],
     problems: list[Problem],
 ) -> Any:
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        where = f"{path}:{node.start_mark.line + 1} {prefix}"
+        problems.append(Problem(f"the tag {node.tag} is not allowed", where, "write plain keys and values"))
+        return None
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:

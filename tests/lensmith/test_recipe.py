@@ -1,0 +1,222 @@
+"""The recipe's loader: every problem at once, each with its line and its mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lensmith.errors import InputError, Problem
+from lensmith.recipe import Recipe, known_keys, load_recipe, section_at
+
+GOOD = """\
+version: 1
+family: qwen3_vl
+base:
+  path: models/base
+data:
+  source: forms/labels.jsonl
+  answer: json
+train:
+  method: lora
+  towers: {vision: adapt, connector: adapt, language: adapt}
+  lora: {rank: 8, alpha: 16.0}
+  launcher: ../accelerate/cpu.yaml
+  learning_rate: 0.001
+release:
+  name: bank-forms
+  intended_use: Reading forms.
+gates: ../gates/default.yaml
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "recipes" / "forms"
+    path.mkdir(parents=True)
+    return path
+
+
+def load(folder: Path, text: str = GOOD, *settings: str) -> Recipe:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return load_recipe(path, settings)
+
+
+def problems(folder: Path, text: str, *settings: str) -> list[Problem]:
+    with pytest.raises(InputError) as caught:
+        load(folder, text, *settings)
+    return list(caught.value.problems)
+
+
+def only_problem(folder: Path, text: str, *settings: str) -> str:
+    (problem,) = problems(folder, text, *settings)
+    return str(problem).replace(str(folder), "")
+
+
+def changed(old: str, new: str) -> str:
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def test_a_good_recipe_loads_with_its_defaults(folder: Path) -> None:
+    recipe = load(folder)
+    assert recipe.train.lora.rank == 8
+    assert recipe.train.batch_size == 1
+    assert recipe.serve.host == "127.0.0.1"
+    assert recipe.model_family.name == "qwen3_vl"
+    assert recipe.licence == "Apache-2.0"
+
+
+def test_paths_are_relative_to_the_recipe(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    recipe = load(folder)
+    assert recipe.base.path == folder / "models/base"
+    assert recipe.data.source == folder / "forms/labels.jsonl"
+    assert recipe.train.launcher == folder.parent / "accelerate/cpu.yaml"
+    assert recipe.gates == folder.parent / "gates/default.yaml"
+
+
+def test_paths_given_on_the_command_line_are_relative_to_where_it_is_typed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(folder, GOOD, "base.path=other/base").base.path == tmp_path / "other/base"
+
+
+def test_the_home_directory_is_meant_by_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert load(folder, changed("models/base", "~/base")).base.path == Path("/somewhere/base")
+
+
+def test_misspelt_key_at_every_level(folder: Path) -> None:
+    assert only_problem(folder, changed("learning_rate: 0.001", "learning_rate: 0.001\n  epoch: 3")) == (
+        "/recipe.yaml:14 train.epoch: unknown key (did you mean 'epochs'?)"
+    )
+    assert only_problem(folder, changed("rank: 8", "rank: 8, alfa: 2")) == (
+        "/recipe.yaml:11 train.lora.alfa: unknown key (did you mean 'alpha'?)"
+    )
+    assert "did you mean 'pixels'?" in only_problem(folder, GOOD + "pixel: {}\n")
+    assert only_problem(folder, GOOD + "zzz: 1\n") == "/recipe.yaml:18 zzz: unknown key (remove it)"
+
+
+def test_wrong_types_are_not_coerced(folder: Path) -> None:
+    assert "valid integer, not '8'" in only_problem(folder, changed("rank: 8", "rank: '8'"))
+    assert "valid integer, not 8.5" in only_problem(folder, changed("rank: 8", "rank: 8.5"))
+    assert "valid integer, not True" in only_problem(folder, changed("rank: 8", "rank: true"))
+    assert "not 7" in only_problem(folder, changed("models/base", "7"))
+    assert "not 'qlora'" in only_problem(folder, changed("method: lora", "method: qlora"))
+
+
+def test_1e_4_is_text_to_yaml_and_the_error_says_what_to_write(folder: Path) -> None:
+    assert only_problem(folder, changed("0.001", "1e-4")) == (
+        "/recipe.yaml:13 train.learning_rate: '1e-4' is text, a number is expected"
+        " (YAML reads 1e-4 as text: write 0.0001)"
+    )
+    assert "write 1.0e-06" in only_problem(folder, changed("0.001", "1e-6"))
+    assert load(folder, changed("0.001", "1.0e-06")).train.learning_rate == 1e-6
+    assert only_problem(folder, changed("0.001", "fast")).endswith("'fast' is text, a number is expected")
+
+
+@pytest.mark.parametrize("rank", ["0", "-1", "513"])
+def test_rank_out_of_range(folder: Path, rank: str) -> None:
+    message = only_problem(folder, changed("rank: 8", f"rank: {rank}"))
+    assert message.startswith("/recipe.yaml:11 train.lora.rank: Input should be")
+    assert message.endswith(f"not {rank}")
+
+
+@pytest.mark.parametrize("rate", ["0", "-0.1", ".nan", ".inf"])
+def test_learning_rate_that_teaches_nothing(folder: Path, rate: str) -> None:
+    assert "train.learning_rate" in only_problem(folder, changed("0.001", rate))
+
+
+def test_duplicate_key(folder: Path) -> None:
+    assert "is given twice (the first is on line 9)" in only_problem(
+        folder, changed("method: lora", "method: lora\n  method: full")
+    )
+
+
+def test_missing_key_names_its_section_line(folder: Path) -> None:
+    assert only_problem(folder, changed("  learning_rate: 0.001\n", "")) == (
+        "/recipe.yaml:8 train.learning_rate: is missing (add it)"
+    )
+
+
+def test_all_problems_at_once_each_with_its_line(folder: Path) -> None:
+    text = (
+        GOOD.replace("qwen3_vl", "qwen3_lv")
+        .replace("rank: 8", "rank: 0")
+        .replace("0.001", "1e-3")
+        .replace("bank-forms", "Bank Forms")
+        .replace("answer: json", "anwser: json")
+    )
+    found = {problem.where.rpartition("/")[2]: problem for problem in problems(folder, text)}
+    assert list(found) == [
+        "recipe.yaml:2 family",
+        "recipe.yaml:7 data.anwser",
+        "recipe.yaml:11 train.lora.rank",
+        "recipe.yaml:13 train.learning_rate",
+        "recipe.yaml:15 release.name",
+    ]
+    assert "did you mean qwen3_vl?" in found["recipe.yaml:2 family"].what
+
+
+@pytest.mark.parametrize(
+    ("method", "vision", "says"),
+    [
+        ("lora", "train", "cannot train a tower whole"),
+        ("full", "adapt", "full trains no tower"),
+    ],
+)
+def test_method_and_towers_must_fit(folder: Path, method: str, vision: str, says: str) -> None:
+    text = GOOD.replace("method: lora", f"method: {method}").replace("vision: adapt", f"vision: {vision}")
+    assert says in only_problem(folder, text)
+
+
+def test_lora_on_frozen_towers_only(folder: Path) -> None:
+    text = changed(
+        "{vision: adapt, connector: adapt, language: adapt}",
+        "{vision: freeze, connector: freeze, language: freeze}",
+    )
+    assert "adapts no tower" in only_problem(folder, text)
+
+
+def test_splits_must_leave_rows_to_train_on(folder: Path) -> None:
+    text = changed("answer: json", "split: {validation: 0.5, held_out: 0.5}")
+    assert "leave no rows" in only_problem(folder, text)
+
+
+def test_pixel_budget_upside_down(folder: Path) -> None:
+    assert "above max_pixels" in only_problem(folder, GOOD + "pixels: {min_pixels: 9, max_pixels: 4}\n")
+
+
+def test_settings_lie_over_the_recipe(folder: Path) -> None:
+    recipe = load(
+        folder, GOOD, "train.epochs=2", "data.split.seed=3", "train.lora.rank=4", "train.wandb=disabled"
+    )
+    assert (recipe.train.epochs, recipe.data.split.seed) == (2, 3)
+    assert (recipe.train.lora.rank, recipe.train.wandb) == (4, "disabled")
+
+
+def test_a_bad_setting_is_told_as_a_setting(folder: Path) -> None:
+    assert only_problem(folder, GOOD, "train.epoch=2").startswith("-s train.epoch: unknown key (did you mean")
+    assert only_problem(folder, GOOD, "train.learning_rate=1e-5").startswith("-s train.learning_rate: '1e-5'")
+
+
+def test_settings_that_cannot_be_laid_over(folder: Path) -> None:
+    told = [str(each) for each in problems(folder, GOOD, "epochs", "=3", "gates.name=x", "train.seed=[1")]
+    assert told[0] == "epochs: is not key.path=value (for example -s train.epochs=2)"
+    assert told[1].startswith("=3: is not key.path=value")
+    assert told[2] == "gates.name=x: sets a key below a value"
+    assert told[3].startswith("train.seed=[1: is not a YAML value")
+
+
+def test_every_key_has_a_description() -> None:
+    def undescribed(dotted: str) -> list[str]:
+        section = section_at(dotted)
+        assert section is not None
+        names = [f"{dotted}.{name}".lstrip(".") for name in known_keys(dotted)]
+        here = [name for name in names if not section.model_fields[name.rpartition(".")[2]].description]
+        return here + [each for name in names if known_keys(name) for each in undescribed(name)]
+
+    assert undescribed("") == []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lensmith.errors import InputError, Problem
@@ -108,8 +108,8 @@ def _commented(section: BaseModel, indent: str) -> list[str]:
             lines.append(f"{indent}{name}:")
             lines += _commented(value, indent + "  ")
         else:
-            dumped = yaml.safe_dump({name: value}, default_flow_style=None, width=1000, sort_keys=True)
-            lines.append(indent + dumped.strip())
+            # JSON is YAML, and leaves no doubt whether an id of digits is text.
+            lines.append(f"{indent}{name}: {json.dumps(value)}")
     return lines
 
 

@@ -1,0 +1,212 @@
+"""The model card: what people read before they use a release. Its front matter is what model hubs expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from lensmith.artifact import Artifact
+from lensmith.report import LOWER_IS_BETTER, Difference, MetricName, Score
+from serving.release_file import Proof, Release
+
+TITLES: dict[MetricName, str] = {
+    "exact_match": "Exact match",
+    "field_precision": "Field precision",
+    "field_recall": "Field recall",
+    "field_f1": "Field F1",
+    "character_error_rate": "Character error rate",
+    "json_validity": "JSON validity",
+}
+PROOFS = {
+    "merge-proof": "the merged weights are the base plus the trained adapter",
+    "serve-proof": "vLLM answers as the trained model does",
+}
+_METHODS = {"lora": "LoRA", "full": "full fine-tune"}
+
+
+def model_card(
+    release: Release, *, base_name: str, base: Artifact, run: Artifact, dataset: Artifact, profile: Artifact
+) -> str:
+    """The card as Markdown. base_name: the checkpoint's name as people know it, never a place on a disk."""
+    parts = [
+        _front_matter(release, base_name),
+        f"# {release.name}",
+        release.intended_use,
+        _origin(release, base_name, base, run),
+        _data(dataset),
+        _evaluation(release),
+        _proofs(release.proofs),
+        _serving(release, profile),
+        _limits(release),
+        _identity(release),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(release: Release, base_name: str) -> str:
+    results = [
+        {
+            "task": {"type": "image-text-to-text"},
+            "dataset": {"name": f"held-out set {release.exam.held_out[:12]}", "type": "private"},
+            "metrics": [
+                {"type": name, "name": TITLES[name], "value": score.value}
+                for name, score in release.exam.scores.items()
+            ],
+        }
+    ]
+    content = {
+        # Hubs write licences in small letters: Apache-2.0 is apache-2.0 there.
+        "license": release.licence.lower(),
+        "base_model": base_name,
+        "base_model_relation": "finetune" if release.mode == "merged" else "adapter",
+        "pipeline_tag": "image-text-to-text",
+        "library_name": "transformers" if release.mode == "merged" else "peft",
+        "tags": [release.family, "vllm", "lensmith"],
+        "model-index": [{"name": release.name, "results": results}],
+    }
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"
+
+
+def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> str:
+    revision = f" at revision `{base.body['revision']}`" if base.body["revision"] else ""
+    towers = ", ".join(f"{tower} {mode}" for tower, mode in run.body["towers"].items())
+    trained = sum(run.body["trained_parameters"].values())
+    served = (
+        "The adapter is merged into the base's weights."
+        if release.mode == "merged"
+        else "The adapter is served beside its base."
+    )
+    return (
+        "## What it is\n\n"
+        f"Fine-tuned from {base_name}{revision}: {_METHODS[run.body['method']]}, {trained:,} trained"
+        f" parameters ({towers}), {run.body['steps']:,} steps of {run.body['global_batch']:,} rows,"
+        f" seed {run.body['seed']}. {served}\n\n"
+        f"Licence: {release.licence}, the base's."
+    )
+
+
+def _data(dataset: Artifact) -> str:
+    body = dataset.body
+    rows = [
+        f"| {split.replace('_', '-')} | {count:,} | {body['groups'][split]:,} |"
+        for split, count in body["rows"].items()
+    ]
+    files = ", ".join(f"{source['file']} (SHA-256 `{source['sha256'][:12]}`)" for source in body["sources"])
+    return "\n".join(
+        [
+            "## Data",
+            "",
+            f"From {files}; {body['refused']['rows']:,} rows were refused. No group and no image is in two"
+            " splits.",
+            "",
+            "| split | rows | groups |",
+            "|---|--:|--:|",
+            *rows,
+        ]
+    )
+
+
+def _evaluation(release: Release) -> str:
+    exam = release.exam
+    percent = f"{100 * exam.confidence:g}%"
+    compared = exam.baseline is not None
+    what = "its base" if exam.baseline == release.base else "the model it replaces"
+    lines = [
+        "## Evaluation",
+        "",
+        f"As served, on {exam.rows:,} held-out rows of {exam.groups:,} groups; {percent} intervals from a"
+        " bootstrap over groups" + (f", the difference to {what} paired." if compared else "."),
+        "",
+        "| metric | this release |" + (f" {what} | difference |" if compared else ""),
+        "|---|--:|" + ("--:|--:|" if compared else ""),
+    ]
+    for name, score in exam.scores.items():
+        title = TITLES[name] + (" (lower is better)" if name in LOWER_IS_BETTER else "")
+        line = f"| {title} | {_score(score)} |"
+        if compared:
+            line += f" {_score(exam.baseline_scores[name])} | {_difference(exam.differences[name])} |"
+        lines.append(line)
+    lines += ["", "Every mistake beside its picture: [report/page.html](report/page.html)."]
+    return "\n".join(lines)
+
+
+def _proofs(proofs: list[Proof]) -> str:
+    lines = ["## Proofs"]
+    for proof in proofs:
+        verdict = "passed" if proof.passed else "FAILED"
+        lines += ["", f"**{proof.predicate}** {verdict}: {PROOFS[proof.predicate]}.", ""]
+        lines += [f"- {name}: {value}" for name, value in _facts(proof.facts)]
+    return "\n".join(lines)
+
+
+def _facts(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Every number and text of a proof's statement, by dotted name; lists are counted."""
+    found: list[tuple[str, Any]] = []
+    for name, value in sorted(facts.items()):
+        dotted = f"{prefix}{name}"
+        if isinstance(value, dict):
+            found += _facts(value, f"{dotted}.")
+        elif isinstance(value, list):
+            found.append((dotted, len(value)))
+        elif value is not None:
+            found.append((dotted, value))
+    return found
+
+
+def _serving(release: Release, profile: Artifact) -> str:
+    name, port = profile.body["served_name"], profile.body["port"]
+    return f"""## How to serve it
+
+```
+lensmith serve {release.name}@production
+```
+
+starts vLLM as [profile/profile.yaml](profile/profile.yaml) says. Ask it as it was trained, the image first:
+
+```
+curl http://127.0.0.1:{port}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
+  "model": "{name}",
+  "messages": [{{"role": "user", "content": [
+    {{"type": "image_url", "image_url": {{"url": "data:image/png;base64,..."}}}},
+    {{"type": "text", "text": "..."}}]}}]}}'
+```"""
+
+
+def _limits(release: Release) -> str:
+    own = f"{release.limitations}\n\n" if release.limitations else ""
+    return (
+        f"## Limits\n\n{own}The figures hold for images and questions like the held-out rows; nothing was"
+        " measured on others. The model states no confidence: have a person check what must not be wrong."
+    )
+
+
+def _identity(release: Release) -> str:
+    ids = {
+        "weights": release.subject,
+        "base": release.base,
+        "fine-tune": release.run,
+        "dataset": release.dataset,
+        "held-out set": release.exam.held_out,
+        "profile": release.profile,
+        "report": release.exam.report,
+    }
+    rows = "\n".join(f"| {role} | `{value}` |" for role, value in ids.items())
+    return (
+        "## Identity\n\n"
+        "`lensmith verify` re-hashes this release and all that it was made from; [lineage.json](lineage.json)"
+        f" lists it.\n\n| | id |\n|---|---|\n{rows}"
+    )
+
+
+def _score(score: Score) -> str:
+    if score.interval is None:
+        return f"{score.value:.3f} (undecidable)"
+    return f"{score.value:.3f} ({score.interval.lower:.3f} to {score.interval.upper:.3f})"
+
+
+def _difference(difference: Difference) -> str:
+    if difference.interval is None:
+        return f"{difference.value:+.3f} (undecidable)"
+    lower, upper = difference.interval.lower, difference.interval.upper
+    return f"{difference.value:+.3f} ({lower:+.3f} to {upper:+.3f})"

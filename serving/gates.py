@@ -1,0 +1,220 @@
+"""The gates: a policy's demands on a release, each answered with pass, fail or undecidable, and numbers."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lensmith.artifact import Artifact
+from lensmith.attestation import Attestation, attestations
+from lensmith.errors import InputError, Problem
+from lensmith.home import Home
+from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
+from lensmith.yaml_file import read_yaml
+from serving.registry import Channel, Entry
+from serving.release_file import Release, read_release
+
+Proof = Literal["merge-proof", "serve-proof"]
+Outcome = Literal["pass", "fail", "undecidable"]
+_AGAIN = "lensmith run RECIPE makes it"
+
+
+class Section(BaseModel):
+    """A part of a policy: unknown keys are errors, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class GainRule(Section):
+    """How much better a release must be than what it replaces."""
+
+    metric: MetricName
+    above: Annotated[float, Field(ge=0, lt=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    groups: Annotated[int, Field(ge=2)]
+
+
+class Demands(Section):
+    """What one channel asks for."""
+
+    proofs: list[Proof]
+    gain: GainRule | None = None
+
+
+class Policy(Section):
+    """A gate policy, see recipes/gates/default.yaml."""
+
+    version: Literal[1]
+    staging: Demands
+    production: Demands
+
+    def demands(self, channel: Channel) -> Demands:
+        """What `channel` asks for."""
+        return self.staging if channel == "staging" else self.production
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one demand, in words with numbers; mend: what would change it."""
+
+    demand: str
+    outcome: Outcome
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Every demand's finding. evidence: what they were drawn from, ids and attestation digests by role."""
+
+    findings: tuple[Finding, ...]
+    evidence: dict[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all demands are met; undecidable is not met."""
+        return all(finding.outcome == "pass" for finding in self.findings)
+
+    def unmet(self) -> list[Problem]:
+        """Each unmet demand as a problem."""
+        return [
+            Problem(f"{finding.outcome}: {finding.text}", finding.demand, finding.mend)
+            for finding in self.findings
+            if finding.outcome != "pass"
+        ]
+
+    def statement(self) -> list[dict[str, Any]]:
+        """The findings as JSON values."""
+        return [asdict(finding) for finding in self.findings]
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy in a YAML file. Raises InputError with every problem: file, line, key."""
+    file = read_yaml(path)
+    try:
+        return Policy.model_validate(file.content)
+    except ValidationError as error:
+        problems: list[Problem] = []
+        for each in error.errors():
+            dotted = ".".join(map(str, each["loc"]))
+            line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0], 1)
+            mend = _did_you_mean(dotted) if each["type"] == "extra_forbidden" else ""
+            problems.append(Problem(each["msg"], f"{path}:{line} {dotted}", mend))
+        raise InputError(f"{path} is not a gate policy", problems) from error
+
+
+def _did_you_mean(dotted: str) -> str:
+    known = [name for section in (Policy, Demands, GainRule) for name in section.model_fields]
+    close = difflib.get_close_matches(dotted.rpartition(".")[2], known, n=1)
+    return f"did you mean {close[0]}?" if close else "remove it"
+
+
+def judge(home: Home, release: Artifact, demands: Demands, production: Entry | None) -> Verdict:
+    """Hold `release` against `demands`; production: what stands there now under its name, if anything.
+
+    Raises IntegrityError where an attestation was edited or is about something else.
+    """
+    stated = read_release(release)
+    findings: list[Finding] = []
+    evidence: dict[str, str] = {"model": stated.subject, "held_out": stated.exam.held_out}
+    for predicate in demands.proofs:
+        finding, proof = _proof(home, stated, predicate)
+        findings.append(finding)
+        if proof is not None:
+            evidence[predicate] = proof.digest
+    if demands.gain is not None:
+        finding, report = _gain(home, release, stated, demands.gain, production)
+        findings.append(finding)
+        if report is not None:
+            evidence["report"] = report.id
+    return Verdict(tuple(findings), evidence)
+
+
+def _proof(home: Home, release: Release, predicate: Proof) -> tuple[Finding, Attestation | None]:
+    if predicate == "merge-proof" and release.mode == "adapter":
+        return Finding(predicate, "pass", "nothing was merged: the adapter is served beside its base"), None
+    found = attestations(home, release.subject, predicate)
+    if predicate == "serve-proof":
+        found = [each for each in found if each.evidence.get("profile") == release.profile]
+    about = f"model {release.subject[:12]}" + (" under its profile" if predicate == "serve-proof" else "")
+    if not found:
+        return Finding(predicate, "fail", f"there is none about {about}", _AGAIN), None
+    # The last word counts; where two fell in the same second, a failure does.
+    latest = [each for each in found if each.made_at == found[-1].made_at]
+    failed = [each for each in latest if not each.passed]
+    if failed:
+        reasons = "; ".join(str(finding) for finding in failed[0].statement["findings"])
+        text = f"the one of {failed[0].made_at} failed: {reasons or 'no reason is stated'}"
+        return Finding(predicate, "fail", text), failed[0]
+    return Finding(predicate, "pass", f"passed at {latest[0].made_at}, about {about}"), latest[0]
+
+
+def _gain(
+    home: Home, release: Artifact, stated: Release, rule: GainRule, production: Entry | None
+) -> tuple[Finding, Artifact | None]:
+    rival = production.subject if production else stated.base
+    if rival == stated.subject:
+        text = f"model {rival[:12]} is in production already, under another release: it cannot beat itself"
+        return Finding("gain", "fail", text), None
+    what = f"production's model {rival[:12]}" if production else f"base {rival[:12]}"
+    candidates = _comparisons(home, release, stated)
+    matching = [
+        artifact
+        for artifact, report in candidates
+        if report.comparison
+        and report.comparison.subject == rival
+        and (production is None or _profile(home, report.comparison.trace) == production.profile)
+    ]
+    if not matching:
+        seen = sorted({report.comparison.subject[:12] for _, report in candidates if report.comparison})
+        text = f"no report compares it with {what} on held-out set {stated.exam.held_out[:12]}" + (
+            f"; there is one with {', '.join(seen)}" if seen else ""
+        )
+        return Finding("gain", "fail", text, "lensmith run RECIPE asks both again and compares"), None
+    report = read_report(matching[0])
+    return _measured(report, rule, what), matching[0]
+
+
+def _comparisons(home: Home, release: Artifact, stated: Release) -> list[tuple[Artifact, Report]]:
+    """The release's own report first, then those made later from the very same served answers."""
+    own = home.by_id(stated.exam.report)
+    trace = own.manifest.inputs["trace"]
+    others = [each for each in home.all("report") if each.id != own.id]
+    reports = [
+        (each, read_report(each))
+        for each in (own, *others)
+        if each.manifest.inputs["trace"] == trace
+        and each.manifest.inputs["held_out"] == release.manifest.inputs["held_out"]
+    ]
+    return [(each, report) for each, report in reports if report.subject == stated.subject]
+
+
+def _profile(home: Home, trace: str) -> str:
+    return home.by_id(trace).manifest.inputs.get("profile", "")
+
+
+def _measured(report: Report, rule: GainRule, what: str) -> Finding:
+    comparison = report.comparison
+    if comparison is None or rule.metric not in comparison.differences:
+        return Finding(
+            "gain", "undecidable", f"the report has no {rule.metric}: its answers are {report.answer}"
+        )
+    difference = comparison.differences[rule.metric]
+    if report.groups < rule.groups or difference.interval is None:
+        text = f"{report.groups} held-out groups decide nothing, {rule.groups} are demanded"
+        return Finding("gain", "undecidable", text, "label more groups")
+    if report.confidence < rule.confidence:
+        text = f"the interval is at {report.confidence:g}, {rule.confidence:g} is demanded"
+        return Finding("gain", "undecidable", text, f"evaluate.confidence: {rule.confidence:g}")
+    value, lower, upper = difference.value, difference.interval.lower, difference.interval.upper
+    if rule.metric in LOWER_IS_BETTER:
+        value, lower, upper = -value, -upper, -lower
+    text = (
+        f"{rule.metric} gains {value:+.4f} over {what}, {report.confidence:.0%} interval {lower:+.4f} to"
+        f" {upper:+.4f}, {report.rows} rows, {report.groups} groups; the lower bound must be above {rule.above:g}"
+    )
+    return Finding("gain", "pass" if lower > rule.above else "fail", text)

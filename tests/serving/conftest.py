@@ -1,0 +1,65 @@
+"""What tests with a real engine share: made once, because every engine start costs a minute."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lensmith.base import pin_base
+from lensmith.home import Home
+from lensmith.recipe import load_recipe
+from serving.engine import Engine, running_engine
+from serving.profile import derive_profile
+from tests.conftest import recipe_content
+from tests.serving.exam import CPU, Exam
+
+SERVE = {
+    "dtype": "float32",
+    "max_model_len": 512,
+    "max_new_tokens": 12,
+    "kv_cache_gib": 0.25,
+    "proof_rows": 64,
+    "concurrency": 4,
+}
+
+
+@pytest.fixture(scope="session")
+def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Exam:
+    """A lively base, a random adapter on all towers, its merge, and what transformers answers."""
+    from finetune.generate import reference_trace
+    from finetune.merge import merge
+    from tests.artifacts import make_held_out, make_lively, make_run
+
+    root = tmp_path_factory.mktemp("exam")
+    shutil.copytree(tiny_base, root / "lively")
+    make_lively(root / "lively")
+    content = recipe_content(root / "lively", bank_forms)
+    content["serve"] = SERVE
+    (root / "recipe.yaml").write_text(yaml.safe_dump(content))
+    recipe = load_recipe(root / "recipe.yaml")
+    home = Home(root / "home")
+    base = pin_base(recipe, home)
+    run = make_run(home, base)
+    held_out = make_held_out(home, bank_forms)
+    return Exam(
+        home,
+        recipe,
+        base,
+        run,
+        merge(recipe, home, base, run),
+        held_out,
+        reference_trace(recipe, home, base, run, held_out, 64),
+        reference_trace(recipe, home, base, None, held_out, 64),
+    )
+
+
+@pytest.fixture(scope="session")
+def merged_engine(exam: Exam) -> Iterator[Engine]:
+    """The merged model, served with its caches off."""
+    profile = derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
+    with running_engine(profile, exam.home, proof=True) as engine:
+        yield engine

@@ -1,0 +1,138 @@
+"""The merged model behind a real vLLM: equal to the reference, closed to the world. One engine start."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from lensmith.artifact import Artifact
+from lensmith.dataset import read_held_out
+from lensmith.errors import InputError
+from lensmith.trace import read_trace
+from serving.engine import Engine, running_engine
+from serving.parity import prove_serving
+from serving.predict import served_trace
+from serving.profile import derive_profile
+from serving.serve import greeting
+from tests.serving.exam import CPU, Exam
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def profile(exam: Exam) -> Artifact:
+    return derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
+
+
+@pytest.fixture(scope="module")
+def trace(exam: Exam, profile: Artifact, merged_engine: Engine) -> Artifact:
+    return served_trace(exam.recipe, exam.home, profile, exam.held_out, engine=merged_engine)
+
+
+def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact) -> None:
+    proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
+    assert proof.statement["findings"] == []
+    assert proof.passed
+    assert proof.subject == exam.model.id
+    assert proof.statement["rows"] == proof.statement["rows_equal"] == exam.held_out.body["rows"]
+    assert proof.statement["rows_live"] > exam.held_out.body["rows"] // 2
+    assert proof.statement["largest_logprob_difference"] < 1e-4
+
+
+def test_rows_come_in_held_out_order_and_the_trace_is_found_again(
+    exam: Exam, profile: Artifact, trace: Artifact
+) -> None:
+    asked = [row.sample.id for row in read_held_out(exam.home, exam.held_out, "test")]
+    assert [row.row for row in read_trace(trace)] == asked
+    # No engine is given and none is started: the artifact is there.
+    assert served_trace(exam.recipe, exam.home, profile, exam.held_out).id == trace.id
+
+
+def test_answers_hang_on_the_picture(trace: Artifact) -> None:
+    answers = {tuple(row.answer_ids) for row in read_trace(trace)}
+    assert len(answers) > 1
+
+
+ASKED: list[str] = []
+
+
+class _Secret(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        ASKED.append(self.path)
+        self.send_response(404)
+        self.end_headers()
+
+
+@pytest.fixture
+def inner_server() -> Iterator[str]:
+    """A server on this machine that nobody outside should reach through the engine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Secret)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/secret.png"
+    server.shutdown()
+    thread.join()
+
+
+def _ask(engine: Engine, url: str, **more: Any) -> httpx.Response:
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Read the form."}]
+    body = {"model": engine.model_name, "messages": [{"role": "user", "content": content}], **more}
+    return httpx.post(f"{engine.url}/v1/chat/completions", json=body, timeout=60)
+
+
+def test_no_media_is_fetched_for_a_request(exam: Exam, merged_engine: Engine, inner_server: str) -> None:
+    ASKED.clear()
+    assert _ask(merged_engine, inner_server).status_code >= 400
+    assert ASKED == []
+    picture = exam.home.root / "picture.png"
+    picture.write_bytes(next(iter(read_held_out(exam.home, exam.held_out, "test"))).images[0])
+    assert _ask(merged_engine, picture.as_uri()).status_code >= 400
+
+
+def test_two_images_and_a_foreign_template_are_refused(exam: Exam, merged_engine: Engine) -> None:
+    image = next(iter(read_held_out(exam.home, exam.held_out, "test"))).images[0]
+    url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    assert _ask(merged_engine, url).status_code == 200
+    assert _ask(merged_engine, url, chat_template="{{ 'secret' }}").status_code == 400
+    assert _ask(merged_engine, url, mm_processor_kwargs={"min_pixels": 1 << 20}).status_code == 400
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = {"model": merged_engine.model_name, "messages": [{"role": "user", "content": [part, part]}]}
+    reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)
+    assert reply.status_code == 400
+    assert "At most 1 image" in reply.text
+
+
+def test_the_printed_example_works_as_printed(exam: Exam, merged_engine: Engine) -> None:
+    row = next(iter(read_held_out(exam.home, exam.held_out, "test")))
+    (exam.home.root / "form.png").write_bytes(row.images[0])
+    lines = greeting(merged_engine).splitlines()
+    command = "\n".join(lines[1:3]).removeprefix("try it: ")
+    done = subprocess.run(["bash", "-c", command], cwd=exam.home.root, capture_output=True, check=True)
+    assert b'"chat.completion"' in done.stdout
+
+
+def test_the_default_decoding_is_the_one_evaluated(
+    exam: Exam, merged_engine: Engine, trace: Artifact
+) -> None:
+    row = next(iter(read_held_out(exam.home, exam.held_out, "test")))
+    url = f"data:image/png;base64,{base64.b64encode(row.images[0]).decode()}"
+    choice = _ask(merged_engine, url, return_token_ids=True).json()["choices"][0]
+    assert choice["token_ids"] == next(read_trace(trace)).answer_ids
+
+
+def test_a_port_in_use_is_said_before_anything_starts(
+    exam: Exam, profile: Artifact, merged_engine: Engine
+) -> None:
+    port = int(merged_engine.url.rpartition(":")[2])
+    with (
+        pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be used"),
+        running_engine(profile, exam.home, port),
+    ):
+        pass

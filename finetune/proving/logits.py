@@ -46,8 +46,9 @@ def logits_part(
     in_memory = _logits(trained.to(device=device), inputs)
     noise = _largest(in_memory, _logits(trained.to(dtype=_WIDER[kind]), inputs))
     trained.to(device="cpu")
-    merged: nn.Module = load_model(model, kind).eval()
-    from_disk = _logits(merged.to(device=device), merged_inputs)
+    merged = load_model(model, kind).eval()
+    nn.Module.to(merged, device=device)
+    from_disk = _logits(merged, merged_inputs)
     difference, bound = _largest(in_memory, from_disk), NOISE_FACTOR * noise
     facts = {
         "rows": len(rows),

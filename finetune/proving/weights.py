@@ -64,9 +64,8 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
         for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
             key = f"base_model.model.{name}.lora_{side}.weight"
             value = waiting.pop(key, None)
-            if value is None or not torch.equal(
-                value.float(), matrices["default"].get_parameter("weight").float().cpu()
-            ):
+            held = matrices["default"].get_parameter("weight").float().cpu()
+            if value is None or not torch.equal(value.float(), held):
                 findings.append(f"{key} is not the matrix that the model computes with")
     findings += named("adapter tensors belong to no layer", sorted(waiting))
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)

@@ -1,4 +1,4 @@
-"""The release: what a name and a channel point at. Model and profile by id, reports, proofs, card, lineage."""
+"""The release: what a channel points at. Model and profile by id, report, proofs, card, lineage."""
 
 from __future__ import annotations
 

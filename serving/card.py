@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from lensmith.artifact import Artifact
-from lensmith.report import LOWER_IS_BETTER, Difference, MetricName, Score
+from lensmith.families.family import TOWERS
+from lensmith.report import LOWER_IS_BETTER, METRICS, Difference, MetricName, Score
 from serving.release_file import Proof, Release
 
 TITLES: dict[MetricName, str] = {
@@ -51,7 +52,7 @@ def _front_matter(release: Release, base_name: str) -> str:
             "dataset": {"name": f"held-out set {release.exam.held_out[:12]}", "type": "private"},
             "metrics": [
                 {"type": name, "name": TITLES[name], "value": score.value}
-                for name, score in release.exam.scores.items()
+                for name, score in _ordered(release.exam.scores)
             ],
         }
     ]
@@ -70,7 +71,7 @@ def _front_matter(release: Release, base_name: str) -> str:
 
 def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> str:
     revision = f" at revision `{base.body['revision']}`" if base.body["revision"] else ""
-    towers = ", ".join(f"{tower} {mode}" for tower, mode in run.body["towers"].items())
+    towers = ", ".join(f"{tower}: {run.body['towers'][tower]}" for tower in TOWERS)
     trained = sum(run.body["trained_parameters"].values())
     served = (
         "The adapter is merged into the base's weights."
@@ -89,8 +90,8 @@ def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> 
 def _data(dataset: Artifact) -> str:
     body = dataset.body
     rows = [
-        f"| {split.replace('_', '-')} | {count:,} | {body['groups'][split]:,} |"
-        for split, count in body["rows"].items()
+        f"| {split.replace('_', '-')} | {body['rows'][split]:,} | {body['groups'][split]:,} |"
+        for split in ("train", "validation", "held_out")
     ]
     files = ", ".join(f"{source['file']} (SHA-256 `{source['sha256'][:12]}`)" for source in body["sources"])
     return "\n".join(
@@ -116,12 +117,12 @@ def _evaluation(release: Release) -> str:
         "## Evaluation",
         "",
         f"As served, on {exam.rows:,} held-out rows of {exam.groups:,} groups; {percent} intervals from a"
-        " bootstrap over groups" + (f", the difference to {what} paired." if compared else "."),
+        " bootstrap over groups" + (f", on the same draws for {what}." if compared else "."),
         "",
         "| metric | this release |" + (f" {what} | difference |" if compared else ""),
         "|---|--:|" + ("--:|--:|" if compared else ""),
     ]
-    for name, score in exam.scores.items():
+    for name, score in _ordered(exam.scores):
         title = TITLES[name] + (" (lower is better)" if name in LOWER_IS_BETTER else "")
         line = f"| {title} | {_score(score)} |"
         if compared:
@@ -197,6 +198,11 @@ def _identity(release: Release) -> str:
         "`lensmith verify` re-hashes this release and all that it was made from; [lineage.json](lineage.json)"
         f" lists it.\n\n| | id |\n|---|---|\n{rows}"
     )
+
+
+def _ordered(scores: dict[MetricName, Score]) -> list[tuple[MetricName, Score]]:
+    """In the order people read them; a manifest sorts its keys."""
+    return [(name, scores[name]) for name in METRICS if name in scores]
 
 
 def _score(score: Score) -> str:

@@ -214,7 +214,9 @@ def _measured(report: Report, rule: GainRule, what: str) -> Finding:
     if rule.metric in LOWER_IS_BETTER:
         value, lower, upper = -value, -upper, -lower
     text = (
-        f"{rule.metric} gains {value:+.4f} over {what}, {report.confidence:.0%} interval {lower:+.4f} to"
-        f" {upper:+.4f}, {report.rows} rows, {report.groups} groups; the lower bound must be above {rule.above:g}"
+        f"{rule.metric} gains {value:+.4f} over {what}, {report.confidence:.0%}"
+        f" interval {lower:+.4f} to"
+        f" {upper:+.4f}, {report.rows} rows, {report.groups} groups; its lower bound must"
+        f" be above {rule.above:g}"
     )
     return Finding("gain", "pass" if lower > rule.above else "fail", text)

@@ -30,9 +30,10 @@ def find_pickles(root: Path) -> list[Problem]:
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as stream:
         head = stream.read(9)
-    if head.startswith(_ZIP):
+    if head.startswith(_ZIP) and zipfile.is_zipfile(path):
         # torch.save writes a zip with the pickle inside.
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".pkl") for name in archive.namelist())
-    # A safetensors file begins with its header's length, which may spell the same two bytes.
-    return head.startswith(_PICKLES) and head[8:9] != b"{"
+    # A safetensors file begins with its header's length, 8 bytes that may spell the same two.
+    is_safetensors = path.suffix == ".safetensors" and head[8:9] == b"{"
+    return head.startswith(_PICKLES) and not is_safetensors

@@ -10,7 +10,7 @@ from lensmith.base import verify_base
 from lensmith.errors import GateRefused, InputError, IntegrityError, Problem
 from lensmith.home import Home
 from serving.gates import Policy, judge
-from serving.registry import CHANNELS, Act, ActKind, Channel, Entry, Registry
+from serving.registry import Act, ActKind, Channel, Entry, Registry, channel_named
 from serving.release_file import read_release
 
 
@@ -22,7 +22,7 @@ def promote(home: Home, release: Artifact, channel: str, who: str, why: str, pol
     Raises GateRefused with every unmet demand, or when another manager was quicker; IntegrityError for
     anything changed since it was made; InputError without who, why or a known channel.
     """
-    where = _channel(channel)
+    where = channel_named(channel)
     _check_decision(who, why)
     stated = read_release(release)
     entry = Entry(release.id, stated.name, stated.subject, stated.profile)
@@ -59,7 +59,7 @@ def rollback(home: Home, name: str, channel: str, who: str, why: str) -> Artifac
     Its whole lineage is re-hashed first. Raises InputError where there was none before, IntegrityError
     where it is gone or not what it was, GateRefused when another manager was quicker.
     """
-    where = _channel(channel)
+    where = channel_named(channel)
     _check_decision(who, why)
     with Registry.open(home) as registry:
         with home.locked("registry"):
@@ -135,13 +135,6 @@ def _complete(home: Home, registry: Registry, name: str, channel: Channel) -> No
     }
     evidence = {"before": act.before} if act.before else {}
     attest(home, act.kind, act.release, True, evidence, statement)
-
-
-def _channel(channel: str) -> Channel:
-    for known in CHANNELS:
-        if channel == known:
-            return known
-    raise InputError(f"no channel is called {channel!r}: one of {', '.join(CHANNELS)}")
 
 
 def _check_decision(who: str, why: str) -> None:

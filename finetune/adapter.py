@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -122,14 +122,12 @@ def choose_trained(
     wrapped = get_peft_model(
         model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
     )
-    adapted = {tower: len(names) for tower, names in check_adapted(wrapped, targets, family).items()}
+    adapted = check_adapted(wrapped, targets)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 
 
-def check_adapted(
-    model: nn.Module, targets: Mapping[Tower, Iterable[str]], family: Family
-) -> dict[Tower, list[str]]:
-    """By tower the linears of a wrapped model that carry an adapter.
+def check_adapted(model: nn.Module, targets: Mapping[Tower, Sequence[str]]) -> dict[Tower, int]:
+    """By tower how many linears of a wrapped model carry an adapter.
 
     Raises InputError where they are not exactly `targets`, or there are none.
     """
@@ -145,7 +143,7 @@ def check_adapted(
             f"{len(carrying)} linears carry an adapter, the family states {len(wanted)}",
             [Problem("carries an adapter and should not, or the other way round", where)],
         )
-    return {tower: [name for name in names if name in carrying] for tower, names in targets.items()}
+    return {tower: len(names) for tower, names in targets.items()}
 
 
 def count_trained(model: nn.Module, family: Family) -> dict[Tower, int]:

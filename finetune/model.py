@@ -26,7 +26,8 @@ def load_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
     Safetensors only, no code from the checkpoint, no network. Raises IntegrityError where the checkpoint
     lacks a weight or holds one of another shape: transformers only warns and starts it at random.
     """
-    model, found = AutoModelForImageTextToText.from_pretrained(
+    # The annotation of from_pretrained knows nothing of output_loading_info.
+    model, found = AutoModelForImageTextToText.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
         checkpoint,
         dtype=dtype,
         local_files_only=True,

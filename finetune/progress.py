@@ -42,11 +42,11 @@ class Progress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Mapping[str, float],
+        logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """After each step. Raises InputError where loss or gradient is not finite; all processes see it."""
-        if "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
         check_finite(state.global_step, logs)
         if not state.is_world_process_zero:

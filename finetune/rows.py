@@ -147,8 +147,8 @@ class RowEncoder:
         given = self.processor(
             text=[rendered.prompt_text],
             images=pictures or None,
-            add_special_tokens=False,
-            return_tensors="pt",
+            add_special_tokens=False,  # pyright: ignore[reportCallIssue]
+            return_tensors="pt",  # pyright: ignore[reportCallIssue]
         )
         prompt = {name: given[name][0] for name in PER_TOKEN if name in given}
         answer = torch.tensor(rendered.answer_ids)
@@ -194,7 +194,7 @@ def check_answer_only(encoded: Encoded, answer: str, tokenizer: PreTrainedTokeni
     carrying = labels != IGNORED
     count = int(carrying.sum())
     types = encoded.tokens.get("mm_token_type_ids", torch.zeros_like(ids))
-    taught = tokenizer.decode(labels[carrying][:-1])
+    taught = str(tokenizer.decode(labels[carrying][:-1]))
     # A template may trim the answer, or lead it in with a line break or an empty thought.
     if (
         not bool(carrying[len(ids) - count :].all())

@@ -13,6 +13,7 @@ from finetune.launcher import read_launcher
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.errors import IntegrityError, Problem
+from lensmith.families.family import Tower
 from lensmith.files import write_atomically, write_json
 from lensmith.home import Home
 from lensmith.provenance import package_versions, stage_key
@@ -38,8 +39,8 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 class Outcome:
     """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset."""
 
-    adapted: Mapping[str, int]
-    parameters: Mapping[str, int]
+    adapted: dict[Tower, int]
+    parameters: dict[Tower, int]
     template: str
 
 

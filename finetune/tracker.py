@@ -56,13 +56,13 @@ class Tracker(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Mapping[str, float],
+        logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         """Send the newest metrics line when it is due."""
         every = self.recipe.train.log_every
         due = state.global_step % every == 0 or state.global_step == state.max_steps
-        if self.run is not None and "loss" in logs and due:
+        if self.run is not None and logs is not None and "loss" in logs and due:
             line = metrics(state.log_history, every)[-1]
             self.run.log(line, step=state.global_step)
 

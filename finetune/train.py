@@ -23,9 +23,11 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    TrainingArguments,
     set_seed,
 )
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
@@ -82,7 +84,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         if start is None or start.manifest.step < start.manifest.steps:
             trainer, tracker = make_trainer(recipe, key, home, source, config, arguments, encoder, dataset)
             trainer.train(resume_from_checkpoint=str(start.path) if start else None)
-            record.update(engine=engine_facts(trainer), wandb=tracker.status)
+            record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
             record["resumed_at"] = start.manifest.step if start else 0
         state.wait_for_everyone()
         if state.is_main_process:
@@ -264,7 +266,9 @@ class Sealer(TrainerCallback):
         self.zero_stage = zero_stage
         self.processes = processes
 
-    def on_save(self, args: SFTConfig, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Wait for every process to have written its part, then seal."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
@@ -273,14 +277,25 @@ class Sealer(TrainerCallback):
             checkpoints.discard_others(self.work, folder)
 
 
-def engine_facts(trainer: SFTTrainer) -> dict[str, Any]:
-    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device and dtype."""
-    deepspeed = trainer.is_deepspeed_enabled
+def engine_facts(trainer: SFTTrainer, launcher: Launcher) -> dict[str, Any]:
+    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device, processes.
+
+    Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states.
+    """
+    engine, stage = trainer.model_wrapped, 0
+    if launcher.zero_stage:
+        # Imported only where it is used: it takes seconds.
+        from deepspeed.runtime.engine import DeepSpeedEngine
+
+        stage = engine.zero_optimization_stage() if isinstance(engine, DeepSpeedEngine) else 0
+    if stage != launcher.zero_stage:
+        raise IntegrityError(f"trained with ZeRO stage {stage}, {launcher.path} says {launcher.zero_stage}")
     return {
-        "class": type(trainer.model_wrapped).__name__,
-        "zero_stage": trainer.model_wrapped.zero_optimization_stage() if deepspeed else 0,
+        "class": type(engine).__name__,
+        "zero_stage": stage,
         "device": str(trainer.accelerator.device),
         "processes": trainer.accelerator.num_processes,
+        "machines": launcher.machines,
     }
 
 

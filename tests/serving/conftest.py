@@ -13,8 +13,10 @@ from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
 from serving.engine import Engine, running_engine
+from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
-from tests.conftest import recipe_content
+from tests.conftest import ROOT, recipe_content
+from tests.release_artifacts import World
 from tests.serving.exam import CPU, Exam
 
 SERVE = {
@@ -63,3 +65,15 @@ def merged_engine(exam: Exam) -> Iterator[Engine]:
     profile = derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
     with running_engine(profile, exam.home, proof=True) as engine:
         yield engine
+
+
+@pytest.fixture
+def world(home: Home) -> World:
+    """Artifacts around releases, with forms enough for the shipped policy: 24 groups."""
+    return World(home)
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    """The shipped gate policy."""
+    return read_policy(ROOT / "recipes/gates/default.yaml")

@@ -1,0 +1,78 @@
+"""The model card, against its golden file, and what it must never say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from serving.card import model_card
+from serving.release_file import Release
+from tests.release_artifacts import World
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_release() -> Release:
+    return Release.model_validate_json((GOLDEN / "release_v1.json").read_bytes())
+
+
+def card(world: World, release: Release) -> str:
+    model = world.model("one")
+    return model_card(
+        release,
+        base_name="Tiny-VL",
+        base=world.base,
+        run=world.run("one"),
+        dataset=world.dataset,
+        profile=world.profile(model),
+    )
+
+
+def test_golden_card(world: World) -> None:
+    assert card(world, golden_release()) == (GOLDEN / "card_v1.md").read_text()
+
+
+def test_front_matter_is_what_hubs_read(world: World) -> None:
+    front = yaml.safe_load(card(world, golden_release()).split("---")[1])
+    assert front["license"] == "apache-2.0"
+    assert front["base_model"] == "Tiny-VL"
+    assert front["pipeline_tag"] == "image-text-to-text"
+    metrics = front["model-index"][0]["results"][0]["metrics"]
+    assert {"type": "field_f1", "name": "Field F1", "value": 0.875} in metrics
+
+
+def test_an_adapter_is_called_one(world: World) -> None:
+    text = card(world, golden_release().model_copy(update={"mode": "adapter"}))
+    assert "base_model_relation: adapter" in text
+    assert "The adapter is served beside its base." in text
+
+
+def test_an_undecidable_interval_is_called_so(world: World) -> None:
+    release = golden_release()
+    exam = release.exam
+    scores = {name: score.model_copy(update={"interval": None}) for name, score in exam.scores.items()}
+    text = card(world, release.model_copy(update={"exam": exam.model_copy(update={"scores": scores})}))
+    assert "0.875 (undecidable)" in text
+
+
+def test_a_fall_of_an_error_rate_keeps_its_sign(world: World) -> None:
+    fall = golden_release().exam.differences["character_error_rate"].interval
+    assert fall is not None
+    assert fall.upper < 0
+    assert "-0.019 (-0.021 to -0.016)" in card(world, golden_release())
+
+
+def test_without_a_baseline_no_difference_is_claimed(world: World) -> None:
+    release = golden_release()
+    exam = release.exam.model_copy(update={"baseline": None, "baseline_scores": {}, "differences": {}})
+    text = card(world, release.model_copy(update={"exam": exam}))
+    assert "difference" not in text
+
+
+def test_no_place_of_this_machine_is_told(world: World) -> None:
+    artifact = world.release("one")
+    for name in ("README.md", "release.json", "lineage.json"):
+        text = (artifact.path / name).read_text()
+        assert str(world.home.root) not in text
+        assert "/nowhere" not in text

@@ -81,7 +81,7 @@ class Profile(Section):
     decoding: dict[str, float] = Field(
         description="used where a request says nothing: greedy, as evaluated (generation_config.json is not)"
     )
-    images: Images = Field(description="what is accepted of images")
+    images: Images = Field(description="what is accepted: images inside the request; no address is fetched")
     adapter: AdapterOptions | None = Field(default=None, description="mode adapter only")
     caches: Caches = Field(description="in production; off for proofs")
     cpu: Cpu | None = Field(default=None, description="a CPU engine's resources")

@@ -59,7 +59,7 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def merged_engine(exam: Exam) -> Iterator[Engine]:
     """The merged model, served with its caches off."""
     profile = derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)

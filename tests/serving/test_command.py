@@ -1,0 +1,102 @@
+"""What vLLM is started with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from serving.command import NO_DOMAIN, engine_argv, engine_environment
+from serving.profile import Places
+from serving.profile_file import AdapterOptions, Cuda, Profile, parse_profile
+
+GOLDEN = Path(__file__).parent / "golden"
+PLACES = Places(Path("/base"), Path("/run"))
+
+
+def merged() -> Profile:
+    return parse_profile(GOLDEN / "merged_cpu.yaml")
+
+
+def options(profile: Profile, *, proof: bool) -> dict[str, str]:
+    argv = engine_argv(profile, PLACES, 8123, proof=proof)
+    assert argv[:4] == [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    found: dict[str, str] = {}
+    for i, word in enumerate(argv):
+        if word.startswith("--"):
+            follows = argv[i + 1] if i + 1 < len(argv) and not argv[i + 1].startswith("--") else ""
+            found[word] = follows
+    return found
+
+
+def test_media_is_closed_and_images_are_bounded() -> None:
+    given = options(merged(), proof=False)
+    assert given["--allowed-media-domains"] == NO_DOMAIN
+    assert "--allowed-local-media-path" not in given
+    assert "--trust-remote-code" not in given
+    assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 1, "video": 0}
+    size = {"shortest_edge": 4096, "longest_edge": 262144}
+    assert json.loads(given["--mm-processor-kwargs"]) == {"size": size}
+    environment = engine_environment(merged(), {}, proof=False)
+    assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+    assert environment["VLLM_MAX_IMAGE_PIXELS"] == "100000000"
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_caches_are_on_in_production_and_off_for_proofs() -> None:
+    production, proof = options(merged(), proof=False), options(merged(), proof=True)
+    assert "--enable-prefix-caching" in production
+    assert production["--mm-processor-cache-gb"] == "1.0"
+    assert "--no-enable-prefix-caching" in proof
+    assert proof["--mm-processor-cache-gb"] == "0"
+    caches = {"--enable-prefix-caching", "--no-enable-prefix-caching", "--mm-processor-cache-gb"}
+    assert {k: v for k, v in production.items() if k not in caches} == {
+        k: v for k, v in proof.items() if k not in caches
+    }
+
+
+def test_decoding_is_what_was_evaluated_not_what_the_checkpoint_suggests() -> None:
+    given = options(merged(), proof=False)
+    assert given["--generation-config"] == "vllm"
+    assert json.loads(given["--override-generation-config"]) == {"temperature": 0.0, "max_new_tokens": 16}
+
+
+def test_a_proof_never_listens_beyond_this_machine() -> None:
+    profile = merged().model_copy(update={"host": "0.0.0.0"})
+    assert options(profile, proof=True)["--host"] == "127.0.0.1"
+    assert options(profile, proof=False)["--host"] == "0.0.0.0"
+
+
+def test_an_adapter_stands_under_the_served_name_beside_its_base() -> None:
+    adapter = AdapterOptions(max_rank=16, towers=["vision"], tower_connector=True)
+    given = options(merged().model_copy(update={"adapter": adapter}), proof=False)
+    assert given["--served-model-name"] == "bank-forms-base"
+    assert json.loads(given["--lora-modules"])["name"] == "bank-forms"
+    assert json.loads(given["--lora-modules"])["path"] == "/run"
+    assert given["--max-lora-rank"] == "16"
+    assert "--enable-tower-connector-lora" in given
+    plain = adapter.model_copy(update={"tower_connector": False})
+    assert "--enable-tower-connector-lora" not in options(
+        merged().model_copy(update={"adapter": plain}), proof=False
+    )
+
+
+def test_cpu_and_gpu_engines() -> None:
+    cpu = options(merged(), proof=False)
+    assert cpu["--kv-cache-memory-bytes"] == str(1 << 28)
+    assert "--enforce-eager" in cpu
+    cuda = Cuda(memory_utilization=0.8, tensor_parallel=2)
+    given = options(merged().model_copy(update={"cpu": None, "cuda": cuda}), proof=False)
+    assert given["--gpu-memory-utilization"] == "0.8"
+    assert given["--tensor-parallel-size"] == "2"
+    assert "--enforce-eager" not in given
+
+
+def test_vllm_settings_of_the_shell_do_not_reach_the_engine() -> None:
+    shell = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "9", "VLLM_API_KEY": "k", "VLLM_CACHE_ROOT": "/c"}
+    environment = engine_environment(merged(), shell, proof=False)
+    assert "VLLM_CPU_KVCACHE_SPACE" not in environment
+    assert environment["VLLM_API_KEY"] == "k"
+    assert environment["VLLM_CACHE_ROOT"] == "/c"
+    assert environment["PATH"] == "/bin"
+    assert "VLLM_API_KEY" not in engine_environment(merged(), shell, proof=True)

@@ -1,0 +1,110 @@
+"""Equality of one row: each check has a mutant that only it can find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lensmith.trace import TraceRow
+from serving.comparison import Bounds, compare, first_difference
+
+EXACT = Bounds(margin=0.0, logprob=1e-3, source="test")
+ROUGH = Bounds(margin=0.25, logprob=0.1, source="test")
+PAD = 9
+
+
+def row(**changes: Any) -> TraceRow:
+    content = {
+        "row": "form-1",
+        "group": "customer-1",
+        "image_digests": ["a" * 64],
+        "prompt_ids": [1, PAD, PAD, PAD, PAD, 2, 3],
+        "image_tokens": 4,
+        "answer_ids": [5, 6, 7],
+        "answer_text": "567",
+        "answer_logprobs": [-0.1, -0.2, -0.3],
+        "margins": [2.0, 0.2, 3.0],
+        "finish": "stop",
+    }
+    return TraceRow.model_validate(content | changes)
+
+
+def kinds(served: TraceRow, reference: TraceRow, bounds: Bounds = EXACT) -> list[str]:
+    return [each.what for each in compare(served, reference, None, bounds).differences]
+
+
+def test_equal_rows_are_equal() -> None:
+    compared = compare(row(), row(answer_logprobs=[-0.1, -0.2, -0.3005]), None, EXACT)
+    assert compared.differences == ()
+    assert not compared.allowed
+    assert compared.noise == pytest.approx(5e-4)
+
+
+def test_another_picture() -> None:
+    assert kinds(row(), row(image_digests=["b" * 64])) == ["image"]
+
+
+def test_another_pixel_budget_is_not_called_another_template() -> None:
+    served = row(prompt_ids=[1, PAD, PAD, 2, 3], image_tokens=2)
+    (difference,) = compare(served, row(), None, EXACT).differences
+    assert difference.what == "image tokens"
+    assert "pixel budget" in difference.cause
+    assert difference.detail == "2, 4 in the reference"
+
+
+def test_another_template() -> None:
+    (difference,) = compare(row(prompt_ids=[1, PAD, PAD, PAD, PAD, 2, 4]), row(), None, EXACT).differences
+    assert difference.what == "prompt"
+    assert "chat template" in difference.cause
+    assert "first at token 6: 4, 3 in the reference" in difference.detail
+
+
+def test_a_longer_prompt_is_another_prompt() -> None:
+    assert kinds(row(prompt_ids=[*row().prompt_ids, 3]), row()) == ["prompt"]
+
+
+def test_budget_and_template_are_both_named() -> None:
+    served = row(prompt_ids=[1, 1, 7, PAD, PAD, 2, 3], image_tokens=2)
+    assert kinds(served, row()) == ["image tokens", "prompt"]
+
+
+def test_another_answer() -> None:
+    assert kinds(row(answer_ids=[5, 6, 8]), row()) == ["answer"]
+    assert kinds(row(answer_ids=[5, 6]), row()) == ["answer"]
+    assert kinds(row(answer_ids=[5, 6, 7, 8]), row()) == ["answer"]
+
+
+def test_float32_allows_no_difference_however_small_the_lead() -> None:
+    assert kinds(row(answer_ids=[5, 8, 7]), row(margins=[2.0, 1e-9, 3.0])) == ["answer"]
+
+
+def test_low_precision_may_part_only_where_the_reference_was_undecided() -> None:
+    parted = compare(row(answer_ids=[5, 8, 8]), row(), None, ROUGH)
+    assert parted.allowed
+    assert parted.differences == ()
+    # The lead of 3.0 at the last token decides.
+    assert kinds(row(answer_ids=[5, 6, 8]), row(), ROUGH) == ["answer"]
+    assert kinds(row(answer_ids=[5, 6, 7, 8]), row(), ROUGH) == ["answer"]
+
+
+def test_log_probabilities_up_to_the_first_difference_agree() -> None:
+    assert kinds(row(answer_logprobs=[-0.1, -0.4, -0.3]), row()) == ["log-probability"]
+    assert kinds(row(answer_logprobs=[-0.1, -0.4, -0.3]), row(), ROUGH) == ["log-probability"]
+    # After the first difference both answer different texts.
+    assert kinds(row(answer_ids=[5, 8, 8], answer_logprobs=[-0.1, -2.0, -2.0]), row(), ROUGH) == []
+
+
+def test_the_base_s_answer_is_called_an_adapter_not_applied() -> None:
+    base = row(answer_ids=[5, 6, 8])
+    (difference,) = compare(base, row(), base, EXACT).differences
+    assert "the adapter is not applied" in difference.cause
+    (difference,) = compare(row(answer_ids=[5, 6, 4]), row(), base, EXACT).differences
+    assert "a part of the adapter left out" in difference.cause
+
+
+def test_first_difference() -> None:
+    assert first_difference([], []) is None
+    assert first_difference([1, 2], [1, 2]) is None
+    assert first_difference([1, 2], [1, 3]) == 1
+    assert first_difference([1], [1, 3]) == 1

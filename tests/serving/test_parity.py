@@ -1,0 +1,238 @@
+"""The serve proof over whole traces, on artifacts without weights: what passes, fails and is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.artifact import Artifact
+from lensmith.attestation import attestations
+from lensmith.dataset import HELD_OUT_FILE, Row, write_rows
+from lensmith.errors import IntegrityError
+from lensmith.exam import proof_rows
+from lensmith.files import digest_json
+from lensmith.home import Home
+from lensmith.sample import Message, Sample, Text
+from lensmith.trace import TRACE_FILE, TraceRow, TraceSettings, write_trace
+from serving.parity import prove_serving
+from tests.serving.small import small_base, small_model, small_recipe, small_run
+
+ROWS = 70
+
+
+def held_out_rows(count: int = ROWS) -> list[Row]:
+    messages = (Message("user", (Text("?"),)), Message("assistant", (Text("!"),)))
+    return [Row(Sample(f"row-{i}", f"group-{i % 20}", messages), (), f"f:{i}") for i in range(count)]
+
+
+def answer(row: Row, **changes: Any) -> TraceRow:
+    content = {
+        "row": row.sample.id,
+        "group": row.sample.group,
+        "image_digests": [],
+        "prompt_ids": [1, 2, 3],
+        "image_tokens": 0,
+        "answer_ids": [5, 6],
+        "answer_text": "56",
+        "answer_logprobs": [-0.1, -0.2],
+        "margins": [2.0, 0.01],
+        "finish": "stop",
+    }
+    return TraceRow.model_validate(content | changes)
+
+
+@dataclass
+class Room:
+    """A home with everything a proof reads, and a way to write traces into it."""
+
+    home: Home
+    base: Artifact
+    run: Artifact
+    model: Artifact
+    held_out: Artifact
+    profile: Artifact
+
+    def trace(self, subject: Artifact, rows: list[TraceRow], **changes: Any) -> Artifact:
+        served = changes.get("engine", "vllm") == "vllm"
+        settings = TraceSettings.model_validate(
+            {
+                "subject": subject.id,
+                "held_out": self.held_out.id,
+                "engine": "vllm",
+                "engine_version": "0.32.0",
+                "dtype": "float32",
+                "max_new_tokens": 8,
+                "rows": len(rows),
+                "serving": "merged" if served else "none",
+                "template": self.base.body["template"],
+            }
+            | changes
+        )
+        inputs = {"held_out": self.held_out} | ({"profile": self.profile} if served else {})
+        key = digest_json([settings.model_dump(), [row.model_dump() for row in rows]])
+        with self.home.create("trace", key, inputs) as draft:
+            write_trace(draft.path, rows)
+            draft.body.update(settings.model_dump())
+        return draft.artifact
+
+    def reference(self, rows: list[TraceRow] | None = None, **changes: Any) -> Artifact:
+        asked = [answer(row) for row in proof_rows(held_out_rows(), 64)] if rows is None else rows
+        settings = {"engine": "transformers", "engine_version": "5.20.2"} | changes
+        return self.trace(self.run, asked, **settings)
+
+    def served(self, change: Callable[[Row], dict[str, Any]] = lambda row: {}, **changes: Any) -> Artifact:
+        rows = [answer(row, **change(row)) for row in held_out_rows()]
+        return self.trace(self.model, rows, **changes)
+
+    def base_trace(self, answer_ids: list[int]) -> Artifact:
+        rows = [answer(row, answer_ids=answer_ids) for row in held_out_rows()]
+        return self.trace(self.base, rows, serving="base")
+
+
+@pytest.fixture
+def room(tmp_path: Path, home: Home) -> Room:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    run = small_run(home, base, ["language"])
+    model = small_model(home, base, run)
+    with home.create("held_out", "h" * 64, {}) as draft:
+        write_rows(draft.path / HELD_OUT_FILE, held_out_rows())
+        draft.body.update(rows=ROWS, groups=20)
+    held_out = draft.artifact
+    with home.create("profile", "p" * 64, {"subject": model, "base": base}) as draft:
+        (draft.path / "profile.yaml").write_text("")
+    return Room(home, base, run, model, held_out, draft.artifact)
+
+
+def findings(room: Room, served: Artifact, reference: Artifact, baseline: Artifact | None = None) -> str:
+    proof = prove_serving(room.home, served, reference, baseline)
+    assert proof.passed == (not proof.statement["findings"])
+    return "\n".join(proof.statement["findings"])
+
+
+def test_equal_traces_pass_and_say_what_was_compared(room: Room) -> None:
+    served, reference, baseline = room.served(), room.reference(), room.base_trace([5, 7])
+    proof = prove_serving(room.home, served, reference, baseline)
+    assert proof.passed
+    assert proof.subject == room.model.id
+    assert proof.evidence == {
+        "served_trace": served.id,
+        "reference_trace": reference.id,
+        "baseline_trace": baseline.id,
+        "held_out": room.held_out.id,
+        "profile": room.profile.id,
+    }
+    assert proof.statement["rows"] == proof.statement["rows_equal"] == 64
+    assert proof.statement["rows_live"] == ROWS
+    assert proof.statement["engine_version"] == "0.32.0"
+
+
+def test_proving_again_changes_nothing(room: Room) -> None:
+    served, reference = room.served(), room.reference()
+    first = prove_serving(room.home, served, reference)
+    assert prove_serving(room.home, served, reference).digest == first.digest
+    assert len(attestations(room.home, room.model.id, "serve-proof")) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt_ids": [1, 2, 4]}, "another chat template"),
+        ({"prompt_ids": [1, 9, 9, 2, 3], "image_tokens": 2}, "the pixel budget of serving"),
+        ({"answer_ids": [5, 7]}, "other weights"),
+        ({"answer_logprobs": [-0.1, -0.3]}, "log-probability differs"),
+        ({"image_digests": ["c" * 64]}, "another picture"),
+    ],
+)
+def test_one_row_that_differs_fails_and_is_named(room: Room, change: dict[str, Any], words: str) -> None:
+    name = proof_rows(held_out_rows(), 64)[40].sample.id
+    served = room.served(lambda row: change if row.sample.id == name else {})
+    text = findings(room, served, room.reference())
+    assert words in text
+    assert f"1 of 64 rows ({name})" in text
+
+
+def test_rows_beyond_the_proof_do_not_matter(room: Room) -> None:
+    proven = {row.sample.id for row in proof_rows(held_out_rows(), 64)}
+    served = room.served(lambda row: {} if row.sample.id in proven else {"answer_ids": [7, 7]})
+    assert findings(room, served, room.reference()) == ""
+
+
+def test_bfloat16_allows_what_float32_does_not(room: Room) -> None:
+    # The lead at the second token is 0.01 nats in the reference, at the first 2.0.
+    second = room.served(lambda row: {"answer_ids": [5, 7]}, dtype="bfloat16")
+    first = room.served(lambda row: {"answer_ids": [7, 6]}, dtype="bfloat16")
+    reference = room.reference(dtype="bfloat16")
+    proof = prove_serving(room.home, second, reference)
+    assert proof.passed
+    assert proof.statement["rows_allowed"] == 64
+    assert "answer differs on 64 of 64 rows" in findings(room, first, reference)
+
+
+def test_an_adapter_that_is_not_applied_is_found_and_called_that(room: Room) -> None:
+    served = room.served(lambda row: {"answer_ids": [5, 7]})
+    text = findings(room, served, room.reference(), room.base_trace([5, 7]))
+    assert "the base's own answer: the adapter is not applied" in text
+    assert "every answer equals the base's" in text
+
+
+def test_a_tuned_model_that_answers_as_the_base_is_not_shown_to_be_live(room: Room) -> None:
+    text = findings(room, room.served(), room.reference(), room.base_trace([5, 6]))
+    assert text.startswith("every answer equals the base's")
+
+
+def test_another_model_as_baseline_says_nothing_of_the_adapter(room: Room) -> None:
+    baseline = room.trace(room.model, [answer(row) for row in held_out_rows()], max_new_tokens=9)
+    proof = prove_serving(room.home, room.served(), room.reference(), baseline)
+    assert proof.passed
+    assert proof.statement["rows_live"] is None
+
+
+def test_too_few_rows_are_undecidable(room: Room) -> None:
+    few = [answer(row) for row in proof_rows(held_out_rows(), 63)]
+    assert "undecidable: 63 rows compared, at least 64 of 70" in findings(
+        room, room.served(), room.reference(few)
+    )
+
+
+def test_rows_that_are_not_the_proof_s_own_do_not_count(room: Room) -> None:
+    chosen = proof_rows(held_out_rows(), 64)
+    left = next(row for row in held_out_rows() if row.sample.id not in {r.sample.id for r in chosen})
+    swapped = [answer(row) for row in [*chosen[:63], left]]
+    text = findings(room, room.served(), room.reference(swapped))
+    assert f"the reference trace lacks 1 of the rows to prove: {chosen[63].sample.id}" in text
+    assert "undecidable" in text
+
+
+def test_another_template_file_fails(room: Room) -> None:
+    assert "chat template's file" in findings(room, room.served(template="t" * 64), room.reference())
+
+
+def test_traces_that_do_not_belong_together_are_refused(room: Room) -> None:
+    served, reference = room.served(), room.reference()
+    stranger = small_run(room.home, room.base, ["language"], r=8)
+    for wrong, words in (
+        (room.reference(held_out="0" * 64), "held_out"),
+        (room.reference(dtype="bfloat16"), "dtype"),
+        (room.reference(max_new_tokens=9), "max_new_tokens"),
+        (room.served(), "both traces are by vllm"),
+        (room.trace(stranger, [], engine="transformers"), "was not made from"),
+    ):
+        with pytest.raises(IntegrityError, match=words):
+            prove_serving(room.home, served, wrong)
+    other = room.trace(room.base, [], held_out="0" * 64)
+    with pytest.raises(IntegrityError, match="another held-out set"):
+        prove_serving(room.home, served, reference, other)
+    assert attestations(room.home, room.model.id) == []
+
+
+def test_an_edited_trace_is_refused(room: Room) -> None:
+    served, reference = room.served(lambda row: {"answer_ids": [5, 7]}), room.reference()
+    path = served.path / TRACE_FILE
+    path.write_text(path.read_text().replace("[5,7]", "[5,6]"))
+    with pytest.raises(IntegrityError, match="not what its manifest says"):
+        prove_serving(room.home, served, reference)

@@ -1,0 +1,138 @@
+"""Deriving a profile: what is written, what is refused, what an edit does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lensmith.errors import InputError, IntegrityError
+from lensmith.home import Home
+from serving.build import EngineBuild
+from serving.hardware import Gpu, Hardware
+from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
+from serving.profile_file import PROFILE_FILE, Profile, parse_profile, write_profile
+from tests.serving.exam import CPU, CPU_BUILD
+from tests.serving.small import small_base, small_model, small_recipe, small_run, write_checkpoint
+
+GOLDEN = Path(__file__).parent / "golden"
+GPU_BUILD = EngineBuild(version="0.33.0", device="cuda")
+ONE_GPU = Hardware(cores=16, memory=128 << 30, gpus=(Gpu("NVIDIA H200", 139 << 30),))
+
+
+def without_ids(text: str) -> str:
+    return re.sub(r"\b[0-9a-f]{64}\b|(?<=serves )[0-9a-f]{12}", "ID", text)
+
+
+def check_golden(profile: Profile, name: str, folder: Path) -> None:
+    write_profile(folder, profile)
+    assert without_ids((folder / PROFILE_FILE).read_text()) == (GOLDEN / name).read_text()
+    assert parse_profile(folder / PROFILE_FILE) == profile
+
+
+def test_merged_on_a_cpu(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    model = small_model(home, base, small_run(home, base, ["language"]))
+    check_golden(make_profile(recipe, model, base, CPU, CPU_BUILD), "merged_cpu.yaml", tmp_path)
+
+
+def test_adapter_on_a_gpu(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, dtype="bfloat16", tower_connector_lora=True)
+    base = small_base(home, recipe)
+    run = small_run(home, base, ["vision", "language"], rank_pattern={"o_proj": 9})
+    check_golden(make_profile(recipe, run, base, ONE_GPU, GPU_BUILD), "adapter_gpu.yaml", tmp_path)
+
+
+def test_deriving_again_finds_the_same_artifact(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    profile = derive_profile(recipe, home, base, base, CPU)
+    assert derive_profile(recipe, home, base, base, CPU).path == profile.path
+    assert read_profile(profile).mode == "base"
+    other = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"max_new_tokens": 8})})
+    assert derive_profile(other, home, base, base, CPU).id != profile.id
+
+
+@pytest.mark.parametrize("tower", ["vision", "connector"])
+def test_an_adapter_that_would_be_applied_in_part_is_refused(tmp_path: Path, home: Home, tower: str) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    run = small_run(home, base, ["language", tower])
+    with pytest.raises(InputError) as caught:
+        derive_profile(recipe, home, run, base, CPU)
+    assert f"{tower} modules without enable_tower_connector_lora" in str(caught.value)
+    assert "merge it" in str(caught.value)
+    assert home.all("profile") == []
+
+
+def test_the_tower_option_or_the_language_alone_is_whole(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    language = make_profile(recipe, small_run(home, base, ["language"]), base, CPU, CPU_BUILD)
+    assert language.adapter is not None
+    assert not language.adapter.tower_connector
+    recipe = small_recipe(tmp_path, tower_connector_lora=True)
+    run = small_run(home, base, ["vision", "connector", "language"])
+    whole = make_profile(recipe, run, base, CPU, CPU_BUILD)
+    assert whole.adapter is not None
+    assert whole.adapter.towers == ["vision", "connector", "language"]
+    assert whole.adapter.tower_connector
+    assert whole.adapter.max_rank == 8
+
+
+def test_all_that_does_not_fit_is_said_together(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, max_model_len=300, kv_cache_gib=64.0)
+    base = small_base(home, recipe)
+    with pytest.raises(InputError) as caught:
+        make_profile(recipe, base, base, CPU, CPU_BUILD)
+    assert "256 tokens" in str(caught.value)
+    assert "64.0 GiB of 8.0" in str(caught.value)
+
+
+def test_too_few_or_too_small_gpus(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, tensor_parallel=2)
+    base = small_base(home, recipe)
+    with pytest.raises(InputError, match="2 GPUs are asked for, this machine has 1"):
+        make_profile(recipe, base, base, ONE_GPU, GPU_BUILD)
+    small = Hardware(cores=4, memory=1 << 30, gpus=(Gpu("tiny", 64),))
+    with pytest.raises(InputError, match="may be used"):
+        make_profile(small_recipe(tmp_path), base, base, small, GPU_BUILD)
+
+
+def test_weights_are_counted_in_the_dtype_served(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "checkpoint")
+    stored = (folder / "model.safetensors").stat().st_size
+    assert weight_bytes(folder, "bfloat16") == stored
+    assert weight_bytes(folder, "float32") == 2 * stored
+
+
+def test_an_edited_profile_is_refused(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    profile = derive_profile(recipe, home, base, base, CPU)
+    path = profile.path / PROFILE_FILE
+    path.write_text(path.read_text().replace("max_pixels: 262144", "max_pixels: 131072"))
+    with pytest.raises(IntegrityError, match="not what its manifest says"):
+        read_profile(profile)
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    text = (GOLDEN / "merged_cpu.yaml").read_text()
+    path = tmp_path / PROFILE_FILE
+    path.write_text(text + "trust_remote_code: true\n")
+    with pytest.raises(InputError, match="trust_remote_code"):
+        parse_profile(path)
+
+
+def test_what_is_served_is_found_by_id(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, tower_connector_lora=True)
+    base = small_base(home, recipe)
+    run = small_run(home, base, ["vision"])
+    places = find_places(make_profile(recipe, run, base, CPU, CPU_BUILD), home)
+    assert places.checkpoint == recipe.base.path
+    assert places.adapter == run.path
+    profile = make_profile(recipe, run, base, CPU, CPU_BUILD).model_copy(update={"mode": "merged"})
+    with pytest.raises(IntegrityError, match="is a run"):
+        find_places(profile, home)

@@ -1,0 +1,115 @@
+"""One row as a request, one reply as a trace row."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import pytest
+from PIL import Image as Picture
+
+from lensmith.dataset import Row
+from lensmith.errors import InputError
+from lensmith.images import pixel_digest
+from lensmith.sample import Image, Message, Sample, Text
+from serving.question import read_reply, request_body
+
+PAD = 9
+
+
+def png(colour: str) -> bytes:
+    stream = io.BytesIO()
+    Picture.new("RGB", (32, 32), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def two_image_row() -> Row:
+    messages = (
+        Message("system", (Text("Be short."),)),
+        Message("user", (Text("Compare "), Image("a.png"), Text(" with "), Image("b.png"))),
+        Message("assistant", (Text("the answer"),)),
+    )
+    return Row(Sample("r", "g", messages), (png("red"), png("blue")), "f:1")
+
+
+def reply(**changes: Any) -> bytes:
+    tokens = [
+        {
+            "token": "token_id:5",
+            "logprob": -0.1,
+            "top_logprobs": [
+                {"token": "token_id:5", "logprob": -0.1},
+                {"token": "token_id:6", "logprob": -2.6},
+            ],
+        },
+        {
+            "token": "token_id:7",
+            "logprob": -0.5,
+            "top_logprobs": [
+                {"token": "token_id:8", "logprob": -0.9},
+                {"token": "token_id:7", "logprob": -0.5},
+            ],
+        },
+    ]
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": "five"},
+        "logprobs": {"content": tokens},
+        "token_ids": [5, 7],
+        "finish_reason": "stop",
+    }
+    content = {"id": "x", "choices": [choice | changes], "prompt_token_ids": [1, PAD, PAD, 2, PAD, 3]}
+    return json.dumps(content).encode()
+
+
+def test_texts_and_images_keep_their_order_and_the_answer_is_not_sent() -> None:
+    body = request_body(two_image_row(), "bank-forms", 12)
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    parts = body["messages"][1]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text", "image_url"]
+    sent = [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in parts[1::2]]
+    assert sent == [png("red"), png("blue")]
+    assert "the answer" not in json.dumps(body)
+    assert body["model"] == "bank-forms"
+    assert body["max_completion_tokens"] == 12
+
+
+def test_every_setting_that_chooses_tokens_is_given() -> None:
+    body = request_body(two_image_row(), "m", 1)
+    neutral = {
+        "temperature": 0,
+        "top_p": 1,
+        "top_k": 0,
+        "min_p": 0,
+        "repetition_penalty": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+    }
+    assert {name: body[name] for name in neutral} == neutral
+
+
+def test_a_reply_becomes_a_trace_row() -> None:
+    row = read_reply(two_image_row(), reply(), PAD)
+    assert (row.row, row.group, row.answer_text, row.finish) == ("r", "g", "five", "stop")
+    assert row.answer_ids == [5, 7]
+    assert row.image_tokens == 3
+    assert row.answer_logprobs == [-0.1, -0.5]
+    assert row.margins == pytest.approx([2.5, 0.4])
+    assert row.image_digests == [pixel_digest(Picture.new("RGB", (32, 32), c)) for c in ("red", "blue")]
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    content = {"role": "assistant", "content": None}
+    assert read_reply(two_image_row(), reply(message=content), PAD).answer_text == ""
+
+
+def test_a_reply_without_token_ids_is_refused() -> None:
+    with pytest.raises(InputError, match=r"choices\.0\.token_ids"):
+        read_reply(two_image_row(), reply(token_ids=None), PAD)
+
+
+def test_log_probabilities_of_other_tokens_are_refused() -> None:
+    with pytest.raises(InputError, match="not those of its token ids"):
+        read_reply(two_image_row(), reply(token_ids=[5, 8]), PAD)

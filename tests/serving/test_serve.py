@@ -1,0 +1,68 @@
+"""Serving in the foreground: what is refused before an engine starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lensmith.artifact import Artifact
+from lensmith.attestation import attest
+from lensmith.errors import InputError
+from lensmith.home import Home
+from serving.build import EngineBuild
+from serving.engine import Engine
+from serving.profile import make_profile
+from serving.profile_file import Profile
+from serving.serve import greeting, main, serve
+from tests.serving.exam import CPU, profile_artifact
+from tests.serving.small import small_base, small_recipe
+
+
+def artifact(folder: Path, home: Home, version: str = "0.0.1", host: str = "127.0.0.1") -> Artifact:
+    recipe = small_recipe(folder, host=host)
+    base = small_base(home, recipe)
+    profile: Profile = make_profile(recipe, base, base, CPU, EngineBuild(version=version, device="cpu"))
+    return profile_artifact(home, profile, base, base)
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.serve.installed_engine", lambda: EngineBuild(version="0.0.2", device="cpu"))
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+
+
+def test_another_vllm_serves_only_what_it_was_proven_with(tmp_path: Path, home: Home) -> None:
+    profile = artifact(tmp_path, home, host="0.0.0.0")
+    with pytest.raises(InputError, match=r"vLLM 0\.0\.2 is installed, the profile was derived for 0\.0\.1"):
+        serve(home, profile)
+    subject = profile.body["subject"]
+    attest(home, "serve-proof", subject, False, {}, {"engine_version": "0.0.2"})
+    with pytest.raises(InputError, match="no serve proof passed"):
+        serve(home, profile)
+    attest(home, "serve-proof", subject, True, {}, {"engine_version": "0.0.2"})
+    # The next check is reached.
+    with pytest.raises(InputError, match="open to other machines"):
+        serve(home, profile)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "gpu-node-3"])
+def test_other_machines_need_a_key(tmp_path: Path, home: Home, host: str) -> None:
+    with pytest.raises(InputError, match="VLLM_API_KEY is not set"):
+        serve(home, artifact(tmp_path, home, "0.0.2", host))
+
+
+def test_the_program_tells_errors_by_exit_code(
+    tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = artifact(tmp_path, home, "0.0.2", "0.0.0.0")
+    assert main([str(profile.path), "--home", str(home.root)]) == 2
+    assert "open to other machines" in capsys.readouterr().err
+    (profile.path / "profile.yaml").write_text("version: 1\n")
+    assert main([str(profile.path), "--home", str(home.root)]) == 4
+
+
+def test_the_greeting_names_address_and_log() -> None:
+    text = greeting(Engine("http://127.0.0.1:8000", "bank-forms", "0.32.0", Path("/logs/x.log"), 1))
+    assert "serving bank-forms at http://127.0.0.1:8000/v1 (vLLM 0.32.0; log: /logs/x.log)" in text
+    assert '"model": "bank-forms"' in text

@@ -215,7 +215,7 @@ class Recipe(Section):
     """A whole recipe."""
 
     version: Literal[1] = Field(description="of this schema")
-    family: FamilyName = Field(description="model family")
+    family: FamilyName = Field(description=f"model family: {', '.join(families.FAMILIES)}")
     base: Base = Field(description="the checkpoint that is tuned")
     data: Data = Field(description="the labelled data")
     pixels: Pixels | None = Field(default=None, description="pixel budget; the checkpoint's own where absent")

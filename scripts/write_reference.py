@@ -1,0 +1,135 @@
+"""Write docs/reference/ from the code: the recipe's keys from its schema, the verbs from their parsers.
+
+python scripts/write_reference.py [--out docs/reference]
+
+A test holds the committed files to what this writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from lensmith.cli.main import VERBS, overview, verb_module, verb_parser
+from lensmith.recipe import PATHS, known_keys, section_at
+
+ROOT = Path(__file__).resolve().parent.parent
+# argparse breaks lines at the terminal's width; the files must not depend on it.
+WIDTH = "100"
+_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
+
+
+def recipe_reference() -> str:
+    """docs/reference/recipe.md."""
+    lines = [
+        "# Recipe",
+        "",
+        "Every key of a recipe, written by `scripts/write_reference.py` from `lensmith/recipe.py`.",
+        "Unknown keys are errors. A key without a default must be given.",
+        f"Paths ({', '.join(f'`{each}`' for each in PATHS)}) are relative to the recipe file;"
+        " given with `-s` they are relative to the current directory.",
+        "",
+        *_section(""),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(dotted: str) -> list[str]:
+    section = section_at(dotted)
+    assert section is not None
+    about = (section.__doc__ or "").strip()
+    lines = [f"## {f'`{dotted}`' if dotted else 'Top'}", "", about, ""] if dotted else []
+    lines += ["| key | value | default | what it says |", "|---|---|---|---|"]
+    below: list[str] = []
+    for key in known_keys(dotted):
+        full = f"{dotted}.{key}" if dotted else key
+        field = section.model_fields[key]
+        nested = section_at(full) is not None
+        value = f"[section](#{full.replace('.', '')})" if nested else value_text(field)
+        lines.append(f"| `{key}` | {value} | {default_text(field)} | {field.description} |")
+        below += _section(full) if nested else []
+    return [*lines, "", *below]
+
+
+def value_text(field: FieldInfo) -> str:
+    """What may stand there: the choices, or the kind of value with its bounds."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    bounds = [text for each in field.metadata if (text := _bound(each))]
+    return f"{_NAMES[kind]} {', '.join(bounds)}".strip()
+
+
+def _bound(constraint: object) -> str:
+    match constraint:
+        case Ge():
+            return f"≥ {constraint.ge}"
+        case Gt():
+            return f"> {constraint.gt}"
+        case Le():
+            return f"≤ {constraint.le}"
+        case Lt():
+            return f"< {constraint.lt}"
+    return ""
+
+
+def default_text(field: FieldInfo) -> str:
+    """The default as YAML has it, empty where the key must be given."""
+    if field.is_required():
+        return ""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(default, BaseModel):
+        return "its defaults"
+    if default is None:
+        return "absent"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`" if default != "" else "empty"
+
+
+def cli_reference() -> str:
+    """docs/reference/cli.md."""
+    os.environ.update(COLUMNS=WIDTH, NO_COLOR="1")
+    lines = [
+        "# Command line",
+        "",
+        "Written by `scripts/write_reference.py` from the parsers.",
+        "",
+        "```text",
+        overview(),
+        "```",
+    ]
+    for verb in VERBS:
+        parser = verb_parser(verb, verb_module(verb))
+        lines += ["", f"## lensmith {verb}", "", "```text", parser.format_help().rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+REFERENCES: dict[str, Callable[[], str]] = {"recipe.md": recipe_reference, "cli.md": cli_reference}
+
+
+def main() -> None:
+    """Write every reference."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/reference")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in REFERENCES.items():
+        (out / name).write_text(text())
+        print(out / name)
+
+
+if __name__ == "__main__":
+    main()

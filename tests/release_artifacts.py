@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from finetune.evaluation.evaluate import evaluate
 from lensmith import dataset as datasets
-from lensmith.artifact import Artifact, Kind
+from lensmith.artifact import Artifact, FileEntry, Kind, list_files
 from lensmith.attestation import Attestation, Predicate, attest
 from lensmith.files import digest_json
 from lensmith.home import Home
@@ -91,9 +91,7 @@ class World:
         self.home = home
         self.recipe = recipe or plain_recipe()
         self.rows = form_rows(rows, per_group)
-        self.base = self.artifact(
-            "base", "base", {}, {}, family="qwen3_vl", licence="", revision="abc123", template="t" * 64
-        )
+        self.base = self.make_base([])
         self.held_out = self.make_held_out("held-out", self.rows)
         self.dataset = self.artifact(
             "dataset",
@@ -117,6 +115,23 @@ class World:
                 (draft.path / path).write_bytes(data)
             draft.body.update(body)
         return draft.artifact
+
+    def make_base(self, files: Sequence[FileEntry], place: Path = Path("/nowhere/Tiny-VL")) -> Artifact:
+        """A pinned base with `files` at `place`."""
+        with self.home.create("base", digest_json([str(place), len(files)]), {}) as draft:
+            draft.body.update(
+                family="qwen3_vl",
+                revision="abc123",
+                licence="",
+                template="t" * 64,
+                files=[entry.model_dump() for entry in files],
+            )
+            draft.record.update(place=str(place))
+        return draft.artifact
+
+    def pin_base(self, checkpoint: Path) -> None:
+        """Make the base one whose files lie at `checkpoint`; what is made from now on is made from it."""
+        self.base = self.make_base(list_files(checkpoint), checkpoint)
 
     def make_held_out(self, name: str, rows: Sequence[datasets.Row]) -> Artifact:
         """A sealed held-out set of `rows`."""
@@ -228,15 +243,17 @@ class World:
         *,
         baseline: Artifact | None = None,
         baseline_answer: Answers = all_wrong,
+        report: Artifact | None = None,
     ) -> Artifact:
         """A release with both proofs passed, compared with `baseline` (the base where not given)."""
         model = self.model(name)
+        judged = report or self.report(model, answer, baseline or self.base, baseline_answer)
         return make_release(
             self.recipe,
             self.home,
             model=model,
             profile=self.profile(model),
-            report=self.report(model, answer, baseline or self.base, baseline_answer),
+            report=judged,
             dataset=self.dataset,
             held_out=self.held_out,
             merge_proof=self.proof("merge-proof", model),

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    GenerationConfig,
     PrinterCallback,
     TrainerCallback,
     TrainerControl,
@@ -32,19 +30,18 @@ from trl.trainer.sft_trainer import SFTTrainer
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
 from finetune.collate import Collator, training_rows
+from finetune.encoder import check_rows, row_encoder
 from finetune.launcher import Launcher, read_launcher
-from finetune.model import DTYPES, load_model, load_processor, load_skeleton
+from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.progress import Progress
-from finetune.rows import RowEncoder, check_lengths
+from finetune.rows import RowEncoder
 from finetune.run import METRICS, Outcome, run_key, seal_run
 from finetune.tracker import Tracker
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
-from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe
-from lensmith.tokens import PixelBudget, read_grid
 
 __all__ = ["run_key", "train_process"]
 
@@ -78,7 +75,8 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         check_started(launcher, state, arguments)
 
         encoder = row_encoder(recipe, source)
-        check_rows(recipe, dataset, source, encoder, state)
+        for _ in check_rows(recipe, dataset, source, encoder, state.process_index, state.num_processes):
+            pass
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
         if start is None or start.manifest.step < start.manifest.steps:
@@ -152,26 +150,6 @@ def check_started(launcher: Launcher, state: PartialState, arguments: SFTConfig)
         command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
         problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
         raise IntegrityError(f"this is not what {launcher.path} describes", problems)
-
-
-def row_encoder(recipe: Recipe, source: Path) -> RowEncoder:
-    """The encoder of the checkpoint at `source` under the recipe's pixel budget and length."""
-    ends = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
-    processor = load_processor(source, recipe.pixels)
-    end_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
-    return RowEncoder(processor, [*end_ids, processor.tokenizer.eos_token_id], recipe.train.max_length)
-
-
-def check_rows(
-    recipe: Recipe, dataset: Artifact, source: Path, encoder: RowEncoder, state: PartialState
-) -> None:
-    """Raise InputError for rows that are too long or cannot be taught; each process looks at its share."""
-    pixels = recipe.pixels
-    budget = PixelBudget(pixels.min_pixels, pixels.max_pixels) if pixels else None
-    grid = read_grid(source, recipe.model_family, budget)
-    share = islice(read_split(dataset, "train"), state.process_index, None, state.num_processes)
-    for _ in check_lengths((encoder.tokens(row, grid) for row in share), recipe.train.max_length):
-        pass
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""The encoder that a recipe and a checkpoint ask for, and the check of all rows before any is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from transformers import GenerationConfig
+
+from finetune.model import load_processor
+from finetune.rows import RowEncoder, RowTokens, check_lengths
+from lensmith.artifact import Artifact
+from lensmith.dataset import read_split
+from lensmith.recipe import Recipe
+from lensmith.tokens import PixelBudget, read_grid
+
+
+def row_encoder(recipe: Recipe, source: Path) -> RowEncoder:
+    """The encoder of the checkpoint at `source` under the recipe's pixel budget and longest row."""
+    ends = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
+    processor = load_processor(source, recipe.pixels)
+    end_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
+    return RowEncoder(processor, [*end_ids, processor.tokenizer.eos_token_id], recipe.train.max_length)
+
+
+def check_rows(
+    recipe: Recipe, dataset: Artifact, source: Path, encoder: RowEncoder, first: int = 0, every: int = 1
+) -> Iterator[RowTokens]:
+    """What each training row costs, or every `every`th from `first`, so that processes can share the work.
+
+    Raises InputError, when all are read, naming the rows that are longer than the recipe allows.
+    """
+    pixels = recipe.pixels
+    budget = PixelBudget(pixels.min_pixels, pixels.max_pixels) if pixels else None
+    grid = read_grid(source, recipe.model_family, budget)
+    rows = islice(read_split(dataset, "train"), first, None, every)
+    return check_lengths((encoder.tokens(row, grid) for row in rows), recipe.train.max_length)

@@ -1,0 +1,126 @@
+"""What a training would do and take, without loading weights or starting anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+
+from finetune.adapter import choose_trained
+from finetune.encoder import check_rows, row_encoder
+from finetune.launcher import Launcher, read_launcher
+from finetune.memory import Memory, activation_memory, state_memory
+from finetune.model import load_skeleton
+from finetune.rows import RowTokens
+from lensmith.artifact import Artifact
+from lensmith.families.family import Tower
+from lensmith.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RowsPlan:
+    """What the training rows come to, in language-model tokens of one epoch."""
+
+    rows: int
+    text_tokens: int
+    image_tokens: int
+    answer_tokens: int
+    longest: RowTokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training before it starts.
+
+    rows: None where the data was not prepared yet. steps: optimizer steps, None where they depend on it.
+    parameters: of the whole model; adapted and trained_parameters by tower. memory: of one device, of the
+    longest rows; None like rows.
+    """
+
+    launcher: Launcher
+    global_batch: int
+    rows: RowsPlan | None
+    steps: int | None
+    parameters: int
+    adapted: dict[Tower, int]
+    trained_parameters: dict[Tower, int]
+    memory: Memory | None
+
+
+def plan(recipe: Recipe, dataset: Artifact | None) -> Plan:
+    """The plan of the recipe's training on `dataset`, or what can be said without it.
+
+    Reads configuration, tokenizer and rows of the base at `recipe.base.path`, not its weights. Raises
+    InputError for rows that are too long, LoRA targets that match nothing, and a launcher config that cannot
+    be used: what would also stop the training.
+    """
+    source = recipe.base.path
+    launcher = read_launcher(recipe.train.launcher)
+    config = json.loads((source / "config.json").read_bytes())
+    skeleton = load_skeleton(source)
+    parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+    # Activations are counted before the adapter wraps the linears.
+    shape = load_skeleton(source)
+    trained = choose_trained(skeleton, config, recipe)
+    rows = _rows(recipe, dataset) if dataset else None
+    memory = None
+    if rows is not None:
+        state = state_memory(
+            recipe.train,
+            launcher,
+            parameters + _added(recipe, trained.parameters),
+            sum(trained.parameters.values()),
+        )
+        tokens = _tokens_a_pass(recipe, rows.longest)
+        activations = activation_memory(shape, recipe.model_family, recipe.train, tokens, trained.parameters)
+        memory = dataclasses.replace(state, activations=activations)
+    return Plan(
+        launcher=launcher,
+        global_batch=launcher.global_batch(recipe),
+        rows=rows,
+        steps=_steps(recipe, launcher, rows.rows if rows else None),
+        parameters=parameters,
+        adapted=trained.adapted,
+        trained_parameters=trained.parameters,
+        memory=memory,
+    )
+
+
+def _added(recipe: Recipe, trained: dict[Tower, int]) -> int:
+    return sum(trained.values()) if recipe.train.method == "lora" else 0
+
+
+def _rows(recipe: Recipe, dataset: Artifact) -> RowsPlan:
+    source = recipe.base.path
+    counted = list(check_rows(recipe, dataset, source, row_encoder(recipe, source)))
+    return RowsPlan(
+        rows=len(counted),
+        text_tokens=sum(each.text for each in counted),
+        image_tokens=sum(each.image for each in counted),
+        answer_tokens=sum(each.answer for each in counted),
+        longest=max(counted, key=lambda each: each.total),
+    )
+
+
+def _tokens_a_pass(recipe: Recipe, longest: RowTokens) -> dict[Tower, int]:
+    """Tokens that a forward pass of the longest rows feeds to each tower: the vision tower sees patches."""
+    settings = json.loads((recipe.base.path / "config.json").read_bytes())["vision_config"]
+    patches = longest.image * settings["spatial_merge_size"] ** 2
+    batch = recipe.train.batch_size
+    return {
+        "vision": patches * batch,
+        "connector": longest.image * batch,
+        "language": longest.total * batch,
+    }
+
+
+def _steps(recipe: Recipe, launcher: Launcher, rows: int | None) -> int | None:
+    """As transformers' Trainer counts: batches a process, rounded up at every division."""
+    train = recipe.train
+    if train.max_steps:
+        return train.max_steps
+    if rows is None:
+        return None
+    batches = math.ceil(math.ceil(rows / train.batch_size) / launcher.processes)
+    return math.ceil(train.epochs * math.ceil(batches / train.gradient_accumulation))

@@ -235,7 +235,7 @@ def test_only_what_is_missing_stops_a_recipe() -> None:
 
 def doctor(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lensmith.cli.main", "doctor", *arguments],
+        [Path(sys.executable).with_name("lensmith"), "doctor", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,

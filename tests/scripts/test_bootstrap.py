@@ -32,6 +32,7 @@ case "$1 $2" in
         {python} -m venv --without-pip .venv
         for name in torchvision transformers trl peft deepspeed vllm; do : > {modules}/$name.py; done ;;
     "pip sync") [ -z "$UV_FAILS" ] ;;
+    "pip install") case "$*" in *--dry-run*) [ -z "$UV_NO_CPU_TORCH" ] ;; esac ;;
 esac
 """
 
@@ -84,6 +85,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
         "PYTHON": BASE_PYTHON,
         "LENSMITH_BUILD": "cpu",
         "UV_FAILS": "",
+        "UV_NO_CPU_TORCH": "",
     }
     before = installed_here()
     yield Clone(path, environment)
@@ -208,6 +210,14 @@ def test_pips_find_links_are_handed_to_uv(clone: Clone, tmp_path: Path) -> None:
     )
     clone.bootstrap(PIP_FIND_LINKS="/some/wheels  /more/wheels")
     assert "links /some/wheels,/more/wheels" in clone.calls()
+
+
+def test_where_no_place_has_the_cpu_torch_uv_finds_it(clone: Clone) -> None:
+    clone.bootstrap()
+    assert not any("--torch-backend" in call for call in clone.calls())
+    (clone.path / STAMP).unlink()
+    clone.bootstrap(UV_NO_CPU_TORCH="yes")
+    assert any(call.startswith("pip sync") and "--torch-backend=cpu" in call for call in clone.calls())
 
 
 def test_an_old_python_is_a_clear_error(clone: Clone, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def recipe_content(base: Path, forms: Path) -> dict[str, Any]:
             "max_model_len": 512,
             "max_new_tokens": 16,
             "kv_cache_gib": 0.25,
-            "proof_rows": 8,
+            "proof_rows": 64,
         },
         "release": {"name": "bank-forms", "intended_use": "Reading bank forms in tests."},
         "gates": str(ROOT / "recipes/gates/default.yaml"),

@@ -171,6 +171,13 @@ class Pipeline:
         trace, reference, baseline = self.trace, self.reference, self.baseline_trace
         return self._proof("serve proof", lambda: prove_serving(self.home, trace, reference, baseline))
 
+    @property
+    def proofs(self) -> list[Attestation]:
+        """The proofs that this recipe's way of serving asks for."""
+        return (
+            [self.merge_proof, self.serve_proof] if self.recipe.serve.mode == "merged" else [self.serve_proof]
+        )
+
     @functools.cached_property
     def report(self) -> Artifact:
         """How the served model does on the held-out set, against the baseline."""
@@ -181,11 +188,12 @@ class Pipeline:
 
     @functools.cached_property
     def release(self) -> Artifact:
-        """The bundle that can be promoted."""
+        """The bundle that can be promoted. Raises GateRefused where a proof did not pass."""
         from serving.bundle import make_release
 
-        proofs = {"merge_proof": self.merge_proof, "serve_proof": self.serve_proof}
-        report, profile = self.report, self.profile
+        # An adapter that is served beside its base was never merged: there is nothing to prove of it.
+        merge_proof = self.merge_proof if self.recipe.serve.mode == "merged" else None
+        profile, serve_proof, report = self.profile, self.serve_proof, self.report
         return self._stage(
             "release",
             lambda: make_release(
@@ -196,7 +204,8 @@ class Pipeline:
                 report=report,
                 dataset=self.dataset,
                 held_out=self.held_out,
-                **proofs,
+                merge_proof=merge_proof,
+                serve_proof=serve_proof,
             ),
         )
 

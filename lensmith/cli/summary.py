@@ -27,7 +27,7 @@ def summarise(pipeline: Pipeline, promoted: dict[str, Any] | None) -> dict[str, 
         "dataset": _named(pipeline.dataset) | _rows(pipeline.dataset),
         "scores": read_report(pipeline.report).model_dump(mode="json"),
         "baseline": pipeline.baseline_name,
-        "proofs": [_proof(pipeline.merge_proof), _proof(pipeline.serve_proof)],
+        "proofs": [_proof(proof) for proof in pipeline.proofs],
         "release": _named(pipeline.release) | {"name": recipe.release.name},
         "promoted": promoted,
         "pages": {
@@ -51,7 +51,7 @@ def summary_text(summary: dict[str, Any]) -> str:
             f"{rows['train']:,} train, {rows['validation']:,} validation, {rows['held_out']:,} held-out",
         ],
         ["rows refused", f"{dataset['refused']:,} ({reasons})" if reasons else "0"],
-        *[[proof["predicate"].replace("-", " "), proof["text"]] for proof in summary["proofs"]],
+        *[[proof["predicate"].replace("-", " "), _proof_text(proof)] for proof in summary["proofs"]],
         ["release", f"{release['name']}  {release['short']}"],
         ["data report", summary["pages"]["data"]],
         ["evaluation page", summary["pages"]["evaluation"]],
@@ -101,9 +101,23 @@ def _named(artifact: Artifact) -> dict[str, str]:
 
 
 def _proof(proof: Attestation) -> dict[str, Any]:
-    verdict = "passed" if proof.passed else "FAILED"
-    return {
-        "predicate": proof.predicate,
-        "passed": proof.passed,
-        "text": f"{verdict}: {proof.statement['summary']}",
-    }
+    return {"predicate": proof.predicate, "passed": proof.passed, "statement": proof.statement}
+
+
+def _proof_text(proof: dict[str, Any]) -> str:
+    verdict = "passed" if proof["passed"] else "FAILED"
+    statement = proof["statement"]
+    if proof["predicate"] == "serve-proof":
+        facts = (
+            f"{statement['rows_equal']} of {statement['rows']} rows equal token by token,"
+            f" {statement['reference']} against {statement['engine']} {statement['engine_version']}"
+        )
+        return f"{verdict}: {facts}"
+    if not proof["passed"]:
+        return f"{verdict}: {'; '.join(statement['findings'])}"
+    weights, logits = statement["weights"], statement["logits"]
+    return (
+        f"{verdict}: {weights['bit_equal']} of {weights['tensors']} tensors bit-equal,"
+        f" {statement['adapter']['used_once']} adapter tensors used once,"
+        f" logits {logits['max_abs_difference']:.1e} apart"
+    )

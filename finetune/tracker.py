@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from finetune.run import metrics
 from lensmith.recipe import Recipe
 
-# Seconds to wait for the service before going on offline.
-_PATIENCE_S = 30
+# Seconds to wait for the service before going on offline, and at the end for what is not sent yet.
+PATIENCE_S = 30.0
 
 
 class Tracker(TrainerCallback):
@@ -36,6 +36,8 @@ class Tracker(TrainerCallback):
             self.run = self._open(self.recipe.train.wandb)
         except wandb.Error as error:
             self.status = f"offline: {' '.join(str(error).split())[:200]}"
+            # The service still holds the run that it could not open.
+            wandb.teardown()
             self.run = self._open("offline")
 
     def _open(self, mode: str) -> wandb.Run:
@@ -43,12 +45,16 @@ class Tracker(TrainerCallback):
         return wandb.init(
             project=self.recipe.train.wandb_project,
             name=f"{self.recipe.release.name}-{self.key[:12]}",
-            id=self.key[:24],
+            # Offline runs cannot be gone on from: each part is a run of its own, in the key's group.
+            id=self.key[:24] if mode == "online" else None,
             resume="allow" if mode == "online" else None,
+            group=self.key[:24],
             dir=self.folder,
             mode=mode,  # pyright: ignore[reportArgumentType]
             config=self.recipe.train.model_dump(mode="json", exclude={"launcher"}),
-            settings=wandb.Settings(init_timeout=_PATIENCE_S, silent=True, console="off"),
+            settings=wandb.Settings(
+                init_timeout=PATIENCE_S, finish_timeout=PATIENCE_S, silent=True, console="off"
+            ),
         )
 
     def on_log(

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import shutil
+import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import (
     PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
     set_seed,
 )
 from trl.trainer.sft_config import SFTConfig
@@ -30,12 +21,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
 from finetune.collate import Collator, training_rows
+from finetune.disk import space_left
 from finetune.encoder import check_rows, row_encoder
 from finetune.launcher import Launcher, read_launcher
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.progress import Progress
+from finetune.resume import Sealer, resume_point
 from finetune.rows import RowEncoder
-from finetune.run import METRICS, Outcome, run_key, seal_run
+from finetune.run import Outcome, run_key, seal_run
 from finetune.tracker import Tracker
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
@@ -46,8 +39,6 @@ from lensmith.recipe import Recipe
 __all__ = ["run_key", "train_process"]
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-# A write that fails with less than this left failed for want of space, whatever it says.
-_FULL_BYTES = 1 << 20
 
 
 def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact) -> None:
@@ -70,9 +61,11 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
         shape = choose_trained(load_skeleton(source), config, recipe)
         launcher = read_launcher(recipe.train.launcher)
+        # By the environment first: processes that nobody started cannot be joined.
+        check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
         arguments = training_arguments(recipe, launcher, work)
         state = PartialState()
-        check_started(launcher, state, arguments)
+        check_started(launcher, state.num_processes, zero_stage(arguments))
 
         encoder = row_encoder(recipe, source)
         for _ in check_rows(recipe, dataset, source, encoder, state.process_index, state.num_processes):
@@ -136,10 +129,14 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
     )
 
 
-def check_started(launcher: Launcher, state: PartialState, arguments: SFTConfig) -> None:
+def zero_stage(arguments: SFTConfig) -> int:
+    """DeepSpeed's ZeRO stage that this process was started with, 0 without DeepSpeed."""
+    return arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
+
+
+def check_started(launcher: Launcher, processes: int, zero_stage: int) -> None:
     """Raise IntegrityError where accelerate started other than the launcher config says."""
-    stage = arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
-    found = {"processes": state.num_processes, "ZeRO stage": stage}
+    found = {"processes": processes, "ZeRO stage": zero_stage}
     stated = {"processes": launcher.processes, "ZeRO stage": launcher.zero_stage}
     problems = [
         Problem(f"{found[name]} started, the launcher config says {stated[name]}", name)
@@ -150,52 +147,6 @@ def check_started(launcher: Launcher, state: PartialState, arguments: SFTConfig)
         command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
         problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
         raise IntegrityError(f"this is not what {launcher.path} describes", problems)
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """The checkpoint that training goes on from."""
-
-    path: Path
-    manifest: checkpoints.Manifest
-
-
-def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumePoint | None:
-    """The last whole checkpoint in `work`, the same for every process; half ones are removed.
-
-    Raises InputError where it was made by another number of processes or ZeRO stage: optimizer state and
-    random numbers are kept a process, so it could only be gone on from as if from scratch.
-    """
-    choice: list[str | None] = [None]
-    if state.is_main_process:
-        found = checkpoints.last_whole(work)
-        checkpoints.discard_others(work, found[0] if found else None)
-        (work / METRICS).unlink(missing_ok=True)
-        choice = [found[0].name if found else None]
-    broadcast_object_list(choice)
-    if choice[0] is None:
-        return None
-    path = work / choice[0]
-    manifest = checkpoints.read_whole(path)
-    if manifest is None:
-        raise InputError(
-            f"process {state.process_index} cannot read {path}",
-            [Problem("the first process can", mend="--home must be a directory that all machines share")],
-        )
-    made = (manifest.processes, manifest.zero_stage)
-    if made != (launcher.processes, launcher.zero_stage) and manifest.step < manifest.steps:
-        raise InputError(
-            f"the checkpoint after step {manifest.step} cannot be gone on from with this launcher",
-            [
-                Problem(
-                    f"made by {made[0]} processes with ZeRO stage {made[1]}; {launcher.path.name} starts "
-                    f"{launcher.processes} with {launcher.zero_stage}",
-                    str(path),
-                    "use the launcher it was made with, or remove it to begin again",
-                )
-            ],
-        )
-    return ResumePoint(path, manifest)
 
 
 def make_trainer(
@@ -210,14 +161,14 @@ def make_trainer(
 ) -> tuple[SFTTrainer, Tracker]:
     """TRL's trainer over the chosen towers, with our collator and callbacks."""
     train, work = recipe.train, home.work_path(key)
-    zero_stage = arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
+    stage = zero_stage(arguments)
     # Weights trained in bfloat16 need a float32 master copy: DeepSpeed keeps one, torch's autocast does not.
-    master = train.method == "full" and zero_stage == 0
+    master = train.method == "full" and stage == 0
     model = load_model(source, torch.float32 if master else DTYPES[train.dtype])
     model.config.use_cache = False
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
-    trained = choose_trained(model, config, recipe, half_adapter=zero_stage == 3)
+    trained = choose_trained(model, config, recipe, half_adapter=stage == 3)
     tracker = Tracker(recipe, key, home.root)
     trainer = SFTTrainer(
         model=trained.model,
@@ -232,27 +183,8 @@ def make_trainer(
     trainer.model_accepts_loss_kwargs = True
     # It would print every step; progress and metrics have their own places.
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Sealer(work, zero_stage, trainer.accelerator.num_processes))
+    trainer.add_callback(Sealer(work, stage, trainer.accelerator.num_processes))
     return trainer, tracker
-
-
-class Sealer(TrainerCallback):
-    """Makes each saved checkpoint whole with its manifest, then removes the one before."""
-
-    def __init__(self, work: Path, zero_stage: int, processes: int) -> None:
-        self.work = work
-        self.zero_stage = zero_stage
-        self.processes = processes
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Wait for every process to have written its part, then seal."""
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            folder = checkpoints.folder_of(self.work, state.global_step)
-            checkpoints.seal(folder, state.global_step, state.max_steps, self.processes, self.zero_stage)
-            checkpoints.discard_others(self.work, folder)
 
 
 def engine_facts(trainer: SFTTrainer, launcher: Launcher) -> dict[str, Any]:
@@ -287,28 +219,3 @@ def check_weights(folder: Path) -> None:
                         "training broke down at its last step",
                         [Problem("holds NaN or infinite values", name, "lower train.learning_rate")],
                     )
-
-
-@contextlib.contextmanager
-def space_left(root: Path) -> Iterator[None]:
-    """Turn a write below `root` that failed for want of space into an InputError that says so."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if disk_is_full(root, error):
-            raise InputError(
-                f"no space left under {root}",
-                [
-                    Problem(
-                        "while training", mend="free disk; the same command goes on from the last checkpoint"
-                    )
-                ],
-            ) from error
-        raise
-
-
-def disk_is_full(root: Path, error: Exception) -> bool:
-    """Whether `error` came from a full disk: torch and safetensors tell it in words, or not at all."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left" in str(error) or shutil.disk_usage(root).free < _FULL_BYTES

@@ -1,0 +1,81 @@
+"""Where training goes on from: the last whole checkpoint, agreed on by all processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune import checkpoint as checkpoints
+from finetune.launcher import Launcher
+from finetune.run import METRICS
+from lensmith.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """The checkpoint that training goes on from."""
+
+    path: Path
+    manifest: checkpoints.Manifest
+
+
+def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumePoint | None:
+    """The last whole checkpoint in `work`, the same for every process; half ones are removed.
+
+    Raises InputError where it was made by another number of processes or ZeRO stage: optimizer state and
+    random numbers are kept a process, so it could only be gone on from as if from scratch.
+    """
+    choice: list[str | None] = [None]
+    if state.is_main_process:
+        found = checkpoints.last_whole(work)
+        checkpoints.discard_others(work, found[0] if found else None)
+        (work / METRICS).unlink(missing_ok=True)
+        choice = [found[0].name if found else None]
+    broadcast_object_list(choice)
+    if choice[0] is None:
+        return None
+    path = work / choice[0]
+    manifest = checkpoints.read_whole(path)
+    if manifest is None:
+        raise InputError(
+            f"process {state.process_index} cannot read {path}",
+            [Problem("the first process can", mend="--home must be a directory that all machines share")],
+        )
+    made = (manifest.processes, manifest.zero_stage)
+    if made != (launcher.processes, launcher.zero_stage) and manifest.step < manifest.steps:
+        raise InputError(
+            f"the checkpoint after step {manifest.step} cannot be gone on from with this launcher",
+            [
+                Problem(
+                    f"made by {made[0]} processes with ZeRO stage {made[1]}; {launcher.path.name} starts "
+                    f"{launcher.processes} with {launcher.zero_stage}",
+                    str(path),
+                    "use the launcher it was made with, or remove it to begin again",
+                )
+            ],
+        )
+    return ResumePoint(path, manifest)
+
+
+class Sealer(TrainerCallback):
+    """Makes each saved checkpoint whole with its manifest, then removes the one before."""
+
+    def __init__(self, work: Path, zero_stage: int, processes: int) -> None:
+        self.work = work
+        self.zero_stage = zero_stage
+        self.processes = processes
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Wait for every process to have written its part, then seal."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            folder = checkpoints.folder_of(self.work, state.global_step)
+            checkpoints.seal(folder, state.global_step, state.max_steps, self.processes, self.zero_stage)
+            checkpoints.discard_others(self.work, folder)

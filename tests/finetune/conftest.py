@@ -1,0 +1,108 @@
+"""What the tests of finetune share: a prepared home to start from, and recipes that train on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lensmith.artifact import Artifact
+from lensmith.base import pin_base
+from lensmith.home import Home
+from lensmith.recipe import PATHS, Recipe, load_recipe
+from tests.conftest import recipe_content
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe with its base and dataset in a home of its own."""
+
+    recipe_path: Path
+    recipe: Recipe
+    home: Home
+    base: Artifact
+    dataset: Artifact
+
+    def run(self) -> Artifact:
+        """Train in this process, as the one process of the CPU launcher; the run."""
+        from finetune.train import run_key, train_process
+
+        train_process(self.recipe, self.home, self.base, self.dataset)
+        run = self.home.find("run", run_key(self.recipe, self.base, self.dataset))
+        assert run is not None
+        return run
+
+    def losses(self) -> list[float]:
+        """The loss of each step of its run."""
+        import json
+
+        lines = (self.run().path / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+
+TrainingMaker = Callable[..., Training]
+
+
+@pytest.fixture(scope="session")
+def prepared_home(tiny_base: Path, bank_forms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with base and dataset, to be copied."""
+    from data_prep.prepare import prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    path = root / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe_content(tiny_base, bank_forms)))
+    recipe, home = load_recipe(path), Home(root / "home")
+    pin_base(recipe, home)
+    prepare(recipe, home)
+    return home.root
+
+
+@pytest.fixture(scope="session")
+def new_training(
+    prepared_home: Path, tiny_base: Path, bank_forms: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainingMaker:
+    """Make a training; keyword "train__method" sets train.method. Three steps, no warm-up."""
+    from data_prep.prepare import prepare
+
+    def make(**settings: Any) -> Training:
+        root = tmp_path_factory.mktemp("training")
+        content = recipe_content(tiny_base, bank_forms)
+        content["train"].update(max_steps=3, warmup=0.0, learning_rate=0.01)
+        for dotted, value in settings.items():
+            *parents, last = dotted.split("__")
+            section = content
+            for name in parents:
+                section = section.setdefault(name, {})
+            section[last] = str(value) if ".".join([*parents, last]) in PATHS else value
+        path = root / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content))
+        shutil.copytree(prepared_home, root / "home")
+        recipe, home = load_recipe(path), Home(root / "home")
+        return Training(path, recipe, home, pin_base(recipe, home), prepare(recipe, home).dataset)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lora_losses(new_training: TrainingMaker) -> list[float]:
+    """The losses of LoRA on one process: what every other way of starting it must give."""
+    return new_training().losses()
+
+
+@pytest.fixture(scope="session")
+def deepspeed_config() -> dict[str, Any]:
+    """An accelerate config of two CPU processes under DeepSpeed; set its zero_stage."""
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "DEEPSPEED",
+        "deepspeed_config": {"offload_optimizer_device": "none", "offload_param_device": "none"},
+        "num_machines": 1,
+        "num_processes": 2,
+        "mixed_precision": "no",
+        "use_cpu": True,
+    }

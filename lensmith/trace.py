@@ -43,7 +43,7 @@ class TraceSettings(BaseModel):
 
     subject: id of the artifact that answered (a model, base or run). engine: "transformers" or "vllm".
     dtype: of weights and activations. max_new_tokens: the limit. held_out: id of the rows asked.
-    rows: how many were asked. serving: "merged", "adapter" or "none" (transformers).
+    rows: how many were asked. serving: "merged", "adapter", "base" or "none" (transformers).
     template: SHA-256 of the chat template used.
     """
 

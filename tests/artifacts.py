@@ -80,7 +80,7 @@ def make_run(
                 spread = (scale * rank / alpha) ** 0.5 / weight.shape[1] ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
     with home.create("run", digest_json(asked), {"base": base}) as draft:
-        adapted.save_pretrained(draft.path)
+        adapted.save_pretrained(str(draft.path))
         (draft.path / "README.md").unlink(missing_ok=True)
         (draft.path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
         draft.body.update(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -132,20 +133,25 @@ def test_two_processes_that_make_the_same_key_end_with_one_artifact(home: Home) 
     home.verify(home.all()[0])
 
 
-def test_a_lock_is_held_by_one_at_a_time(home: Home, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    code = f"""
-import sys, time
+def test_a_lock_is_held_by_one_at_a_time(home: Home) -> None:
+    code = """
+import sys
 from pathlib import Path
 from lensmith.home import Home
-with Home(Path(sys.argv[1])).locked("some"), open({str(log)!r}, "a", buffering=1) as log:
-    log.write("in ")
-    time.sleep(0.2)
-    log.write("out ")
+print("ready", flush=True)
+with Home(Path(sys.argv[1])).locked("some"):
+    print("inside", flush=True)
 """
-    both = [subprocess.Popen([sys.executable, "-c", code, str(home.root)]) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
-    assert log.read_text() == "in out in out "
+    with home.locked("some"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(home.root)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        # It has nothing left to do but to take the lock: half a second is ample for one that does not wait.
+        entered, _, _ = select.select([process.stdout], [], [], 0.5)
+        assert not entered
+    assert process.communicate(timeout=60)[0] == "inside\n"
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(home: Home) -> None:

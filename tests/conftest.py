@@ -17,7 +17,13 @@ from lensmith.recipe import PATHS
 ROOT = Path(__file__).resolve().parent.parent
 
 # Tests never reach a network: a forgotten download fails at once instead of hanging.
-os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    OMP_WAIT_POLICY="PASSIVE",
+    WANDB_MODE="offline",
+    VLLM_NO_USAGE_STATS="1",
+    DO_NOT_TRACK="1",
+)
 
 # Generated examples are the same on every machine, whatever its speed.
 settings.register_profile(

@@ -164,7 +164,7 @@ class RowEncoder:
         labels = torch.cat([torch.full((length - len(answer),), IGNORED), answer])
         images = {name: values for name, values in given.items() if name not in PER_TOKEN}
         encoded = Encoded(row.sample.id, tokens, labels, images)
-        check_answer_only(encoded, row.sample.answer, self.tokenizer)
+        check_answer_only(encoded, rendered, row.sample.answer, self.tokenizer)
         return encoded
 
 
@@ -188,22 +188,27 @@ def too_long(rows: list[tuple[str, str, int]], max_length: int) -> InputError:
     return InputError(f"{len(rows)} rows are longer than train.max_length {max_length:,}", shown)
 
 
-def check_answer_only(encoded: Encoded, answer: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise IntegrityError unless loss lies on the row's end: its answer and one end-of-turn token."""
+def check_answer_only(
+    encoded: Encoded, rendered: Rendered, answer: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise IntegrityError unless loss lies on exactly the row's end: answer and end-of-turn token."""
     ids, labels = encoded.tokens["input_ids"], encoded.labels
     carrying = labels != IGNORED
-    count = int(carrying.sum())
+    wanted = torch.zeros_like(carrying)
+    wanted[len(ids) - len(rendered.answer_ids) :] = True
     types = encoded.tokens.get("mm_token_type_ids", torch.zeros_like(ids))
-    taught = str(tokenizer.decode(labels[carrying][:-1]))
+    taught = str(tokenizer.decode(rendered.answer_ids[:-1]))
     # A template may trim the answer, or lead it in with a line break or an empty thought.
     if (
-        not bool(carrying[len(ids) - count :].all())
-        or bool(types[carrying].any())
+        not torch.equal(carrying, wanted)
+        or labels[carrying].tolist() != rendered.answer_ids
         or not torch.equal(labels[carrying], ids[carrying])
+        or bool(types[carrying].any())
         or not taught.endswith(answer.strip())
         or len(taught) > len(answer) + _LEAD_IN
     ):
+        shown = str(tokenizer.decode(labels[carrying]))[:200]
         raise IntegrityError(
             "a row would teach something other than its answer",
-            [Problem(f"loss on {taught[:200]!r}, the answer is {answer[:200]!r}", f"row {encoded.row}")],
+            [Problem(f"loss on {shown!r}, the answer is {answer[:200]!r}", f"row {encoded.row}")],
         )

@@ -137,7 +137,7 @@ def test_full_trains_whole_towers_and_freezes_the_rest(tiny_base: Path, make_rec
 
 
 def test_a_module_of_no_tower_is_refused(recipe: Recipe) -> None:
-    with pytest.raises(InputError, match="no tower for model.audio"):
+    with pytest.raises(InputError, match=r"no tower for model\.audio"):
         tower_of("model.audio.proj", recipe.model_family)
     # A prefix is a whole name: "model.visual.blocks" does not own "model.visual.blocks_of_mine".
     with pytest.raises(InputError):

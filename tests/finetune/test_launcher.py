@@ -1,0 +1,97 @@
+"""Launcher configs: those we ship load, and what accelerate would silently ignore is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune.launcher import read_launcher
+from lensmith.errors import InputError
+from lensmith.recipe import load_recipe
+from tests.conftest import ROOT, RecipeMaker
+
+SHIPPED = {
+    "cpu.yaml": (1, 1, 0),
+    "one_gpu.yaml": (1, 1, 0),
+    "deepspeed_zero2.yaml": (8, 1, 2),
+    "deepspeed_zero3.yaml": (8, 1, 3),
+    "deepspeed_zero3_nodes.yaml": (16, 2, 3),
+}
+
+
+def test_shipped_configs_load() -> None:
+    folder = ROOT / "recipes" / "accelerate"
+    found = {path.name: read_launcher(path) for path in folder.glob("*.yaml")}
+    assert {name: (each.processes, each.machines, each.zero_stage) for name, each in found.items()} == SHIPPED
+
+
+def test_accelerate_reads_the_shipped_configs() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    for name, (processes, machines, stage) in SHIPPED.items():
+        config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / name))
+        assert (config.num_processes, config.num_machines) == (processes, machines)
+        if stage:
+            assert config.deepspeed_config["zero_stage"] == stage
+
+
+@pytest.fixture
+def content(deepspeed_config: dict[str, Any]) -> dict[str, Any]:
+    settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 3}
+    return {**deepspeed_config, "deepspeed_config": settings}
+
+
+def refused(tmp_path: Path, content: dict[str, Any], *expected: str) -> None:
+    path = tmp_path / "launcher.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as error:
+        read_launcher(path)
+    for text in expected:
+        assert text in str(error.value)
+
+
+def test_two_processes_without_a_way_to_start_them(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["deepspeed_config"]
+    refused(tmp_path, {**content, "distributed_type": "NO"}, "num_processes", "starts one process")
+    refused(tmp_path, {**content, "distributed_type": "MULTI_CPU"}, "one process a machine")
+
+
+def test_settings_of_the_recipe(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["mixed_precision"] = "bf16"
+    content["deepspeed_config"].update(gradient_accumulation_steps=4, gradient_clipping=1.0)
+    refused(
+        tmp_path,
+        content,
+        "train.gradient_accumulation",
+        "train.max_grad_norm",
+        "mixed_precision",
+        "train.dtype in the recipe decides",
+    )
+
+
+def test_deepspeed_settings_that_are_ignored(tmp_path: Path, content: dict[str, Any]) -> None:
+    refused(tmp_path, {**content, "distributed_type": "MULTI_GPU"}, "ignored with distributed_type MULTI_GPU")
+    content["deepspeed_config"].update(zero_stage="auto", deepspeed_config_file="zero.json")
+    refused(tmp_path, content, "1, 2 or 3 is needed", "hides settings in another file")
+
+
+def test_numbers(tmp_path: Path, content: dict[str, Any]) -> None:
+    refused(tmp_path, {**content, "num_processes": "two"}, "launcher.yaml:", "num_processes", "'two'")
+    refused(tmp_path, {**content, "num_processes": 3, "num_machines": 2}, "does not divide over 2 machines")
+    del content["num_processes"]
+    refused(tmp_path, content, "num_processes")
+
+
+def test_kind(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["deepspeed_config"]
+    refused(tmp_path, {**content, "distributed_type": "TPU"}, "'TPU' is not one of")
+
+
+def test_global_batch(tmp_path: Path, content: dict[str, Any], make_recipe: RecipeMaker) -> None:
+    path = tmp_path / "launcher.yaml"
+    path.write_text(yaml.safe_dump(content))
+    recipe = load_recipe(make_recipe(train__batch_size=3, train__gradient_accumulation=4))
+    assert read_launcher(path).global_batch(recipe) == 3 * 4 * 2

@@ -1,0 +1,293 @@
+"""Training in one process: what it makes, what stops it, and that a batch is learned as a whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+import finetune.train
+from finetune import checkpoint as checkpoints
+from finetune.disk import disk_is_full
+from finetune.train import check_started, check_weights, run_key, train_process
+from lensmith.base import pin_base, template_digest
+from lensmith.errors import InputError, IntegrityError
+from tests.conftest import ROOT
+from tests.finetune.conftest import Training, TrainingMaker
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lora(new_training: TrainingMaker) -> Training:
+    training = new_training()
+    training.run()
+    return training
+
+
+def test_run_states_what_was_trained(lora: Training) -> None:
+    run = lora.run()
+    assert run.manifest.inputs == {"base": lora.base.id, "dataset": lora.dataset.id}
+    assert run.body["adapted"] == {"vision": 8, "connector": 4, "language": 14}
+    assert run.body["template"] == template_digest(lora.recipe.base.path)
+    assert run.body["steps"] == 3
+    assert run.body["global_batch"] == 2
+    weights = load_file(run.path / "adapter_model.safetensors")
+    assert len(weights) == 2 * 26
+    assert sum(each.numel() for each in weights.values()) == sum(run.body["trained_parameters"].values())
+    assert any(bool(each.any()) for name, each in weights.items() if "lora_B" in name), "nothing was learned"
+    assert json.loads((run.path / "adapter_config.json").read_text())["base_model_name_or_path"] == (
+        lora.base.short
+    )
+    assert run.record()["engine"]["class"] == "PeftModelForCausalLM"
+    losses = lora.losses()
+    assert run.body["final_loss"] == losses[-1]
+    assert losses[-1] < losses[0]
+    assert not lora.home.work_path(run.manifest.key).exists()
+
+
+def test_found_again_without_work(lora: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune.train, "training_arguments", None)
+    train_process(lora.recipe, lora.home, lora.base, lora.dataset)
+
+
+def test_same_recipe_gives_the_same_id(lora: Training, new_training: TrainingMaker) -> None:
+    again = new_training().run()
+    assert again.manifest.key == lora.run().manifest.key
+    assert again.id == lora.run().id
+
+
+@pytest.fixture(scope="module")
+def full(new_training: TrainingMaker) -> Training:
+    training = new_training(
+        train__method="full", train__towers={"vision": "freeze", "connector": "train", "language": "train"}
+    )
+    training.run()
+    return training
+
+
+def test_full_writes_a_whole_checkpoint(full: Training) -> None:
+    run, base = full.run(), full.recipe.base.path
+    before, after = load_file(base / "model.safetensors"), load_file(run.path / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        frozen = name.startswith("model.visual.") and "merger" not in name
+        same = torch.equal(tensor, after[name])
+        assert same if frozen else after[name].dtype == tensor.dtype, name
+    assert not torch.equal(
+        before["model.language_model.layers.0.mlp.up_proj.weight"],
+        after["model.language_model.layers.0.mlp.up_proj.weight"],
+    )
+    for path in base.iterdir():
+        if path.suffix != ".safetensors":
+            assert (run.path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_accumulated_batches_count_by_answer_tokens(
+    new_training: TrainingMaker, lora: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows have answers of different lengths: a mean of means would be another loss."""
+    split = new_training(train__batch_size=1, train__gradient_accumulation=2)
+    assert split.losses() == pytest.approx(lora.losses(), abs=1e-5)
+    make = finetune.train.make_trainer
+
+    def mean_of_means(*arguments: Any) -> Any:
+        trainer, tracker = make(*arguments)
+        trainer.model_accepts_loss_kwargs = False
+        return trainer, tracker
+
+    monkeypatch.setattr(finetune.train, "make_trainer", mean_of_means)
+    mutant = new_training(train__batch_size=1, train__gradient_accumulation=2)
+    assert mutant.losses() != pytest.approx(lora.losses(), abs=1e-5)
+
+
+def work_of(training: Training) -> Path:
+    return training.home.work_path(run_key(training.recipe, training.base, training.dataset))
+
+
+class Broken(Exception):
+    """The planted end of a training."""
+
+
+def broken_after(step: int, training: Training, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Train until the checkpoint after `step` is whole, then fail; the work directory."""
+    seal = checkpoints.seal
+
+    def failing(folder: Path, at: int, *rest: Any) -> Any:
+        manifest = seal(folder, at, *rest)
+        if at == step:
+            raise Broken
+        return manifest
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.checkpoint.seal", failing)
+        with pytest.raises(Broken):
+            training.run()
+    return work_of(training)
+
+
+@pytest.fixture(scope="module")
+def unbroken(new_training: TrainingMaker) -> Training:
+    """Six steps with dropout, so that a resumed run needs the random numbers too; 2 rows past an epoch."""
+    training = new_training(**LONGER)
+    training.run()
+    return training
+
+
+LONGER: dict[str, Any] = {
+    "train__max_steps": 6,
+    "train__batch_size": 8,
+    "train__lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
+    "train__log_every": 4,
+}
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_resumed_equals_unbroken(
+    new_training: TrainingMaker, unbroken: Training, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    training = new_training(**LONGER)
+    work = broken_after(step, training, monkeypatch)
+    # What a kill in the middle of the next save leaves: the highest number, but no manifest.
+    half = checkpoints.folder_of(work, step + 1)
+    shutil.copytree(checkpoints.folder_of(work, step), half)
+    (half / checkpoints.MANIFEST).unlink()
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    run = training.run()
+    assert run.manifest.key == unbroken.run().manifest.key
+    assert run.body["final_loss"] == pytest.approx(unbroken.run().body["final_loss"], abs=1e-6)
+    assert training.losses() == pytest.approx(unbroken.losses(), abs=1e-6)
+    assert run.record().get("resumed_at", 6) == step
+    ours, theirs = (load_file(each.run().path / "adapter_model.safetensors") for each in (training, unbroken))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+
+
+def test_forgotten_random_numbers_would_show(
+    new_training: TrainingMaker, unbroken: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant of the test above: with the random numbers not restored, the losses differ."""
+    training = new_training(**LONGER)
+    broken_after(1, training, monkeypatch)
+    monkeypatch.setattr(finetune.train.SFTTrainer, "_load_rng_state", lambda self, checkpoint: None)
+    assert training.run().body["final_loss"] != pytest.approx(unbroken.run().body["final_loss"], abs=1e-6)
+
+
+def test_another_number_of_processes_does_not_begin_again_silently(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = new_training()
+    work = broken_after(1, training, monkeypatch)
+    folder = checkpoints.folder_of(work, 1)
+    checkpoints.seal(folder, 1, 3, processes=2, zero_stage=3)
+    with pytest.raises(InputError, match="cannot be gone on from with this launcher") as error:
+        training.run()
+    assert "made by 2 processes with ZeRO stage 3" in str(error.value)
+    assert checkpoints.read_whole(folder) is not None
+
+
+def test_loss_that_is_no_number_stops_at_its_step(new_training: TrainingMaker, tmp_path: Path) -> None:
+    training = new_training()
+    base = tmp_path / "base"
+    shutil.copytree(training.recipe.base.path, base)
+    weights = load_file(base / "model.safetensors")
+    weights["lm_head.weight"][0, 0] = torch.nan
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    recipe = training.recipe.model_copy(
+        update={"base": training.recipe.base.model_copy(update={"path": base})}
+    )
+    with pytest.raises(InputError, match="broke down at step 1") as error:
+        train_process(recipe, training.home, pin_base(recipe, training.home), training.dataset)
+    assert "learning_rate" in str(error.value)
+    assert training.home.all("run") == []
+
+
+def test_weights_that_are_no_numbers_are_not_sealed(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(3)}, tmp_path / "adapter_model.safetensors")
+    check_weights(tmp_path)
+    save_file({"a": torch.ones(3), "b": torch.tensor([1.0, torch.inf])}, tmp_path / "more.safetensors")
+    with pytest.raises(InputError, match="last step"):
+        check_weights(tmp_path)
+
+
+def test_row_longer_than_max_length_stops_before_training(new_training: TrainingMaker) -> None:
+    training = new_training(train__max_length=70)
+    with pytest.raises(InputError, match=r"longer than train\.max_length 70"):
+        training.run()
+
+
+def test_other_processes_than_the_launcher_says(
+    new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 2}
+    path = tmp_path / "zero2.yaml"
+    path.write_text(yaml.safe_dump({**deepspeed_config, "deepspeed_config": settings}))
+    training = new_training(train__launcher=path)
+    with pytest.raises(IntegrityError, match=r"zero2\.yaml describes") as error:
+        training.run()
+    assert "1 started, the launcher config says 2" in str(error.value)
+
+
+def test_deepspeed_that_is_not_on_is_noticed(deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
+    from finetune.launcher import read_launcher
+
+    settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 3}
+    path = tmp_path / "zero3.yaml"
+    path.write_text(yaml.safe_dump({**deepspeed_config, "deepspeed_config": settings}))
+    launcher = read_launcher(path)
+    check_started(launcher, 2, 3)
+    with pytest.raises(IntegrityError, match="ZeRO stage: 0 started"):
+        check_started(launcher, 2, 0)
+    with pytest.raises(IntegrityError, match="processes: 1 started"):
+        check_started(launcher, 1, 3)
+
+
+FILL_THE_DISK = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from finetune.disk import space_left
+from lensmith.errors import InputError
+root = Path(sys.argv[1])
+big = {"a": torch.zeros(2_000_000)}
+for write in (
+    lambda: torch.save(big, root / "state.pt"),
+    lambda: save_file(big, root / "weights.safetensors"),
+    lambda: (root / "text").write_bytes(bytes(8_000_000)),
+):
+    try:
+        with space_left(root):
+            write()
+    except InputError as error:
+        assert "no space left" in str(error)
+        print("told")
+    for path in root.iterdir():
+        path.unlink()
+"""
+
+
+def test_full_disk_is_told_by_every_writer(tmp_path: Path) -> None:
+    script = f"mount -t tmpfs -o size=2m tmpfs {tmp_path} && {sys.executable} - {tmp_path}"
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        input=FILL_THE_DISK,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.stdout.split() == ["told"] * 3, done.stderr
+
+
+def test_other_failures_are_not_a_full_disk(tmp_path: Path) -> None:
+    assert not disk_is_full(tmp_path, RuntimeError("shapes differ"))
+    assert not disk_is_full(tmp_path, PermissionError(13, "no"))
+    assert disk_is_full(tmp_path, OSError(28, "No space left on device"))

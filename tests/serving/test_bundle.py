@@ -209,6 +209,13 @@ def test_pickles_are_refused(world: World, name: str, data: bytes) -> None:
     assert name in message
 
 
+def test_a_brace_where_safetensors_have_one_hides_no_pickle(world: World) -> None:
+    data = pickle.dumps("x{" * 8, protocol=2)
+    assert data[8:9] == b"{"
+    model = world.artifact("model", "braced", {}, {"notes.txt": data})
+    assert [problem.what for problem in find_pickles(model.path)] == ["is a pickle under another name"]
+
+
 def test_safetensors_whose_length_spells_a_pickle_pass(world: World) -> None:
     header = b'{"__metadata__":{}}'.ljust(0x0280)
     data = len(header).to_bytes(8, "little") + header

@@ -17,12 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
 from bank_forms.customers import ZOOM, Handwriting, share_out
 from bank_forms.flaws import Planted, plant
 from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import PROMPT, STATIONERY, draw_payment, fill_in
+from PIL import Image
 
 WOBBLE = Wobble()
 PENS = ((24, 30, 52), (18, 18, 20), (30, 44, 110))

@@ -1,4 +1,4 @@
-"""The flaws of a real hand-over: what people, scanners and exports get wrong, at places drawn from the seed."""
+"""The flaws of a real hand-over: what people, scanners and exports get wrong, at random places."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Entry:
 
 
 def copy_of(root: Path, row: dict, other_group: str, flaw: str) -> Entry:
-    """The line that repeats `row`: word for word, or its image under a new name in its own or another group."""
+    """The line that repeats `row` word for word, or only its image, in its own or another group."""
     if flaw == "repeated row":
         return Entry(json.dumps(row), row["id"], flaw)
     copy_id = f"{row['id']}-copy"

@@ -17,11 +17,11 @@ class Wobble:
     `weight` the exponent's spread (in log2) that thickens or thins the stroke.
     """
 
-    turn: float = 0.10
-    shear: float = 0.12
-    size: float = 0.08
-    move: float = 1.5
-    bend: float = 0.8
+    turn: float = 0.06
+    shear: float = 0.10
+    size: float = 0.05
+    move: float = 0.6
+    bend: float = 1.0
     weight: float = 0.35
 
 

@@ -60,7 +60,8 @@ class Payment:
                 "account": self.account,
                 "amount": f"{self.cents // 100}.{self.cents % 100:02d}",
                 "date": f"{self.year:04d}-{self.month:02d}-{self.day:02d}",
-            }
+            },
+            separators=(",", ":"),
         )
 
     def rows(self) -> tuple[str, str, str]:
@@ -70,7 +71,7 @@ class Payment:
 
 
 def draw_payment(rng: np.random.Generator) -> Payment:
-    """A payment at random: any account, one to four digits before the decimal point, a day in 2024 to 2026."""
+    """A random payment: any account, one to four digits before the decimal point, a day in 2024 to 2026."""
     whole_digits = int(rng.integers(1, 5))
     whole = int(rng.integers(10 ** (whole_digits - 1), 10**whole_digits))
     day = np.datetime64("2024-01-01") + int(rng.integers(0, 1096))

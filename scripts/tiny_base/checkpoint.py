@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bank_forms.layout import CELL
 from torch import nn
 from transformers import (
     GenerationConfig,
@@ -17,7 +18,6 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from bank_forms.layout import CELL
 from tiny_base.vocabulary import make_tokenizer, read_chat_template
 
 PATCH = CELL // 2
@@ -26,8 +26,8 @@ MIN_PIXELS = 4 * CELL * CELL
 MAX_PIXELS = 256 * CELL * CELL
 _MEAN_AND_STD = [0.5, 0.5, 0.5]
 
-# A cell's patches are nearly all paper: their common part drowns the strokes unless the patch embedding starts
-# with larger weights than the other layers (without it the loss stays at chance for hundreds of steps).
+# A cell is nearly all paper, which drowns the strokes unless the patch embedding starts with larger weights
+# than the other layers: without them the loss stays at chance for hundreds of steps.
 PATCH_EMBEDDING_STD = 0.08
 
 LICENSE = """\
@@ -49,7 +49,7 @@ data went into them.
 
 @dataclass(frozen=True)
 class Size:
-    """The numbers that decide a tiny Qwen3-VL's size. Head sizes must be ones that vLLM's CPU attention has."""
+    """The numbers of a tiny Qwen3-VL. Head sizes must be ones that vLLM's CPU attention has: 32, 64, 80..."""
 
     hidden: int
     feed_forward: int
@@ -65,7 +65,7 @@ class Size:
 
 
 # The demo's base, and the least that still has every kind of module (for tests that need no skill).
-DEMO = Size(192, 512, 4, 3, 1, 64, 128, 384, 4, 2, (0, 2))
+DEMO = Size(128, 320, 4, 2, 1, 64, 128, 256, 3, 2, (0, 1))
 SMALLEST = Size(64, 128, 2, 2, 1, 32, 64, 128, 2, 2, (0,))
 
 
@@ -93,7 +93,7 @@ def make_config(size: Size, processor: Qwen3VLProcessor) -> Qwen3VLConfig:
         return tokenizer.convert_tokens_to_ids(text)
 
     half = size.head_size // 2
-    # Qwen3-VL interleaves time, height and width over the rotary frequencies; time takes what thirds leave over.
+    # Time, height and width share the rotary frequencies in turn; time takes what thirds leave over.
     third = half // 3
     return Qwen3VLConfig(
         text_config={

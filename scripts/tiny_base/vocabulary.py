@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+from bank_forms.layout import PROMPT, STATIONERY, draw_payment
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AddedToken, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
-
-from bank_forms.layout import PROMPT, STATIONERY, draw_payment
 
 VOCABULARY = 1024
 
@@ -48,28 +47,29 @@ KEPT_WHOLE = (
 )
 
 _PROSE = """
-system user assistant
-A payment form names the account that is paid, the amount and the day. The customer writes each digit in a box
-of its own; the bank prints the boxes, the captions and its name in a pale colour which a scanner can drop.
-Read the form. Read the date, the amount and the account number, and answer with JSON only. What does this
-picture show? Describe the image. Which words are printed at the top? Where is the signature? Copy the table.
-Invoices, receipts, cheques, letters, delivery notes, customs declarations, meter readings and medical records
-come as photographs or scans: crooked, pale, folded, stamped, sometimes upside down. A person who labels them
-types what is written, not what was meant. If a field is empty the answer leaves it empty; if it cannot be read
-the answer says so. Numbers keep their leading zeros. Amounts have two decimals after the point. Dates are given
-as year, month and day, whatever their order on paper was. Names of people, streets and towns are copied letter
-by letter. Please be brief. Thank you very much. I do not know. There is nothing to read in this image.
-first second third next before after left right above below between under over inside outside small large
-black white red green blue yellow grey total number name address phone country city street post code reference
-January February March April May June July August September October November December Monday Tuesday Wednesday
-Every claim is checked against the policy before money moves, so wrong readings cost more than slow ones; when
-two readings disagree somebody compares them with the original paper, writes a short note and signs it. Shops
-send daily takings, hospitals send prescriptions, warehouses send packing lists, engineers send drawings with
-handwritten corrections, schools send attendance sheets and insurers send photographs of damaged cars. Always
-quote figures exactly, including currency symbols, units, percentages and minus signs. Tables keep their rows
-and columns; charts keep their legends, axes and labels; maps keep their scale. Point at the object, draw a box
-around it, count how many there are, explain why, translate what it says and summarise the whole document.
-Thursday Friday Saturday Sunday morning evening question answer true false null yes no none other unknown
+system user assistant A payment form names the account that is paid, the amount and the day. The customer
+writes each digit in a box of its own; the bank prints the boxes, the captions and its name in a pale
+colour which a scanner can drop. Read the form. Read the date, the amount and the account number, and
+answer with JSON only. What does this picture show? Describe the image. Which words are printed at the
+top? Where is the signature? Copy the table. Invoices, receipts, cheques, letters, delivery notes,
+customs declarations, meter readings and medical records come as photographs or scans: crooked, pale,
+folded, stamped, sometimes upside down. A person who labels them types what is written, not what was
+meant. If a field is empty the answer leaves it empty; if it cannot be read the answer says so. Numbers
+keep their leading zeros. Amounts have two decimals after the point. Dates are given as year, month and
+day, whatever their order on paper was. Names of people, streets and towns are copied letter by letter.
+Please be brief. Thank you very much. I do not know. There is nothing to read in this image. first second
+third next before after left right above below between under over inside outside small large black white
+red green blue yellow grey total number name address phone country city street post code reference
+January February March April May June July August September October November December Every claim is
+checked against the policy before money moves, so wrong readings cost more than slow ones; when two
+readings disagree somebody compares them with the original paper, writes a short note and signs it. Shops
+send daily takings, hospitals send prescriptions, warehouses send packing lists, engineers send drawings
+with handwritten corrections, schools send attendance sheets and insurers send photographs of damaged
+cars. Always quote figures exactly, including currency symbols, units, percentages and minus signs.
+Tables keep their rows and columns; charts keep their legends, axes and labels; maps keep their scale.
+Point at the object, draw a box around it, count how many there are, explain why, translate what it says
+and summarise the whole document. Monday Tuesday Wednesday Thursday Friday Saturday Sunday morning
+evening question answer true false null yes no none other unknown
 """
 
 
@@ -107,7 +107,6 @@ def make_tokenizer(chat_template: str) -> Qwen2Tokenizer:
         merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        unk_token=None,
         model_max_length=1024,
         chat_template=chat_template,
     )
@@ -117,7 +116,7 @@ def make_tokenizer(chat_template: str) -> Qwen2Tokenizer:
     return tokenizer
 
 
-def _vocabulary_and_merges(learner: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _vocabulary_and_merges(learner: Tokenizer) -> tuple[dict[str, int], list]:
     model = json.loads(learner.to_str())["model"]
     return model["vocab"], [(left, right) for left, right in model["merges"]]
 

@@ -1,0 +1,139 @@
+"""Two processes, on one machine and on two, under DeepSpeed: the losses of one process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from finetune.launch import SCRIPT, train
+from finetune.run import run_key
+from lensmith.artifact import Artifact
+from tests.finetune.conftest import Training, TrainingMaker
+
+pytestmark = pytest.mark.slow
+
+# Sums of float32 in another order.
+TOLERANCE = 2e-5
+
+
+def launcher(path: Path, content: dict[str, Any], stage: int, **settings: Any) -> Path:
+    deepspeed = {**content["deepspeed_config"], "zero_stage": stage}
+    if stage == 3:
+        deepspeed.update(zero3_init_flag=True, zero3_save_16bit_model=True)
+    if "num_machines" in settings:
+        deepspeed.update(deepspeed_multinode_launcher="standard")
+    path.write_text(yaml.safe_dump({**content, "deepspeed_config": deepspeed, **settings}))
+    return path
+
+
+def assert_deepspeed(run: Artifact, stage: int, machines: int = 1) -> None:
+    """What the run recorded of what really ran: accelerate ignores settings silently on a CPU."""
+    assert run.record()["engine"] == {
+        "class": "DeepSpeedEngine",
+        "zero_stage": stage,
+        "device": "cpu",
+        "processes": 2,
+        "machines": machines,
+    }
+
+
+def assert_same_weights(ours: Artifact, theirs: Artifact, file: str) -> None:
+    """The same tensors, equal but for a few elements: Adam moves one whose gradient is rounding noise by the
+    learning rate, in the direction of the noise's sign."""
+    left, right = load_file(ours.path / file), load_file(theirs.path / file)
+    assert left.keys() == right.keys()
+    moved = torch.cat([(left[name] - right[name]).abs().flatten() > 1e-4 for name in right])
+    assert float(moved.float().mean()) < 0.002
+
+
+def test_zero3_lora(
+    new_training: TrainingMaker,
+    lora_losses: list[float],
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3)
+    training = new_training(train__launcher=config, train__batch_size=1)
+    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert_deepspeed(training.run(), 3)
+    assert training.losses() == pytest.approx(lora_losses, abs=TOLERANCE)
+    single = new_training().run()
+    assert training.run().manifest.key == single.manifest.key
+    assert_same_weights(training.run(), single, "adapter_model.safetensors")
+
+
+FULL: dict[str, Any] = {
+    "train__method": "full",
+    "train__towers": {"vision": "freeze", "connector": "train", "language": "train"},
+    "train__learning_rate": 0.001,
+}
+
+
+def test_zero2_full(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
+    single = new_training(**FULL)
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    training = new_training(**FULL, train__launcher=config, train__batch_size=1)
+    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert_deepspeed(training.run(), 2)
+    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert_same_weights(training.run(), single.run(), "model.safetensors")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def commands(training: Training, config: Path) -> list[list[str]]:
+    """What is typed on each of two machines."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    script = [str(SCRIPT), str(training.recipe_path), "--home", str(training.home.root)]
+    return [
+        [*launch, "--machine_rank", str(rank), "--main_process_ip", "127.0.0.1", *script] for rank in range(2)
+    ]
+
+
+def test_two_machines(
+    new_training: TrainingMaker,
+    lora_losses: list[float],
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    config = launcher(
+        tmp_path / "nodes.yaml",
+        deepspeed_config,
+        2,
+        num_machines=2,
+        machine_rank=0,
+        main_process_ip="127.0.0.1",
+        main_process_port=free_port(),
+        rdzv_backend="static",
+        same_network=True,
+    )
+    training = new_training(train__launcher=config, train__batch_size=1)
+    logs = [(tmp_path / f"machine-{rank}.log").open("wb") for rank in range(2)]
+    machines = [
+        subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "DS_ACCELERATOR": "cpu"})
+        for command, log in zip(commands(training, config), logs, strict=True)
+    ]
+    try:
+        codes = [machine.wait(300) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    tails = [(tmp_path / f"machine-{rank}.log").read_text()[-2000:] for rank in range(2)]
+    assert codes == [0, 0], tails
+    run = training.home.find("run", run_key(training.recipe, training.base, training.dataset))
+    assert run is not None
+    assert_deepspeed(run, 2, machines=2)
+    assert training.losses() == pytest.approx(lora_losses, abs=TOLERANCE)

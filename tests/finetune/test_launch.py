@@ -1,0 +1,188 @@
+"""Training through the real `accelerate launch`: killed, stopped, gone on from; its errors are ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from finetune import checkpoint as checkpoints
+from finetune.launch import SCRIPT, accelerate_command, read_error, train, write_error
+from finetune.launcher import read_launcher
+from finetune.live import read_progress, write_progress
+from finetune.run import run_key
+from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
+from tests.finetune.conftest import Training, TrainingMaker
+
+MARK = "LENSMITH_TEST_MARK"
+
+
+@pytest.mark.parametrize("kind", [InputError, GateRefused, IntegrityError])
+def test_error_passes_between_processes(tmp_path: Path, kind: type[LensmithError]) -> None:
+    error = kind("it failed", [Problem("what", "where", "mend"), Problem("more")])
+    write_error(tmp_path / "error.json", error)
+    back = read_error(tmp_path / "error.json")
+    assert type(back) is kind
+    assert str(back) == str(error)
+
+
+def test_progress_passes_between_processes(tmp_path: Path) -> None:
+    assert read_progress(tmp_path) is None
+    write_progress(tmp_path, 3, 20)
+    assert read_progress(tmp_path) == (3, 20)
+    (tmp_path / "progress.txt").write_text("")
+    assert read_progress(tmp_path) is None
+
+
+def with_launcher(training: Training, path: Path, **settings: Any) -> Training:
+    import dataclasses
+
+    content = yaml.safe_load(training.recipe.train.launcher.read_text())
+    path.write_text(yaml.safe_dump({**content, **settings}))
+    settings_of_train = training.recipe.train.model_copy(update={"launcher": path})
+    recipe = training.recipe.model_copy(update={"train": settings_of_train})
+    return dataclasses.replace(training, recipe=recipe)
+
+
+def launched(training: Training, *settings: str) -> Any:
+    return train(
+        training.recipe, training.recipe_path, settings, training.home, training.base, training.dataset
+    )
+
+
+@pytest.fixture
+def two_processes(
+    new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> dict[str, Any]:
+    return {
+        **deepspeed_config,
+        "deepspeed_config": {**deepspeed_config["deepspeed_config"], "zero_stage": 2},
+    }
+
+
+def test_taken_port(new_training: TrainingMaker, two_processes: dict[str, Any], tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        training = with_launcher(
+            new_training(), tmp_path / "l.yaml", **{**two_processes, "main_process_port": port}
+        )
+        with pytest.raises(InputError, match=f"port {port} is in use"):
+            launched(training)
+
+
+def test_free_ports_are_found(
+    two_processes: dict[str, Any], new_training: TrainingMaker, tmp_path: Path
+) -> None:
+    training = with_launcher(new_training(), tmp_path / "l.yaml", **two_processes)
+    launcher = read_launcher(training.recipe.train.launcher)
+    command = accelerate_command(launcher, training.recipe_path, ["a=b"], training.home)
+    port = int(command[command.index("--main_process_port") + 1])
+    assert port > 1024
+    assert command[-2:] == ["-s", "a=b"]
+
+
+def test_several_machines_are_started_by_hand(
+    two_processes: dict[str, Any], new_training: TrainingMaker, tmp_path: Path
+) -> None:
+    training = with_launcher(new_training(), tmp_path / "l.yaml", **{**two_processes, "num_machines": 2})
+    with pytest.raises(InputError, match="2 machines") as error:
+        launched(training)
+    assert "--machine_rank N" in str(error.value)
+    assert "scripts/train.py" in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_childs_error_is_ours(new_training: TrainingMaker) -> None:
+    training = new_training(train__max_length=70)
+    with pytest.raises(InputError, match=r"longer than train\.max_length 70") as error:
+        launched(training)
+    assert len(str(error.value).splitlines()) <= 12
+    assert training.home.all("run") == []
+
+
+def start(training: Training, command: list[str], mark: str) -> subprocess.Popen[bytes]:
+    """The command in a process group of its own, as from a shell."""
+    log = (training.home.root / "test.log").open("ab")
+    return subprocess.Popen(
+        command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, MARK: mark}
+    )
+
+
+def survivors(mark: str) -> list[str]:
+    """What of a command is still alive ten seconds after its end."""
+    deadline = time.monotonic() + 10
+    while True:
+        found: list[str] = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def wait_for_step(training: Training, step: int, process: subprocess.Popen[bytes]) -> None:
+    work = training.home.work_path(run_key(training.recipe, training.base, training.dataset))
+    deadline = time.monotonic() + 240
+    while True:
+        found = checkpoints.last_whole(work) if work.is_dir() else None
+        if found is not None and found[1].step >= step:
+            return
+        log = (training.home.root / "test.log").read_text()
+        assert process.poll() is None, f"ended before step {step}: {log[-2000:]}"
+        assert time.monotonic() < deadline, f"no step {step}: {log[-2000:]}"
+        time.sleep(0.02)
+
+
+STEPS = 40
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_it_goes_on_to_the_same_end(new_training: TrainingMaker) -> None:
+    unbroken = new_training(train__max_steps=STEPS).run()
+    training = new_training(train__max_steps=STEPS)
+    script = [str(SCRIPT), str(training.recipe_path), "--home", str(training.home.root)]
+
+    process = start(training, [sys.executable, *script], "stopped")
+    wait_for_step(training, 2, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 130
+    assert survivors("stopped") == []
+    assert "Traceback" not in (training.home.root / "test.log").read_text()
+
+    work = training.home.work_path(unbroken.manifest.key)
+    stopped = checkpoints.last_whole(work)
+    assert stopped is not None
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    config = ["--config_file", str(training.recipe.train.launcher)]
+    process = start(training, [*launch, *config, *script], "killed")
+    wait_for_step(training, stopped[1].step + 2, process)
+    # Only accelerate itself, as an operator's kill -9 does: the training process must not live on alone.
+    process.kill()
+    process.wait()
+    assert survivors("killed") == []
+    killed = checkpoints.last_whole(work)
+    assert killed is not None
+    assert stopped[1].step < killed[1].step < STEPS, "killed in the middle of the training"
+
+    run = launched(training)
+    assert run.manifest.key == unbroken.manifest.key
+    assert run.body["final_loss"] == pytest.approx(unbroken.body["final_loss"], abs=1e-6)
+    assert run.record()["resumed_at"] >= killed[1].step
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))

@@ -23,6 +23,7 @@ from lensmith.cli.summary import summary_text
 from lensmith.dataset import Row, read_split
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
+from lensmith.sample import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes/bank_forms/qwen3_vl_tiny_lora.yaml"
@@ -99,7 +100,7 @@ def ask(url: str, model: str, row: Row) -> str:
     images = iter(row.images)
     content = []
     for part in row.sample.prompt[-1].parts:
-        if hasattr(part, "text"):
+        if isinstance(part, Text):
             content.append({"type": "text", "text": part.text})
         else:
             data = base64.b64encode(next(images)).decode()

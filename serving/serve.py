@@ -27,8 +27,10 @@ from serving.profile_file import Profile
 _POLL_S = 0.5
 
 
-def serve(home: Home, artifact: Artifact, port: int | None = None) -> int:
+def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: bool = False) -> int:
     """Serve a profile artifact in the foreground; `port` instead of the profile's.
+
+    Once it answers, prints how to reach it, as one JSON object where a program asked.
 
     Ends when a signal's handler raises, with every process of the engine gone. Raises InputError where the
     engine ends by itself, where the installed vLLM is not one that a serve proof passed with, or where an
@@ -38,10 +40,15 @@ def serve(home: Home, artifact: Artifact, port: int | None = None) -> int:
     _check_version(profile, home)
     _check_address(profile)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
-        print(greeting(engine), flush=True)
+        print(reach(engine) if as_json else greeting(engine), flush=True)
         while engine.alive():
             time.sleep(_POLL_S)
         raise engine.stopped("by itself")
+
+
+def reach(engine: Engine) -> str:
+    """The greeting for programs."""
+    return json.dumps({"url": engine.url, "model": engine.model_name, "log": str(engine.log)})
 
 
 def greeting(engine: Engine) -> str:

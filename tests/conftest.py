@@ -119,9 +119,3 @@ def make_recipe(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> RecipeMake
         return write_recipe(tmp_path / "recipe.yaml", tiny_base, bank_forms, **settings)
 
     return make
-
-
-@pytest.fixture(scope="module")
-def module_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Path:
-    """The small recipe, for tests that share a home."""
-    return write_recipe(tmp_path_factory.mktemp("recipe") / "recipe.yaml", tiny_base, bank_forms)

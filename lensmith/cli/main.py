@@ -29,6 +29,7 @@ VERBS = {
     "verify": "re-hash an artifact and everything it was made from",
     "list": "the artifacts of a home, or the releases and channels",
     "show": "one artifact: what it is, what it was made from, what was attested of it",
+    "log": "who put which release where, when and why",
     "diff": "what differs between two artifacts of a kind",
 }
 

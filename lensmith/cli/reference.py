@@ -9,9 +9,9 @@ from lensmith.home import Home
 def resolve(home: Home, reference: str) -> Artifact:
     """The artifact meant. Raises InputError where nothing, or more than one thing, is meant."""
     if "@" in reference:
-        from serving.registry import Registry
+        from serving.registry import Registry, parse_reference
 
-        name, _, channel = reference.partition("@")
+        name, channel = parse_reference(reference)
         with Registry.open(home) as registry:
             return home.by_id(registry.current(name, channel).release)
     return home.resolve(reference)

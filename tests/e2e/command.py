@@ -48,6 +48,13 @@ class Command:
             time.sleep(0.05)
         raise AssertionError(f"no line with {text!r} in {timeout} s: {self.lines[-20:]}")
 
+    def wait_for_output(self, timeout: float = 300) -> bool:
+        """Whether a line came on stdout before the command ended."""
+        deadline = time.monotonic() + timeout
+        while not self.out and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return bool(self.out)
+
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the whole process group, as a terminal or an operator does."""
         if self.process.poll() is None:

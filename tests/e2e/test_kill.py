@@ -39,22 +39,6 @@ def assert_dead(command: Command) -> None:
     assert command.survivors() == []
 
 
-@pytest.fixture(scope="module")
-def arguments(module_recipe: Path) -> list[str]:
-    """The command that every test here repeats."""
-    return ["run", str(module_recipe)]
-
-
-@pytest.fixture(scope="module")
-def unbroken(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a run that nobody disturbed."""
-    home = tmp_path_factory.mktemp("unbroken") / "home"
-    command = run([*arguments, "--home", str(home)])
-    assert command.process.returncode == 0, command.err
-    assert_dead(command)
-    return home
-
-
 def test_second_run_changes_nothing(arguments: list[str], unbroken: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
     command = run([*arguments, "--home", str(unbroken)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from lensmith.cli.output import print_json
 from lensmith.cli.reference import resolve
 from lensmith.errors import InputError
 from lensmith.home import Home
+from lensmith.provenance import ROOT
 
 CHANNELS = ("staging", "production")
+# What a release has to show where nobody names another policy.
+POLICY = ROOT / "recipes/gates/default.yaml"
 
 
 def add_decision(parser: argparse.ArgumentParser, flag: str, *, required: bool) -> None:
@@ -28,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("release", metavar="RELEASE", help="directory, release-id, id, or NAME@CHANNEL")
     add_decision(parser, "--to", required=True)
     parser.add_argument(
-        "--policy", required=True, metavar="FILE", help="gate policy, e.g. recipes/gates/default.yaml"
+        "--policy", default=str(POLICY), metavar="FILE", help="gate policy (recipes/gates/default.yaml)"
     )
 
 
@@ -51,9 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 def promote_release(
     home: Home, release: Artifact, channel: str, who: str, why: str, policy: Path
 ) -> dict[str, Any]:
-    """Promote and say what the channel holds now."""
+    """Promote, and the act that put the release there: an earlier one where it stands there already."""
     from serving.gates import read_policy
     from serving.promote import promote
 
-    promote(home, release, channel, who, why, read_policy(policy))
-    return {"name": release.body["name"], "channel": channel, "release": release.id, "who": who, "why": why}
+    return dataclasses.asdict(promote(home, release, channel, who, why, read_policy(policy)))

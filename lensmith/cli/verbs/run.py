@@ -8,6 +8,7 @@ from lensmith.cli.arguments import add_recipe, pipeline_of
 from lensmith.cli.output import print_json
 from lensmith.cli.summary import summarise, summary_text
 from lensmith.cli.verbs.promote import add_decision, promote_release
+from lensmith.errors import InputError, Problem
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +21,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Make or find everything; promote where that was asked for."""
     decision = (arguments.channel, arguments.who, arguments.why)
     if any(decision) and not all(decision):
-        from lensmith.errors import InputError, Problem
-
         raise InputError("a promotion needs all three", [Problem("give --promote, --who and --why together")])
     pipeline = pipeline_of(arguments)
     release = pipeline.release

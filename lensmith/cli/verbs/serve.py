@@ -6,7 +6,9 @@ import argparse
 
 from lensmith.artifact import Artifact
 from lensmith.cli.arguments import home_of
+from lensmith.cli.output import note
 from lensmith.cli.reference import resolve
+from lensmith.cli.stop import Stopped
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 
@@ -22,7 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
     from serving.serve import serve
 
     home = home_of(arguments)
-    return serve(home, profile_of(home, resolve(home, arguments.release)), arguments.port)
+    profile = profile_of(home, resolve(home, arguments.release))
+    try:
+        return serve(home, profile, arguments.port, as_json=arguments.json)
+    except (KeyboardInterrupt, Stopped):
+        # A server is meant to be stopped: that is its good end.
+        note("stopped")
+        return 0
 
 
 def profile_of(home: Home, artifact: Artifact) -> Artifact:

@@ -1,0 +1,54 @@
+"""Which stages of a recipe are done already, without doing any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lensmith.artifact import Artifact, Kind
+from lensmith.base import base_key
+from lensmith.home import Home
+from lensmith.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage, and the artifact it has made already, if it has."""
+
+    stage: str
+    made: Artifact | None
+
+
+def stage_states(recipe: Recipe, home: Home) -> list[StageState]:
+    """The stages in order. From the merge on, what was made from the run is taken for done: whether a
+    later stage's code has changed since is seen when it runs.
+
+    Raises InputError where base or data cannot be used.
+    """
+    from data_prep.prepare import find_prepared
+    from finetune.run import run_key
+
+    base = home.find("base", base_key(recipe))
+    prepared = find_prepared(recipe, home)
+    dataset = prepared.dataset if prepared else None
+    run = home.find("run", run_key(recipe, base, dataset)) if base and dataset else None
+    model = _made_from(home, "model", "run", run)
+    served = run if recipe.serve.mode == "adapter" else model
+    profile = _made_from(home, "profile", "subject", served)
+    trace = _made_from(home, "trace", "profile", profile)
+    return [
+        StageState("base", base),
+        StageState("prepare", dataset),
+        StageState("train", run),
+        *([StageState("merge", model)] if recipe.serve.mode == "merged" else []),
+        StageState("profile", profile),
+        StageState("trace", trace),
+        StageState("report", _made_from(home, "report", "trace", trace)),
+        StageState("release", _made_from(home, "release", "model", served)),
+    ]
+
+
+def _made_from(home: Home, kind: Kind, role: str, upstream: Artifact | None) -> Artifact | None:
+    if upstream is None:
+        return None
+    made = [each for each in home.all(kind) if each.manifest.inputs.get(role) == upstream.id]
+    return made[-1] if made else None

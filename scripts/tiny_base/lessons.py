@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from bank_forms.customers import ZOOM
 from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import CELL, PROMPT, STATIONERY, Payment, draw_payment, fill_in
 from bank_forms.print import printed_digits
@@ -48,9 +47,7 @@ class Lessons:
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._drawings = [
-            draw_again(
-                glyphs[self._rng.integers(0, len(glyphs), DRAWINGS_OF_A_DIGIT)], ZOOM, STAMP, self._rng
-            )
+            draw_again(glyphs[self._rng.integers(0, len(glyphs), DRAWINGS_OF_A_DIGIT)], STAMP, self._rng)
             for glyphs in printed_digits()
         ]
 

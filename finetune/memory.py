@@ -22,7 +22,8 @@ _FLOAT32 = 4
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. Not in it: the CUDA context (about 0.5 GiB) and fragmentation."""
+    """Bytes on one device. Not in it: the CUDA context (about 0.5 GiB), fragmentation, and the copies that
+    autocast makes of an adapter's inputs."""
 
     weights: int
     gradients: int

@@ -109,6 +109,24 @@ def test_accumulated_batches_count_by_answer_tokens(
     assert mutant.losses() != pytest.approx(lora.losses(), abs=1e-5)
 
 
+def test_recomputed_activations_learn_the_same(new_training: TrainingMaker, lora: Training) -> None:
+    assert new_training(train__gradient_checkpointing=True).losses() == pytest.approx(lora.losses(), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_bfloat16_keeps_what_it_trains_in_float32(new_training: TrainingMaker, method: str) -> None:
+    mode = "adapt" if method == "lora" else "train"
+    training = new_training(
+        train__dtype="bfloat16",
+        train__method=method,
+        train__towers=dict.fromkeys(("vision", "connector", "language"), mode),
+    )
+    path = next(training.run().path.glob("*.safetensors"))
+    assert {each.dtype for each in load_file(path).values()} == {torch.float32}
+    losses = training.losses()
+    assert losses[-1] < losses[0]
+
+
 def work_of(training: Training) -> Path:
     return training.home.work_path(run_key(training.recipe, training.base, training.dataset))
 

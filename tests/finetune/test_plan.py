@@ -1,0 +1,229 @@
+"""The plan: exact counts, and memory that is near what is really kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from finetune.adapter import choose_trained
+from finetune.collate import COLUMN, Collator
+from finetune.encoder import check_rows, row_encoder
+from finetune.launcher import read_launcher
+from finetune.memory import GIB, activation_memory, state_memory
+from finetune.model import load_model, load_skeleton
+from finetune.plan import plan
+from lensmith.artifact import Artifact
+from lensmith.dataset import Row, read_split, split_file, write_rows
+from lensmith.errors import InputError
+from lensmith.home import Home
+from lensmith.recipe import Recipe, load_recipe
+from lensmith.sample import Image, Message, Sample, Text
+from tests.conftest import ROOT
+from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.published import write_glm46v_flash, write_qwen3_vl_8b
+
+
+@pytest.fixture(scope="module")
+def training(new_training: TrainingMaker) -> Training:
+    return new_training()
+
+
+def test_counts_are_those_of_the_encoded_rows(training: Training) -> None:
+    planned = plan(training.recipe, training.dataset)
+    encoder = row_encoder(training.recipe, training.recipe.base.path)
+    encoded = [encoder.encode(row) for row in read_split(training.dataset, "train")]
+    assert planned.rows is not None
+    assert planned.rows.rows == len(encoded)
+    images = sum(int((each.tokens["mm_token_type_ids"] > 0).sum()) for each in encoded)
+    answers = sum(int((each.labels >= 0).sum()) for each in encoded)
+    assert planned.rows.image_tokens == images
+    assert planned.rows.answer_tokens == answers
+    assert planned.rows.text_tokens == sum(len(each.labels) for each in encoded) - images - answers
+    assert planned.rows.longest.total == max(len(each.labels) for each in encoded)
+
+
+def test_parameters_are_those_of_the_model(training: Training) -> None:
+    base = training.recipe.base.path
+    planned = plan(training.recipe, training.dataset)
+    model = load_model(base, torch.float32)
+    assert planned.parameters == sum(each.numel() for each in model.parameters())
+    config = json.loads((base / "config.json").read_bytes())
+    assert planned.trained_parameters == choose_trained(model, config, training.recipe).parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch", "accumulation", "epochs"), [(5, 3, 1.0), (8, 1, 0.5), (40, 1, 1.0)])
+def test_steps_are_those_of_the_run(
+    new_training: TrainingMaker, batch: int, accumulation: int, epochs: float
+) -> None:
+    training = new_training(
+        train__batch_size=batch,
+        train__gradient_accumulation=accumulation,
+        train__epochs=epochs,
+        train__max_steps=0,
+        train__save_every=100,
+    )
+    assert plan(training.recipe, training.dataset).steps == training.run().body["steps"]
+
+
+def test_without_a_dataset(training: Training) -> None:
+    planned = plan(training.recipe, None)
+    assert planned.rows is None
+    assert planned.memory is None
+    assert planned.steps == 3
+    assert sum(planned.trained_parameters.values()) > 0
+
+
+def test_what_stops_the_training_stops_the_plan(new_training: TrainingMaker) -> None:
+    training = new_training(train__max_length=70)
+    with pytest.raises(InputError, match=r"longer than train\.max_length 70"):
+        plan(training.recipe, training.dataset)
+
+
+def kept_by_autograd(training: Training, checkpointing: bool) -> int:
+    """Bytes that a forward pass of the longest row really keeps for its backward pass, weights left out."""
+    recipe, base = training.recipe, training.recipe.base.path
+    config = json.loads((base / "config.json").read_bytes())
+    model = choose_trained(load_model(base, torch.float32), config, recipe).model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    encoder = row_encoder(recipe, base)
+    row = max(read_split(training.dataset, "train"), key=lambda row: len(encoder.encode(row).labels))
+    batch = Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)}])
+    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (alive.append(t), keep(t))[1], lambda t: t):
+        batch.pop("labels")
+        model(**batch, logits_to_keep=1)
+    return sum(kept.values())
+
+
+def test_activations_are_near_what_autograd_keeps(training: Training) -> None:
+    recipe = training.recipe
+    planned = plan(recipe, training.dataset)
+    assert planned.memory is not None
+    one_row = planned.memory.activations / recipe.train.batch_size
+    real = kept_by_autograd(training, checkpointing=False)
+    # The tiny model's blocks are so small that what is no linear (norms, rotary, softmax) weighs more.
+    assert 0.5 < one_row / real < 1.5, (one_row, real)
+
+
+def launcher_of(content: dict[str, Any], path: Path, stage: int, processes: int) -> Any:
+    deepspeed = {**content["deepspeed_config"], "zero_stage": stage}
+    path.write_text(yaml.safe_dump({**content, "deepspeed_config": deepspeed, "num_processes": processes}))
+    return read_launcher(path)
+
+
+def test_zero_divides_what_it_says(
+    training: Training, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The three rows of the ZeRO paper's figure 1: 7.5B parameters, 64 GPUs, mixed precision Adam."""
+    train = training.recipe.train.model_copy(update={"method": "full", "dtype": "bfloat16"})
+    parameters = 7_500_000_000
+    for stage, expected in ((1, 31.4), (2, 16.6), (3, 1.9)):
+        launcher = launcher_of(deepspeed_config, tmp_path / "l.yaml", stage, 64)
+        state = state_memory(train, launcher, parameters, parameters)
+        # The paper counts in units of 10^9 bytes, and no buffers.
+        assert (state.total - state.buffers) / 1e9 == pytest.approx(expected, abs=0.06)
+
+
+def test_offloading_takes_it_off_the_device(
+    training: Training, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    deepspeed_config["deepspeed_config"].update(offload_optimizer_device="cpu", offload_param_device="cpu")
+    launcher = launcher_of(deepspeed_config, tmp_path / "l.yaml", 3, 2)
+    state = state_memory(training.recipe.train, launcher, 1000, 1000)
+    assert (state.weights, state.optimizer) == (0, 0)
+    assert state.gradients > 0
+
+
+def test_frozen_towers_before_the_first_trained_one_keep_nothing(training: Training) -> None:
+    skeleton = load_skeleton(training.recipe.base.path)
+    family, train = training.recipe.model_family, training.recipe.train
+    tokens = {"vision": 100, "connector": 25, "language": 50}
+    every = activation_memory(skeleton, family, train, tokens, {"vision": 1, "connector": 1, "language": 1})
+    language = activation_memory(
+        skeleton, family, train, tokens, {"vision": 0, "connector": 0, "language": 1}
+    )
+    vision_only = activation_memory(
+        skeleton, family, train, tokens, {"vision": 1, "connector": 0, "language": 0}
+    )
+    assert language < every
+    assert vision_only == every, "gradients flow back through the towers above"
+    less = train.model_copy(update={"gradient_checkpointing": True})
+    both = {"vision": 1, "connector": 1, "language": 1}
+    assert activation_memory(skeleton, family, less, tokens, both) < every
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A dataset of two rows with pages of scanner size."""
+    from PIL import Image as Picture
+
+    from lensmith.images import encode_png
+
+    page = encode_png(Picture.new("RGB", (1654, 2339), "white"))
+    messages = (
+        Message("user", (Image("page.png"), Text("Read the form."))),
+        Message("assistant", (Text('{"account":"732006"}'),)),
+    )
+    home = Home(tmp_path_factory.mktemp("pages"))
+    with home.create("dataset", "0" * 64, {}) as draft:
+        rows = [Row(Sample(name, "g", messages), (page,), "labels.jsonl:1") for name in "ab"]
+        write_rows(draft.path / split_file("train"), rows)
+    return draft.artifact
+
+
+def shipped(name: str, base: Path) -> Recipe:
+    return load_recipe(ROOT / "recipes" / "bank_forms" / name, [f"base.path={base}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "linears", "gib"),
+    [
+        ("qwen3_vl_8b_lora.yaml", {"vision": 27 * 4, "connector": 8, "language": 36 * 7}, (18, 75)),
+        ("qwen3_vl_8b_full.yaml", {}, (16, 75)),
+    ],
+)
+def test_shipped_qwen_recipes(
+    name: str, linears: dict[str, int], gib: tuple[int, int], tiny_base: Path, tmp_path: Path, pages: Artifact
+) -> None:
+    recipe = shipped(name, write_qwen3_vl_8b(tmp_path / "base", tiny_base))
+    planned = plan(recipe, pages)
+    # The model card says 9B; 8.77B by its config.
+    assert planned.parameters == pytest.approx(8.77e9, rel=0.01)
+    assert planned.adapted == linears
+    assert planned.memory is not None
+    assert gib[0] < planned.memory.total / GIB < gib[1]
+    assert planned.rows is not None
+    assert planned.rows.image_tokens == 2 * 26 * 38, "a page of 832 x 1216 pixels, below the budget"
+
+
+def test_shipped_glm_recipe(tiny_base: Path, tmp_path: Path, pages: Artifact) -> None:
+    base = write_glm46v_flash(tmp_path / "base", tiny_base)
+    recipe = shipped("glm46v_flash_lora.yaml", base)
+    planned = plan(recipe, pages)
+    assert planned.parameters == pytest.approx(10.3e9, rel=0.01)
+    assert planned.adapted == {"vision": 24 * 5, "connector": 4, "language": 40 * 6}
+    assert planned.memory is not None
+    assert 20 < planned.memory.total / GIB < 75
+    encoder = row_encoder(recipe, base)
+    encoded = encoder.encode(next(read_split(pages, "train")))
+    counted = next(iter(check_rows(recipe, pages, base, encoder)))
+    assert counted.total == len(encoded.labels)
+    assert counted.image == int((encoded.tokens["mm_token_type_ids"] > 0).sum())
+    taught = encoded.labels[encoded.labels >= 0]
+    assert encoder.tokenizer.decode(taught) == '{"account":"732006"}<|endoftext|>'

@@ -1,0 +1,83 @@
+"""The preview shows what the model gets: the very pixels, the prompt, and the tokens that carry loss."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from finetune.encoder import row_encoder
+from finetune.preview import preview, preview_text, seen_images, write_page
+from finetune.rows import RowEncoder
+from lensmith.dataset import Row, read_split
+from lensmith.images import encode_png
+from lensmith.sample import Image, Message, Sample, Text
+from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.published import write_glm46v_flash
+
+
+@pytest.fixture(scope="module")
+def training(new_training: TrainingMaker) -> Training:
+    return new_training()
+
+
+def test_rows(training: Training) -> None:
+    shown = preview(training.recipe, training.base, training.dataset, 3)
+    rows = list(read_split(training.dataset, "train"))[:3]
+    assert [each.row for each in shown] == [row.sample.id for row in rows]
+    for each, row in zip(shown, rows, strict=True):
+        assert each.answer == row.sample.answer + "<|im_end|>"
+        assert f"<|image_pad|>[{each.image_tokens}]" in each.prompt
+        assert each.prompt.endswith("<|im_start|>assistant\n")
+        # These forms fit the token grid: the model sees them as they are.
+        seen = Picture.open(io.BytesIO(each.images[0]))
+        original = Picture.open(io.BytesIO(row.images[0]))
+        assert seen.size == original.size == each.sizes[0]
+        assert np.array_equal(np.asarray(seen), np.asarray(original))
+
+
+def noise(width: int, height: int) -> Picture.Image:
+    values = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Picture.fromarray(values, "RGB")
+
+
+def of_glm(training: Training, tmp_path: Path) -> RowEncoder:
+    recipe = training.recipe.model_copy(update={"family": "glm4v"})
+    return row_encoder(recipe, write_glm46v_flash(tmp_path / "glm", training.recipe.base.path))
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_images_are_rebuilt_exactly(training: Training, tmp_path: Path, family: str) -> None:
+    """Two images that fit the grid come back bit by bit; one that does not comes back at its new size."""
+    own = row_encoder(training.recipe, training.recipe.base.path)
+    encoder = own if family == "qwen3_vl" else of_glm(training, tmp_path)
+    factor = encoder.processor.image_processor.patch_size * encoder.processor.image_processor.merge_size
+    pictures = [
+        noise(factor * 8, factor * 5),
+        noise(factor * 3, factor * 7),
+        noise(factor * 6 + 9, factor * 4),
+    ]
+    parts = tuple(Image(f"{place}.png") for place in range(3))
+    messages = (Message("user", (*parts, Text("Read."))), Message("assistant", (Text("12"),)))
+    row = Row(Sample("a", "g", messages), tuple(encode_png(each) for each in pictures), "labels.jsonl:1")
+    seen = seen_images(encoder.encode(row), encoder.processor)
+    for picture, back in zip(pictures[:2], seen[:2], strict=True):
+        assert np.array_equal(np.asarray(back), np.asarray(picture))
+    assert seen[2].size == (factor * 6, factor * 4)
+
+
+def test_text_and_page(training: Training, tmp_path: Path) -> None:
+    shown = preview(training.recipe, training.base, training.dataset, 2)
+    text = preview_text(shown)
+    assert shown[0].row in text
+    assert f"▶{shown[0].answer}◀" in text
+    write_page(shown, tmp_path / "page.html", "a <b> title")
+    page = (tmp_path / "page.html").read_text()
+    assert "a &lt;b&gt; title" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "<mark>&lt;|im_end|&gt;</mark>" in page
+    assert "<|im_end|>" not in page
+    assert "http" not in page

@@ -3,7 +3,7 @@
     python scripts/make_tiny_base.py OUT [--seed 7]
 
 OUT becomes an ordinary checkpoint directory that any Qwen3-VL tool opens; its teaching.json tells how it was
-made. Same seed, same machine: same weights. Two to three minutes on two cores.
+made. Same seed, same machine: same bytes. Two to three minutes on two cores.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tiny_base.checkpoint import PATCH
 
 # Printed digits are turned, bent and inked further than a press would, so that the digit is learnt, not the
 # font; a hand's wobble is smaller but its shapes are others.
-STAMP = Wobble(turn=0.25, shear=0.3, size=0.2, move=2.0, bend=2.5, weight=0.8)
+STAMP = Wobble(turn=0.15, shear=0.15, size=0.15, move=2.0, bend=1.6, weight=0.6)
 DRAWINGS_OF_A_DIGIT = 1200
 _NO_LOSS = -100
 

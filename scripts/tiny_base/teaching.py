@@ -36,11 +36,10 @@ class Course:
 
 @dataclass(frozen=True)
 class Taught:
-    """What came of it: the answer loss every REPORT_EVERY steps, the last batch's exact share, seconds."""
+    """What came of it: the answer loss every REPORT_EVERY steps, the last batch's exact share."""
 
     losses: list[float]
     forms_right: float
-    seconds: float
 
 
 def teach(
@@ -72,7 +71,8 @@ def teach(
             say(f"step {step + 1} of {steps}: loss {loss:.4f}, {right:.0%} of the pictures read exactly")
         forms_right = right
     model.eval()
-    return Taught(losses, forms_right, round(time.monotonic() - started, 1))
+    say(f"taught in {time.monotonic() - started:.0f} s")
+    return Taught(losses, round(forms_right, 4))
 
 
 def rate(step: int, steps: int) -> float:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from lensmith.artifact import Artifact, verify
-from lensmith.attestation import Attestation, attest, attestations
+from lensmith.attestation import Attestation, Predicate, attest, attestations
 from lensmith.dataset import read_held_out
 from lensmith.errors import IntegrityError, Problem
 from lensmith.exam import proof_rows
 from lensmith.home import Home
+from lensmith.provenance import stage_key
 from lensmith.trace import TraceRow, TraceSettings, read_trace, trace_settings
 from serving.comparison import Bounds, Compared, compare
 
 # Fewer rows decide nothing; a smaller held-out set is asked whole.
 LEAST_ROWS = 64
 _NAMED_ROWS = 5
+PREDICATE: Predicate = "serve-proof"
 
 # Measured between transformers 5.20 and vLLM 0.32 on CPUs. float32: log-probabilities 6e-6 (Qwen3-VL) to 9e-5
 # (DeepSeek-OCR-2) apart. bfloat16, merged weights against base plus adapter, a tiny Qwen3-VL, 1,007 tokens in
@@ -33,11 +35,19 @@ def prove_serving(
 
     float32: prompt ids, image-token counts and greedy answer ids equal on every row. Lower: see `Bounds`.
     baseline: another served trace; where it is of the base, some served answer must differ from its. Fewer
-    than min(64, all) rows are undecidable, and fail. The same comparison made again gives the same
-    attestation. Raises IntegrityError where the traces are not of one held-out set, one lineage, one dtype
-    and one limit, or were changed.
+    than min(64, all) rows are undecidable, and fail. A proof that passed on the same things before is
+    returned as it is. Raises IntegrityError where the traces are not of one held-out set, one lineage, one
+    dtype and one limit, or were changed.
     """
     ours, theirs = trace_settings(served), trace_settings(reference)
+    evidence = {"served_trace": served.id, "reference_trace": reference.id, "held_out": ours.held_out}
+    evidence["profile"] = served.manifest.inputs["profile"]
+    if baseline is not None:
+        evidence["baseline_trace"] = baseline.id
+    key = stage_key(PREDICATE, "serving.parity", (), {}, evidence | {"subject": ours.subject})
+    for earlier in attestations(home, ours.subject, PREDICATE):
+        if earlier.passed and earlier.statement["key"] == key:
+            return earlier
     for trace in filter(None, (served, reference, baseline)):
         verify(trace)
     _check_comparable(home, ours, theirs, None if baseline is None else trace_settings(baseline))
@@ -68,6 +78,7 @@ def prove_serving(
                 "every answer equals the base's (the adapter is not applied, or training changed nothing)"
             )
     statement.update(
+        key=key,
         engine=ours.engine,
         engine_version=ours.engine_version,
         serving=ours.serving,
@@ -75,11 +86,7 @@ def prove_serving(
         reference=f"{theirs.engine} {theirs.engine_version}",
         rows_live=live,
     )
-    evidence = {"served_trace": served.id, "reference_trace": reference.id, "held_out": ours.held_out}
-    evidence["profile"] = served.manifest.inputs["profile"]
-    if baseline is not None:
-        evidence["baseline_trace"] = baseline.id
-    return _attest_once(home, ours.subject, evidence, statement)
+    return attest(home, PREDICATE, ours.subject, not findings, evidence, statement)
 
 
 def _compare_traces(
@@ -157,13 +164,3 @@ def _check_comparable(
         )
     if problems:
         raise IntegrityError("the traces cannot be compared", problems)
-
-
-def _attest_once(
-    home: Home, subject: str, evidence: dict[str, str], statement: dict[str, Any]
-) -> Attestation:
-    for each in attestations(home, subject, "serve-proof"):
-        if each.evidence == evidence and each.statement == statement:
-            return each
-    passed = not statement["findings"]
-    return attest(home, "serve-proof", subject, passed, evidence, statement)

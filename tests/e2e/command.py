@@ -63,7 +63,7 @@ class Command:
     def survivors(self, grace_s: float = 10.0) -> list[str]:
         """Command lines of processes of this command that still live after `grace_s`."""
         deadline = time.monotonic() + grace_s
-        while (found := _marked(self.mark)) and time.monotonic() < deadline:
+        while (found := survivors_of(self.mark)) and time.monotonic() < deadline:
             time.sleep(0.1)
         return found
 
@@ -104,7 +104,8 @@ def run(
     return command
 
 
-def _marked(mark: str) -> list[str]:
+def survivors_of(mark: str) -> list[str]:
+    """Command lines of living processes that carry `mark`."""
     found: list[str] = []
     for process in psutil.process_iter(["cmdline"]):
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,8 @@ SERVER_START_S = 300
 
 def main() -> int:
     """Walk the whole path; gives the exit code of the first command that failed."""
+    # OpenMP's threads spin while they wait: several times slower on cores that others use too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -29,7 +29,7 @@ def base_key(recipe: Recipe) -> str:
     stats = {
         path.relative_to(root).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
         for path in sorted(root.rglob("*"))
-        if path.is_file() and ".cache" not in path.parts
+        if path.is_file() and ".cache" not in path.relative_to(root).parts
     }
     asked = {"place": str(root), "stats": stats, "base": recipe.base.model_dump(mode="json")}
     return stage_key("base", "lensmith.base", (), asked, {})
@@ -42,7 +42,7 @@ def pin_base(recipe: Recipe, home: Home) -> Artifact:
         return found
     root = recipe.base.path
     with home.create("base", key, {}) as draft:
-        files = [entry for entry in list_files(root) if not entry.path.startswith(".cache/")]
+        files = [entry for entry in list_files(root) if ".cache" not in entry.path.split("/")]
         draft.body.update(
             family=recipe.family,
             revision=recipe.base.revision,

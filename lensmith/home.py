@@ -82,8 +82,11 @@ class Home:
         ]
 
     def by_id(self, artifact_id: str) -> Artifact:
-        """The artifact with exactly this id. Raises InputError where the home has none."""
-        for artifact in self.all():
+        """The artifact with exactly this id; of several, the newest: a base that was moved and pinned anew.
+
+        Raises InputError where the home has none.
+        """
+        for artifact in reversed(self.all()):
             if artifact.id == artifact_id:
                 return artifact
         raise InputError(f"no artifact with id {artifact_id[:12]} in {self.root}")

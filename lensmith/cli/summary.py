@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from lensmith.artifact import Artifact
@@ -60,8 +63,13 @@ def summary_text(summary: dict[str, Any]) -> str:
     promoted = summary["promoted"]
     where = f"@{promoted['channel']}" if promoted else ""
     what = f"{release['name']}{where}" if promoted else release["short"]
-    lines.append(["serve it", f"lensmith serve {what} --home {summary['home']}"])
+    lines.append(["serve it", f"{_program()} serve {what} --home {summary['home']}"])
     return f"{_score_table(report, summary['baseline'])}\n\n{table(lines)}"
+
+
+def _program() -> str:
+    """How the command is typed here: by its place where no activated environment has it on the path."""
+    return "lensmith" if shutil.which("lensmith") else str(Path(sys.executable).with_name("lensmith"))
 
 
 def _score_table(report: Report, baseline: str) -> str:
@@ -116,8 +124,11 @@ def _proof_text(proof: dict[str, Any]) -> str:
     if not proof["passed"]:
         return f"{verdict}: {'; '.join(statement['findings'])}"
     weights, logits = statement["weights"], statement["logits"]
+    # Method full has no adapter.
+    adapter = (
+        f" {statement['adapter']['used_once']} adapter tensors used once," if "adapter" in statement else ""
+    )
     return (
-        f"{verdict}: {weights['bit_equal']} of {weights['tensors']} tensors bit-equal,"
-        f" {statement['adapter']['used_once']} adapter tensors used once,"
+        f"{verdict}: {weights['bit_equal']} of {weights['tensors']} tensors bit-equal,{adapter}"
         f" logits {logits['max_abs_difference']:.1e} apart"
     )

@@ -1,0 +1,55 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lensmith.cli.summary import summary_text
+from lensmith.home import Home
+from lensmith.report import read_report
+from tests.release_artifacts import World, all_wrong, label
+
+LOGITS = {"max_abs_difference": 0.0}
+WEIGHTS = {"tensors": 9, "bit_equal": 9}
+
+
+@pytest.fixture(scope="module")
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `summarise` gives, of a world made directly."""
+    world = World(Home(tmp_path_factory.mktemp("summary") / "home"))
+    report = read_report(world.report(world.model("one"), label, world.base, all_wrong))
+    return {
+        "dataset": {"rows": {"train": 1, "validation": 2, "held_out": 3}, "refused": 0, "reasons": {}},
+        "scores": report.model_dump(mode="json"),
+        "baseline": "base",
+        "proofs": [],
+        "release": {"name": "bank-forms", "short": "release-1"},
+        "promoted": None,
+        "pages": {"data": "d", "evaluation": "e", "card": "c"},
+        "home": "/home",
+    }
+
+
+def merge_proof(**parts: Any) -> dict[str, Any]:
+    statement = {"findings": [], "weights": WEIGHTS, "logits": LOGITS, **parts}
+    return {"predicate": "merge-proof", "passed": True, "statement": statement}
+
+
+def test_a_full_fine_tune_has_no_adapter_to_tell_of(facts: dict[str, Any]) -> None:
+    text = summary_text({**facts, "proofs": [merge_proof()]})
+    assert "passed: 9 of 9 tensors bit-equal, logits 0.0e+00 apart" in text
+    text = summary_text({**facts, "proofs": [merge_proof(adapter={"used_once": 4})]})
+    assert "9 of 9 tensors bit-equal, 4 adapter tensors used once, logits" in text
+
+
+def test_the_last_line_runs_as_it_stands(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    program = shlex.split(summary_text(facts).splitlines()[-1])[2]
+    assert Path(program).is_file(), "nothing is on the path: its place is told"
+    monkeypatch.setenv("PATH", str(Path(program).parent))
+    assert summary_text(facts).endswith("lensmith serve release-1 --home /home")
+    assert "  lensmith serve" in summary_text(facts)

@@ -96,7 +96,9 @@ def _port(launcher: Launcher) -> int:
 def _several_machines(
     launcher: Launcher, recipe_path: Path, settings: Sequence[str], home: Home
 ) -> InputError:
-    script = [str(SCRIPT), str(recipe_path), "--home", str(home.root), *(f"-s {each}" for each in settings)]
+    script = [str(SCRIPT), str(recipe_path), "--home", str(home.root)]
+    for setting in settings:
+        script += ["-s", setting]
     start = f"accelerate launch --config_file {launcher.path} --machine_rank N --main_process_ip FIRST"
     return InputError(
         f"{launcher.path.name} is for {launcher.machines} machines: start the training on each of them",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -98,9 +99,13 @@ def test_several_machines_are_started_by_hand(
 ) -> None:
     training = with_launcher(new_training(), tmp_path / "l.yaml", **{**two_processes, "num_machines": 2})
     with pytest.raises(InputError, match="2 machines") as error:
-        launched(training)
+        launched(training, "train.seed=3")
     assert "--machine_rank N" in str(error.value)
-    assert "scripts/train.py" in str(error.value)
+    # As a shell splits it: -s and its value are two words.
+    words = shlex.split(error.value.problems[0].what)
+    assert words[words.index("--machine_rank") - 1].endswith("l.yaml")
+    assert words[-2:] == ["-s", "train.seed=3"]
+    assert any(word.endswith("scripts/train.py") for word in words)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lensmith.cli.pipeline import Pipeline
+from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
@@ -31,9 +32,16 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def home_of(arguments: argparse.Namespace) -> Home:
-    """The home that the command line names; made where it is not there."""
+    """The home that the command line names; made where it is not there.
+
+    Raises InputError where it cannot be made.
+    """
     home = Home(Path(arguments.home))
-    home.root.mkdir(parents=True, exist_ok=True)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = Problem(error.strerror or str(error), str(home.root), "choose another place: --home DIR")
+        raise InputError("there can be no home here", [problem]) from error
     return home
 
 

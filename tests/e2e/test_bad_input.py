@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.conftest import RecipeMaker
@@ -115,13 +112,9 @@ def test_disk_full(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.fixture
-def taken_port() -> Iterator[int]:
-    """A port that another program listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
+def test_a_home_that_cannot_be(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    refused(["run", str(make_recipe())], tmp_path / "home", "no home here", "--home DIR")
 
 
 def test_promotion_needs_who_and_why(make_recipe: RecipeMaker, tmp_path: Path) -> None:

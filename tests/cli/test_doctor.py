@@ -219,13 +219,15 @@ def test_disk_checks_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
 def test_online_tracking_without_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_MODE", "online")
-    assert machine.check_wandb(None).state == "warning"
+    offline = recipe(tmp_path)
+    online = offline.model_copy(update={"train": offline.train.model_copy(update={"wandb": "online"})})
+    assert machine.check_wandb(online).state == "warning"
     (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password 0\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert machine.check_wandb(None) == Check("wandb", "ok", "online")
-    monkeypatch.delenv("WANDB_MODE")
-    assert machine.check_wandb(recipe(tmp_path)).found == "offline"
+    assert machine.check_wandb(online) == Check("wandb", "ok", "online")
+    # The tracker is told the recipe's mode; the environment's does not change it.
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert machine.check_wandb(offline) == machine.check_wandb(None) == Check("wandb", "ok", "offline")
 
 
 def test_only_what_is_missing_stops_a_recipe() -> None:

@@ -60,8 +60,8 @@ def check_disk(home_root: Path) -> Check:
 
 
 def check_wandb(recipe: Recipe | None) -> Check:
-    """The tracker's mode: WANDB_MODE where it is set, else the recipe's."""
-    mode = os.environ.get("WANDB_MODE") or (recipe.train.wandb if recipe else "offline")
+    """The tracker's mode: the recipe's, which goes before WANDB_MODE; offline where there is none."""
+    mode = recipe.train.wandb if recipe else "offline"
     if mode == "online" and not _wandb_key():
         mend = "wandb login, or train.wandb: offline; without it the run is tracked offline"
         return Check("wandb", "warning", "online, but no API key is set", mend)

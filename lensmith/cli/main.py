@@ -27,7 +27,7 @@ VERBS = {
     "rollback": "put the previous release of a channel back",
     "serve": "serve a release with vLLM: lensmith serve NAME@production",
     "verify": "re-hash an artifact and everything it was made from",
-    "list": "the artifacts of a home, or the releases and channels",
+    "list": "the artifacts of a home",
     "show": "one artifact: what it is, what it was made from, what was attested of it",
     "log": "who put which release where, when and why",
     "diff": "what differs between two artifacts of a kind",
@@ -86,7 +86,7 @@ def overview() -> str:
         "Labelled images in, a proven vision-language model in production out.\n\n"
         f"{verbs}\n\n"
         "lensmith VERB --help tells a verb's options. Exit codes: 0 done, 2 wrong input, 3 a gate refused,\n"
-        "4 an integrity check failed, 1 a bug."
+        "4 an integrity check failed, 1 a bug, 130 stopped."
     )
 
 

@@ -1,0 +1,51 @@
+"""Where a run looks for what a release has to beat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lensmith.artifact import Artifact
+from lensmith.cli.pipeline import Pipeline
+from lensmith.home import Home
+from serving.gates import read_policy
+from serving.promote import promote
+from tests.conftest import ROOT, write_recipe
+from tests.release_artifacts import World
+
+
+@pytest.fixture
+def world(home: Home) -> World:
+    """A home with model "one" in production, promoted over the base."""
+    world = World(home)
+    policy = read_policy(ROOT / "recipes/gates/default.yaml")
+    promote(home, world.release("one"), "production", "ada", "better", policy)
+    return world
+
+
+def serving(world: World, model: Artifact, folder: Path) -> Pipeline:
+    """A pipeline whose stages up to the merge ended with `model`."""
+    recipe = write_recipe(folder / "recipe.yaml", folder / "base", folder / "forms")
+    pipeline = Pipeline(recipe, (), world.home)
+    pipeline.__dict__["served"] = model
+    return pipeline
+
+
+def test_another_model_is_held_against_production(world: World, tmp_path: Path) -> None:
+    pipeline = serving(world, world.model("two"), tmp_path)
+    assert pipeline.baseline_profile.id == world.profile(world.model("one")).id
+    assert pipeline.baseline_name == "production"
+
+
+def test_the_model_in_production_keeps_what_it_was_held_against(world: World, tmp_path: Path) -> None:
+    pipeline = serving(world, world.model("one"), tmp_path)
+    assert pipeline.baseline_profile.id == world.profile(world.base).id
+    assert pipeline.baseline_name == "base"
+
+
+def test_production_of_another_name_does_not_count(world: World, tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml", tmp_path / "base", tmp_path / "forms", release__name="cheques"
+    )
+    assert Pipeline(recipe, (), world.home)._production is None

@@ -92,6 +92,10 @@ def check_base(root: Path, family: Family) -> dict[str, Any]:
         problems.append(Problem("no safetensors weights", str(root), "fetch the whole checkpoint"))
     if not any((root / name).is_file() for name in TEMPLATES):
         problems.append(Problem("no chat template", str(root), "fetch the whole checkpoint"))
+    links = [path for path in root.rglob("*") if path.is_symlink()]
+    if links:
+        mend = "a hub's cache is made of links: hf download NAME --revision COMMIT --local-dir DIR"
+        problems.append(Problem(f"{len(links)} of its files are symbolic links", str(links[0]), mend))
     config: dict[str, Any] = {}
     if (root / "config.json").is_file():
         try:

@@ -115,4 +115,8 @@ def ask(url: str, model: str, row: Row) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ndemo: stopped; make demo goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -38,7 +38,11 @@ def entry() -> None:
     """The console script."""
     # OpenMP's threads spin while they wait: several times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        # It came before the verb began: nothing was started.
+        sys.exit(130)
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.base import base_key, checkpoint_path, pin_base, verify_base
-from lensmith.errors import IntegrityError
+from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from tests.conftest import recipe_content
@@ -58,3 +58,14 @@ def test_a_base_that_was_moved_is_found_where_it_is_now(checkpoint: Path, home: 
     assert after.id == before.id, "the same base, wherever it lies"
     assert checkpoint_path(home.by_id(before.id)) == moved
     verify_base(home.by_id(before.id))
+
+
+def test_a_checkpoint_of_links_is_refused_with_the_mend(tmp_path: Path, tiny_base: Path) -> None:
+    linked = tmp_path / "snapshot"
+    linked.mkdir()
+    for path in tiny_base.iterdir():
+        (linked / path.name).symlink_to(path)
+    with pytest.raises(InputError) as caught:
+        base_key(recipe_of(linked))
+    assert "symbolic links" in str(caught.value)
+    assert "--local-dir" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from lensmith.artifact import KINDS
 from lensmith.home import Home
-from tests.e2e.command import Command, run, start
+from tests.e2e.command import ROOT, Command, run, start
 
 SEED = 20
 RANDOM_KILLS = 20
@@ -58,7 +59,7 @@ def test_killed_at_every_rename(
     shutil.copy(Path(__file__).with_name("rename_killer.py"), hook / "sitecustomize.py")
     seen = hook / "seen"
     environment = {
-        "PYTHONPATH": str(hook),
+        "PYTHONPATH": f"{hook}{os.pathsep}{ROOT}",
         "LENSMITH_RENAMES": str(seen),
         "LENSMITH_RENAMES_BELOW": str(home),
     }

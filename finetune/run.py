@@ -51,13 +51,21 @@ def run_key(recipe: Recipe, base: Artifact, dataset: Artifact) -> str:
     of processes, or another ZeRO stage, with the same global batch is the same run.
     Raises InputError where the launcher config cannot be used.
     """
-    asked = {
+    inputs = {"base": base.id, "dataset": dataset.id}
+    return stage_key("train", "finetune.train", PACKAGES, asked_of(recipe), inputs)
+
+
+def asked_of(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe asks of a training, as JSON values; nothing of how or where it is launched.
+
+    Raises InputError where the launcher config cannot be used.
+    """
+    return {
         "family": recipe.family,
         "pixels": recipe.pixels.model_dump(mode="json") if recipe.pixels else None,
         "train": recipe.train.model_dump(mode="json", exclude=_NOT_ASKED),
         "global_batch": read_launcher(recipe.train.launcher).global_batch(recipe),
     }
-    return stage_key("train", "finetune.train", PACKAGES, asked, {"base": base.id, "dataset": dataset.id})
 
 
 def step_losses(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -110,7 +118,7 @@ def seal_run(
     lora: PEFT's adapter_config.json and adapter_model.safetensors. full: a whole checkpoint directory, all
     but the weights byte-equal to the base's. Both: metrics.jsonl. Raises InputError when the disk is full.
     """
-    key = run_key(recipe, base, dataset)
+    key, asked = run_key(recipe, base, dataset), asked_of(recipe)
     state = json.loads((checkpoint / "trainer_state.json").read_bytes())
     lines = metrics(state["log_history"], recipe.train.log_every)
     with home.create("run", key, {"base": base, "dataset": dataset}) as draft:
@@ -124,6 +132,7 @@ def seal_run(
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
         write_atomically(draft.path / METRICS, text.encode())
         draft.body.update(
+            asked=asked,
             family=recipe.family,
             method=recipe.train.method,
             towers=recipe.train.towers.model_dump(mode="json"),
@@ -134,7 +143,7 @@ def seal_run(
             template=outcome.template,
             seed=recipe.train.seed,
             steps=state["global_step"],
-            global_batch=read_launcher(recipe.train.launcher).global_batch(recipe),
+            global_batch=asked["global_batch"],
             final_loss=step_losses(state["log_history"])[-1]["loss"],
         )
         draft.record.update(record, packages=package_versions(PACKAGES))

@@ -35,6 +35,7 @@ def model_card(
         f"# {release.name}",
         release.intended_use,
         _origin(release, base_name, base, run),
+        _training(run),
         _data(dataset),
         _evaluation(release),
         _proofs(release.proofs),
@@ -71,8 +72,6 @@ def _front_matter(release: Release, base_name: str) -> str:
 
 def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> str:
     revision = f" at revision `{base.body['revision']}`" if base.body["revision"] else ""
-    towers = ", ".join(f"{tower}: {run.body['towers'][tower]}" for tower in TOWERS)
-    trained = sum(run.body["trained_parameters"].values())
     served = (
         "The adapter is merged into the base's weights."
         if release.mode == "merged"
@@ -80,11 +79,32 @@ def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> 
     )
     return (
         "## What it is\n\n"
-        f"Fine-tuned from {base_name}{revision}: {_METHODS[run.body['method']]}, {trained:,} trained"
-        f" parameters ({towers}), {run.body['steps']:,} steps of {run.body['global_batch']:,} rows,"
-        f" seed {run.body['seed']}. {served}\n\n"
+        f"Fine-tuned from {base_name}{revision}: {_METHODS[run.body['method']]}. {served}\n\n"
         f"Licence: {release.licence}, the base's."
     )
+
+
+def _training(run: Artifact) -> str:
+    body, asked = run.body, run.body["asked"]["train"]
+    length = f"max_steps {asked['max_steps']:,}" if asked["max_steps"] else f"epochs {asked['epochs']:g}"
+    method = _METHODS[body["method"]]
+    if body["method"] == "lora":
+        lora = asked["lora"]
+        method += f", rank {lora['rank']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}"
+    rows = {
+        "method": method,
+        "towers": ", ".join(f"{tower}: {body['towers'][tower]}" for tower in TOWERS),
+        "trained parameters": f"{sum(body['trained_parameters'].values()):,}",
+        "learning rate": f"{asked['learning_rate']:g}",
+        "schedule": f"{asked['schedule']}, {100 * asked['warmup']:g}% of the steps warm up",
+        "weight decay": f"{asked['weight_decay']:g}",
+        "steps": f"{body['steps']:,} ({length})",
+        "global batch": f"{body['global_batch']:,} rows",
+        "dtype": asked["dtype"],
+        "seed": str(body["seed"]),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return f"## How it was trained\n\n| setting | value |\n|---|---|\n{table}"
 
 
 def _data(dataset: Artifact) -> str:

@@ -28,6 +28,21 @@ from serving.bundle import make_release
 from tests.conftest import recipe_content
 
 QUESTION = "Read the form."
+# The part of a run's `asked` that the recipe's `train` section gives.
+ASKED = {
+    "dtype": "bfloat16",
+    "epochs": 2.0,
+    "learning_rate": 2e-4,
+    "lora": {"alpha": 32.0, "dropout": 0.0, "rank": 16},
+    "max_length": 4096,
+    "max_steps": 0,
+    "method": "lora",
+    "schedule": "cosine",
+    "seed": 17,
+    "towers": {"connector": "adapt", "language": "adapt", "vision": "adapt"},
+    "warmup": 0.03,
+    "weight_decay": 0.0,
+}
 LICENCE_TEXT = "The licence of the base.\n"
 
 
@@ -147,6 +162,7 @@ class World:
             f"run {name}",
             {"base": self.base, "dataset": self.dataset},
             {"adapter_config.json": b"{}", "adapter_model.safetensors": name.encode()},
+            asked={"family": "qwen3_vl", "pixels": None, "train": ASKED, "global_batch": 16},
             method="lora",
             towers={"vision": "adapt", "connector": "adapt", "language": "adapt"},
             trained_parameters={"vision": 1000, "connector": 400, "language": 2800},

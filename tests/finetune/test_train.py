@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import finetune.train
 from finetune import checkpoint as checkpoints
 from finetune.disk import disk_is_full
+from finetune.run import asked_of
 from finetune.train import check_started, check_weights, run_key, train_process
 from lensmith.base import pin_base, template_digest
 from lensmith.errors import InputError, IntegrityError
@@ -40,6 +41,10 @@ def test_run_states_what_was_trained(lora: Training) -> None:
     assert run.body["template"] == template_digest(lora.recipe.base.path)
     assert run.body["steps"] == 3
     assert run.body["global_batch"] == 2
+    # All that the key is made of can be read, and nothing of how this machine launched it.
+    assert run.body["asked"] == asked_of(lora.recipe)
+    assert run.body["asked"]["train"]["learning_rate"] == 0.01
+    assert str(lora.recipe.train.launcher) not in json.dumps(run.body)
     weights = load_file(run.path / "adapter_model.safetensors")
     assert len(weights) == 2 * 26
     assert sum(each.numel() for each in weights.values()) == sum(run.body["trained_parameters"].values())

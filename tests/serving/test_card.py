@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lensmith.artifact import Artifact
 from serving.card import model_card
 from serving.release_file import Release
 from tests.release_artifacts import World
@@ -17,13 +18,13 @@ def golden_release() -> Release:
     return Release.model_validate_json((GOLDEN / "release_v1.json").read_bytes())
 
 
-def card(world: World, release: Release) -> str:
+def card(world: World, release: Release, run: Artifact | None = None) -> str:
     model = world.model("one")
     return model_card(
         release,
         base_name="Tiny-VL",
         base=world.base,
-        run=world.run("one"),
+        run=run or world.run("one"),
         dataset=world.dataset,
         profile=world.profile(model),
     )
@@ -40,6 +41,17 @@ def test_front_matter_is_what_hubs_read(world: World) -> None:
     assert front["pipeline_tag"] == "image-text-to-text"
     metrics = front["model-index"][0]["results"][0]["metrics"]
     assert {"type": "field_f1", "name": "Field F1", "value": 0.875} in metrics
+
+
+def test_a_full_fine_tune_claims_no_rank(world: World) -> None:
+    run = world.run("one")
+    train = {**run.body["asked"]["train"], "method": "full", "max_steps": 300}
+    body = {**run.body, "method": "full", "asked": {**run.body["asked"], "train": train}}
+    full = Artifact(run.path, run.manifest.model_copy(update={"body": body}))
+    text = card(world, golden_release(), full)
+    assert "| method | full fine-tune |" in text
+    assert "| steps | 300 (max_steps 300) |" in text
+    assert "rank" not in text
 
 
 def test_an_adapter_is_called_one(world: World) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation, attestations
 from lensmith.errors import InputError, Problem
+from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
 from lensmith.yaml_file import read_yaml
@@ -45,12 +46,42 @@ class Demands(Section):
     gain: GainRule | None = None
 
 
+class StagingDemands(Demands):
+    """What a policy may ask for staging: more than the proofs, never less."""
+
+    @field_validator("proofs")
+    @classmethod
+    def _all_proofs(cls, proofs: list[Proof]) -> list[Proof]:
+        missing = [proof for proof in get_args(Proof) if proof not in proofs]
+        if missing:
+            raise ValueError(f"lacks {', '.join(missing)}: no policy may leave a proof out")
+        return proofs
+
+
+class ProductionDemands(StagingDemands):
+    """What a policy may ask for production: the proofs and a gain, never less."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    @field_validator("gain")
+    @classmethod
+    def _a_gain(cls, gain: GainRule | None) -> GainRule:
+        if gain is None:
+            raise ValueError("is missing: no policy may let a model into production without a gain")
+        return gain
+
+
 class Policy(Section):
     """A gate policy, see recipes/gates/default.yaml."""
 
     version: Literal[1]
-    staging: Demands
-    production: Demands
+    staging: StagingDemands
+    production: ProductionDemands
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the policy says, as canonical JSON: comments and the order of keys aside."""
+        return digest_json(self.model_dump(mode="json"))
 
     def demands(self, channel: Channel) -> Demands:
         """What `channel` asks for."""
@@ -103,7 +134,8 @@ def read_policy(path: Path) -> Policy:
             dotted = ".".join(map(str, each["loc"]))
             line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0], 1)
             mend = _did_you_mean(dotted) if each["type"] == "extra_forbidden" else ""
-            problems.append(Problem(each["msg"], f"{path}:{line} {dotted}", mend))
+            what = each["msg"].removeprefix("Value error, ")
+            problems.append(Problem(what, f"{path}:{line} {dotted}", mend))
         raise InputError(f"{path} is not a gate policy", problems) from error
 
 

@@ -44,13 +44,14 @@ def promote(home: Home, release: Artifact, channel: str, who: str, why: str, pol
             "name": stated.name,
             "channel": where,
             "who": who,
+            "policy": policy.digest,
             "demands": demands.model_dump(mode="json"),
             "findings": verdict.statement(),
         }
         attest(home, "gate", release.id, verdict.passed, verdict.evidence, statement)
         if not verdict.passed:
             raise GateRefused(f"{release.short} may not go to {stated.name}@{where}", verdict.unmet())
-        return _move(home, registry, "promotion", entry, where, who, why, current)
+        return _move(home, registry, "promotion", entry, where, who, why, current, policy.digest)
 
 
 def rollback(home: Home, name: str, channel: str, who: str, why: str) -> Artifact:
@@ -107,9 +108,10 @@ def _move(
     who: str,
     why: str,
     expected: Act | None,
+    policy: str | None = None,
 ) -> Act:
     with home.locked("registry"):
-        act = registry.move(kind, entry, channel, who, why, expected)
+        act = registry.move(kind, entry, channel, who, why, expected, policy)
         _complete(home, registry, entry.name, channel)
     return act
 
@@ -132,6 +134,7 @@ def _complete(home: Home, registry: Registry, name: str, channel: Channel) -> No
         "channel": act.channel,
         "who": act.who,
         "why": act.why,
+        "policy": act.policy,
     }
     evidence = {"before": act.before} if act.before else {}
     attest(home, act.kind, act.release, True, evidence, statement)

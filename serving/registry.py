@@ -20,7 +20,7 @@ ActKind = Literal["promotion", "rollback"]
 Channel = Literal["staging", "production"]
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 REGISTRY_FILE = "registry.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 # How long another process's transaction is waited for, in seconds.
 _PATIENCE = 30.0
 
@@ -40,7 +40,8 @@ CREATE TABLE acts (
     who TEXT NOT NULL CHECK (trim(who) <> ''),
     why TEXT NOT NULL CHECK (trim(why) <> ''),
     before TEXT REFERENCES releases (id),
-    after TEXT NOT NULL REFERENCES releases (id)
+    after TEXT NOT NULL REFERENCES releases (id),
+    policy TEXT
 );
 CREATE TABLE channels (
     name TEXT NOT NULL,
@@ -51,6 +52,8 @@ CREATE TABLE channels (
 CREATE TRIGGER acts_stay BEFORE UPDATE ON acts BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 CREATE TRIGGER acts_remain BEFORE DELETE ON acts BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 """
+# From schema 1: its acts do not say which policy they passed.
+_FROM_1 = "ALTER TABLE acts ADD COLUMN policy TEXT;"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Act:
-    """One line of the log: who put `release` into a channel in place of `before`, when (UTC) and why."""
+    """One line of the log: who put `release` into a channel in place of `before`, when (UTC) and why.
+
+    policy: digest of the gate policy that a promotion passed; None for a rollback.
+    """
 
     seq: int
     at: str
@@ -76,6 +82,7 @@ class Act:
     why: str
     before: str | None
     release: str
+    policy: str | None
 
 
 def channel_named(text: str) -> Channel:
@@ -167,9 +174,16 @@ class Registry:
         return Entry(*row)
 
     def move(
-        self, kind: ActKind, entry: Entry, channel: Channel, who: str, why: str, expected: Act | None
+        self,
+        kind: ActKind,
+        entry: Entry,
+        channel: Channel,
+        who: str,
+        why: str,
+        expected: Act | None,
+        policy: str | None = None,
     ) -> Act:
-        """Put `entry` into a channel, all or nothing, and log it.
+        """Put `entry` into a channel, all or nothing, and log it; policy: digest of the one that was passed.
 
         expected: what the decision was made on, as `find_current` gave it. Raises GateRefused when another
         act came between: two managers never overwrite each other unseen.
@@ -181,10 +195,10 @@ class Registry:
                 raise GateRefused(f"{entry.name}@{channel} changed meanwhile", _change(now))
             before = now.release if now else None
             self._connection.execute("INSERT OR IGNORE INTO releases VALUES (?, ?, ?, ?)", _row(entry))
-            values = (at, kind, entry.name, channel, who, why, before, entry.id)
+            values = (at, kind, entry.name, channel, who, why, before, entry.id, policy)
             cursor = self._connection.execute(
-                "INSERT INTO acts (at, kind, name, channel, who, why, before, after)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO acts (at, kind, name, channel, who, why, before, after, policy)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             self._connection.execute(
@@ -231,13 +245,13 @@ def _prepare(connection: sqlite3.Connection, home: Home) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # FULL: a promotion that was answered survives a power cut.
     connection.execute("PRAGMA synchronous = FULL")
-    if _version(connection) == 0:
+    if _version(connection) < SCHEMA:
         with home.locked("registry-schema"):
-            if _version(connection) == 0:
+            version = _version(connection)
+            if version < SCHEMA:
                 connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"
-                )
+                change = _FROM_1 if version else _TABLES
+                connection.executescript(f"BEGIN IMMEDIATE; {change} PRAGMA user_version = {SCHEMA}; COMMIT;")
     if (version := _version(connection)) > SCHEMA:
         raise InputError(
             f"the registry of {home.root} has schema {version}, this Lensmith knows {SCHEMA}",

@@ -36,7 +36,8 @@ def entry(release: Artifact) -> Entry:
 
 
 def test_the_shipped_policy_says_what_it_should(policy: Policy) -> None:
-    assert policy.staging == Demands(proofs=["merge-proof", "serve-proof"], gain=None)
+    assert policy.staging.proofs == ["merge-proof", "serve-proof"]
+    assert policy.staging.gain is None
     assert policy.production.proofs == ["merge-proof", "serve-proof"]
     assert policy.production.gain == GainRule(metric="field_f1", above=0.0, confidence=0.95, groups=20)
     assert policy.demands("staging") == policy.staging
@@ -250,9 +251,9 @@ def write(path: Path, text: str) -> Path:
 
 GOOD = """\
 version: 1
-staging: {proofs: []}
+staging: {proofs: [serve-proof, merge-proof]}
 production:
-  proofs: [merge-proof]
+  proofs: [merge-proof, serve-proof]
   gain: {metric: field_f1, above: 0.0, confidence: 0.95, groups: 20}
 """
 
@@ -261,15 +262,20 @@ production:
     ("old", "new", "told"),
     [
         ("version: 1", "version: 2", ":1 version"),
-        ("  proofs: [merge-proof]", "  proof: [merge-proof]", "did you mean proofs?"),
-        ("merge-proof", "merge", ":4 production.proofs.0"),
+        ("  proofs: [", "  proof: [", "did you mean proofs?"),
+        ("  proofs: [merge-proof", "  proofs: [merge", ":4 production.proofs.0"),
+        ("[merge-proof, serve-proof]", "[]", ":4 production.proofs: lacks merge-proof, serve-proof"),
+        ("[merge-proof, serve-proof]", "[merge-proof]", ":4 production.proofs: lacks serve-proof"),
+        ("[serve-proof, merge-proof]", "[]", ":2 staging.proofs: lacks merge-proof, serve-proof"),
+        ("  gain: {", "  # gain: {", "bad.yaml:3 production.gain: is missing"),
+        ("gain: {metric", "gain: null # {metric", ":5 production.gain: is missing"),
         ("field_f1", "f1", "production.gain.metric"),
         ("above: 0.0", "above: -0.1", "production.gain.above"),
         ("above: 0.0", "above: '0.0'", "production.gain.above"),
         ("above: 0.0", "above: .nan", "production.gain.above"),
         ("groups: 20", "groups: 1", "production.gain.groups"),
         ("confidence: 0.95", "confidence: 0.5", "production.gain.confidence"),
-        ("staging: {proofs: []}\n", "", "staging"),
+        ("staging: {proofs: [serve-proof, merge-proof]}\n", "", "staging"),
         ("version: 1", "version: 1\nversion: 1", "given twice"),
     ],
 )
@@ -278,6 +284,14 @@ def test_a_bad_policy_says_where(tmp_path: Path, old: str, new: str, told: str) 
     with pytest.raises(InputError) as caught:
         read_policy(write(tmp_path / "bad.yaml", GOOD.replace(old, new)))
     assert told in str(caught.value)
+
+
+def test_a_policy_is_known_by_what_it_says(tmp_path: Path) -> None:
+    policy = read_policy(write(tmp_path / "good.yaml", GOOD))
+    commented = read_policy(write(tmp_path / "commented.yaml", f"# the same\n{GOOD}"))
+    stricter = read_policy(write(tmp_path / "stricter.yaml", GOOD.replace("groups: 20", "groups: 30")))
+    assert policy.digest == commented.digest
+    assert len({policy.digest, stricter.digest}) == 2
 
 
 def test_a_missing_policy_is_an_error(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_promotion_is_logged_and_attested(world: World, policy: Policy) -> Non
     assert told.evidence == {"before": first.id}
     assert (told.statement["who"], told.statement["why"]) == ("bob", "reads all of it")
     assert told.statement["act"] == log[1].seq
+    assert verdict.statement["policy"] == told.statement["policy"] == log[1].policy == policy.digest
 
 
 def test_promoting_again_changes_nothing(world: World, policy: Policy) -> None:

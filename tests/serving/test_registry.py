@@ -132,6 +132,20 @@ def test_a_file_that_is_no_registry_is_refused(home: Home) -> None:
         pass
 
 
+def test_a_registry_of_schema_1_keeps_its_log(home: Home) -> None:
+    """Its acts do not say which policy they passed; those made from now on do."""
+    with Registry.open(home) as registry:
+        move(registry, "a")
+    with sqlite3.connect(home.root / REGISTRY_FILE) as connection:
+        connection.execute("ALTER TABLE acts DROP COLUMN policy")
+        connection.execute("PRAGMA user_version = 1")
+    with Registry.open(home) as registry:
+        expected = registry.current("forms", "production")
+        act = registry.move("promotion", entry("b"), "production", "ada", "why", expected, "p" * 64)
+        assert [each.policy for each in registry.acts()] == [None, "p" * 64]
+        assert registry.current("forms", "production") == act
+
+
 def test_a_newer_schema_is_refused(home: Home) -> None:
     with Registry.open(home):
         pass

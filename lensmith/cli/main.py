@@ -38,6 +38,8 @@ def entry() -> None:
     """The console script."""
     # OpenMP's threads spin while they wait: several times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Nothing is ever fetched: without this PEFT asks the hub for a base that lies on this disk.
+    os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from lensmith.artifact import Artifact
 from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
 from lensmith.files import write_json
 from lensmith.home import Home
-from lensmith.process import run_child, stop_tree
+from lensmith.process import LAUNCHED_BY, run_child, stop_tree
 from lensmith.recipe import Recipe
 
 # Where a training process leaves the error that ended it, for the process that launched it.
@@ -115,7 +115,7 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
     errors = home.root / "logs" / f"train-{key[:12]}.error.json"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     errors.unlink(missing_ok=True)
-    environment = {**os.environ, ERROR_FILE: str(errors)}
+    environment = {**os.environ, ERROR_FILE: str(errors), LAUNCHED_BY: str(os.getpid())}
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         environment["OMP_NUM_THREADS"] = str(max(1, cores // launcher.processes_a_machine))

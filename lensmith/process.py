@@ -27,6 +27,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 ORPHAN_GRACE_S = 30.0
 _POLL_S = 0.05
 
+# The id of the process that launched a program through others that are not ours, in its environment.
+LAUNCHED_BY = "LENSMITH_LAUNCHED_BY"
+
 Stream = int | IO[bytes] | IO[str] | None
 
 
@@ -36,6 +39,19 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     For a program that something other than `run_child` starts. Raises OSError where the kernel refuses.
     """
     _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def die_with_launcher() -> None:
+    """`die_with_parent`; and end now where the process named by LAUNCHED_BY is above this one no more.
+
+    For a program that something else starts below `run_child`: what started it may have been killed before
+    the kernel was asked. Started by hand, without LAUNCHED_BY, it has its parent only. Raises SystemExit
+    (143, as after SIGTERM), and OSError where the kernel refuses.
+    """
+    die_with_parent()
+    launcher = os.environ.get(LAUNCHED_BY)
+    if launcher is not None and int(launcher) not in _ancestors():
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def run_child(
@@ -94,6 +110,14 @@ def _descendants(pid: int) -> list[psutil.Process]:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _ancestors() -> set[int]:
+    try:
+        return {each.pid for each in psutil.Process().parents()}
+    except psutil.NoSuchProcess:
+        # One of them ended while they were listed: the chain is broken.
+        return set()
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -16,6 +16,12 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from lensmith.process import die_with_launcher
+
+if __name__ == "__main__":
+    # accelerate and torchrun do not take their processes along when they are killed; before the slow imports.
+    die_with_launcher()
+
 # Before transformers is imported: everything is local, and a look at a hub would wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,7 +31,6 @@ from finetune.launch import ERROR_FILE, write_error
 from lensmith.base import pin_base
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
-from lensmith.process import die_with_parent
 from lensmith.recipe import load_recipe
 
 STOPPED = 130
@@ -40,8 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=Path("workspace"))
     parser.add_argument("-s", "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     arguments = parser.parse_args(argv)
-    # accelerate and torchrun do not take their processes along when they are killed.
-    die_with_parent()
     signal.signal(signal.SIGTERM, _stop)
     try:
         train(arguments.recipe, arguments.settings, Home(arguments.home))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lensmith.process import run_child, stop_tree
+from lensmith.process import LAUNCHED_BY, run_child, stop_tree
 
 PYTHON = sys.executable
 # Starts a grandchild in a session of its own, writes both ids, and waits; deaf to SIGTERM where told.
@@ -27,8 +27,29 @@ time.sleep(600)
 """
 OWNER = """
 import sys
-from lensmith.process import run_child
+from lensmith.process import LAUNCHED_BY, run_child
 run_child(sys.argv[1:]).wait()
+"""
+
+
+# Starts a program in a session of its own, as torchrun does, and ends before that can ask the kernel.
+LAUNCHER = """
+import os, subprocess, sys
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:4], str(os.getpid())], start_new_session=True)
+"""
+# Writes the exit code that it is told to end with, 0 where it may go on.
+LAUNCHED = """
+import os, sys, time
+from lensmith.process import die_with_launcher
+code = 0
+while sys.argv[2] == "orphan" and os.getppid() == int(sys.argv[3]):
+    time.sleep(0.01)
+try:
+    die_with_launcher()
+except SystemExit as told:
+    code = told.code
+open(sys.argv[1] + ".tmp", "w").write(str(int(code)))
+os.rename(sys.argv[1] + ".tmp", sys.argv[1])
 """
 
 
@@ -102,3 +123,19 @@ def test_the_child_is_in_our_group_unless_told(tmp_path: Path) -> None:
         program = wait_for(started)[0]
         assert (os.getpgid(program) == os.getpgrp()) is not own_group
         stop_tree(process)
+
+
+def launched(tmp_path: Path, *argv: str) -> int:
+    """The exit code that a program below these is told to end with, launched by us."""
+    told = tmp_path / "told"
+    environment = {**os.environ, LAUNCHED_BY: str(os.getpid())}
+    subprocess.run([PYTHON, "-c", *argv, "0"], env=environment, cwd=Path(__file__).parents[2], check=False)
+    return wait_for(told)[0]
+
+
+def test_a_program_whose_launcher_is_above_it_goes_on(tmp_path: Path) -> None:
+    assert launched(tmp_path, LAUNCHED, str(tmp_path / "told"), "child") == 0
+
+
+def test_an_orphan_ends_though_its_launcher_lives(tmp_path: Path) -> None:
+    assert launched(tmp_path, LAUNCHER, LAUNCHED, str(tmp_path / "told"), "orphan") == 143

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lensmith.process import LAUNCHED_BY
 from tests.conftest import ROOT, RecipeMaker
 
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -23,6 +24,21 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     )
 
 
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+
+
+def test_it_ends_at_once_where_its_launcher_is_gone(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    arguments = [str(make_recipe()), "--home", str(tmp_path / "home")]
+    done = run(arguments, **{LAUNCHED_BY: str(gone.pid)})
+    assert done.returncode == 143
+    assert "lensmith.process" in imported(done)
+    assert not {"pydantic", "yaml", "tqdm", "finetune", "data_prep"} & imported(done)
+    assert "has no dataset for" in run(arguments, **{LAUNCHED_BY: str(os.getpid())}).stderr
+
+
 def test_unprepared_data(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     recipe, error = make_recipe(), tmp_path / "error.json"
     done = run([str(recipe), "--home", str(tmp_path / "home")], LENSMITH_ERROR_FILE=str(error))
@@ -30,8 +46,7 @@ def test_unprepared_data(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     assert "has no dataset for" in done.stderr
     assert f"lensmith prepare {recipe} --home {tmp_path / 'home'}" in done.stderr
     assert "Traceback" not in done.stderr
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert "torch" not in imported
+    assert "torch" not in imported(done)
     left = json.loads(error.read_text())
     assert left["class"] == "InputError"
     assert "has no dataset for" in left["summary"]

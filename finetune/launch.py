@@ -25,6 +25,8 @@ from lensmith.recipe import Recipe
 
 # Where a training process leaves the error that ended it, for the process that launched it.
 ERROR_FILE = "LENSMITH_ERROR_FILE"
+# The key of the run that a training process is launched for.
+RUN_KEY = "LENSMITH_RUN_KEY"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 _ERRORS: dict[str, type[LensmithError]] = {
     each.__name__: each for each in (InputError, GateRefused, IntegrityError)
@@ -115,7 +117,7 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
     errors = home.root / "logs" / f"train-{key[:12]}.error.json"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     errors.unlink(missing_ok=True)
-    environment = {**os.environ, ERROR_FILE: str(errors), LAUNCHED_BY: str(os.getpid())}
+    environment = {**os.environ, ERROR_FILE: str(errors), RUN_KEY: key, LAUNCHED_BY: str(os.getpid())}
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
         environment["OMP_NUM_THREADS"] = str(max(1, cores // launcher.processes_a_machine))
@@ -150,6 +152,20 @@ def _unknown(code: int, log_path: Path) -> RuntimeError:
     lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
     tail = "\n  ".join(line[-160:] for line in lines[-_SHOWN_LINES:])
     return RuntimeError(f"training ended with exit code {code}; {log_path} ends with\n  {tail}")
+
+
+def check_key(found: str | None) -> None:
+    """Raise IntegrityError where this process was launched for another run than it finds in the recipe.
+
+    found: the run's key, None where its data is not prepared. Started by hand it is for whatever it finds.
+    """
+    asked = os.environ.get(RUN_KEY, found)
+    if found != asked:
+        what = f"key {found[:12]}" if found else "data that is not prepared"
+        raise IntegrityError(
+            "code, recipe or packages were changed while this command ran",
+            [Problem(f"launched for key {str(asked)[:12]}, finds {what}", "training", "run it again")],
+        )
 
 
 def write_error(path: Path, error: LensmithError) -> None:

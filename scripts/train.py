@@ -27,7 +27,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from data_prep.prepare import find_prepared
-from finetune.launch import ERROR_FILE, write_error
+from finetune.launch import ERROR_FILE, check_key, write_error
+from finetune.run import run_key
 from lensmith.base import pin_base
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
@@ -60,10 +61,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def train(recipe_path: Path, settings: list[str], home: Home) -> None:
-    """Train the recipe's run from the home's base and dataset. Raises InputError where they are missing."""
+    """Train the recipe's run from the home's base and dataset. Raises InputError where they are missing.
+
+    Raises IntegrityError where this process was launched for another run.
+    """
     recipe = load_recipe(recipe_path, settings)
     base = pin_base(recipe, home)
     prepared = find_prepared(recipe, home)
+    # What changes from here on is not seen: the code is loaded, and its digest remembered.
+    check_key(run_key(recipe, base, prepared.dataset) if prepared else None)
     if prepared is None:
         raise InputError(
             f"{home.root} has no dataset for {recipe_path}",

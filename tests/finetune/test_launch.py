@@ -117,6 +117,21 @@ def test_the_childs_error_is_ours(new_training: TrainingMaker) -> None:
     assert training.home.all("run") == []
 
 
+@pytest.mark.slow
+def test_a_recipe_that_changes_during_the_command(new_training: TrainingMaker) -> None:
+    """The launcher has read the recipe; the process that it launches reads another one."""
+    training = new_training()
+    text = training.recipe_path.read_text()
+    training.recipe_path.write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    assert training.recipe_path.read_text() != text
+    with pytest.raises(IntegrityError, match="changed while this command ran") as error:
+        launched(training)
+    key = run_key(training.recipe, training.base, training.dataset)
+    assert f"launched for key {key[:12]}, finds key" in str(error.value)
+    assert "run it again" in str(error.value)
+    assert training.home.all("run") == []
+
+
 def start(training: Training, command: list[str], mark: str) -> subprocess.Popen[bytes]:
     """The command in a process group of its own, as from a shell."""
     log = (training.home.root / "test.log").open("ab")

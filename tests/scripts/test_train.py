@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from finetune.launch import ERROR_FILE, RUN_KEY, read_error
+from lensmith.errors import IntegrityError
 from lensmith.process import LAUNCHED_BY
 from tests.conftest import ROOT, RecipeMaker
 
@@ -50,6 +52,17 @@ def test_unprepared_data(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     left = json.loads(error.read_text())
     assert left["class"] == "InputError"
     assert "has no dataset for" in left["summary"]
+
+
+def test_data_of_another_code(make_recipe: RecipeMaker, tmp_path: Path) -> None:
+    """What launched it had prepared its data; by the code as it is now, nothing is prepared."""
+    error = tmp_path / "error.json"
+    environment = {RUN_KEY: "1" * 64, ERROR_FILE: str(error)}
+    done = run([str(make_recipe()), "--home", str(tmp_path / "home")], **environment)
+    assert done.returncode == 4
+    left = read_error(error)
+    assert type(left) is IntegrityError
+    assert "launched for key 111111111111, finds data that is not prepared (run it again)" in str(left)
 
 
 def test_wrong_recipe(make_recipe: RecipeMaker, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from finetune.launcher import Launcher, read_launcher
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.progress import Progress
 from finetune.resume import Sealer, resume_point
+from finetune.room import memory_left
 from finetune.rows import RowEncoder
 from finetune.run import Outcome, run_key, seal_run
 from finetune.tracker import Tracker
@@ -47,15 +48,15 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
     Goes on from the last whole checkpoint of the same key, and ends as if it had never stopped: weights,
     optimizer, schedule, random numbers and row order are restored. Returns at once where the run is there.
     Raises InputError for what the recipe, data, launcher or machine make impossible (a row that is too long,
-    LoRA targets that match nothing, a loss that is no number, no space left), IntegrityError where the
-    launcher started something else than it states.
+    LoRA targets that match nothing, a loss that is no number, no space or memory left), IntegrityError where
+    the launcher started something else than it states.
     """
     key = run_key(recipe, base, dataset)
     if home.find("run", key) is not None:
         return
     began = time.time()
     source, work = checkpoint_path(base), home.work_path(key)
-    with space_left(home.root):
+    with memory_left(recipe.train), space_left(home.root):
         work.mkdir(parents=True, exist_ok=True)
         config = json.loads((source / "config.json").read_bytes())
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.

@@ -32,7 +32,7 @@ def prove_merge(
     inputs = evidence | {"model": model.id}
     key = stage_key(PREDICATE, "finetune.merge_proof", ("torch", "transformers", "peft"), asked, inputs)
     for earlier in attestations(home, model.id, PREDICATE):
-        if earlier.passed and earlier.statement["key"] == key:
+        if earlier.passed and earlier.statement.get("key") == key:
             return earlier
     verify_base(base)
     verify(run)

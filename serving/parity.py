@@ -46,7 +46,7 @@ def prove_serving(
         evidence["baseline_trace"] = baseline.id
     key = stage_key(PREDICATE, "serving.parity", (), {}, evidence | {"subject": ours.subject})
     for earlier in attestations(home, ours.subject, PREDICATE):
-        if earlier.passed and earlier.statement["key"] == key:
+        if earlier.passed and earlier.statement.get("key") == key:
             return earlier
     for trace in filter(None, (served, reference, baseline)):
         verify(trace)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lensmith.artifact import Artifact
-from lensmith.attestation import attestations
+from lensmith.attestation import attest, attestations
 from lensmith.dataset import HELD_OUT_FILE, Row, write_rows
 from lensmith.errors import IntegrityError
 from lensmith.exam import proof_rows
@@ -136,6 +136,11 @@ def test_proving_again_changes_nothing(room: Room) -> None:
     first = prove_serving(room.home, served, reference)
     assert prove_serving(room.home, served, reference).digest == first.digest
     assert len(attestations(room.home, room.model.id, "serve-proof")) == 1
+
+
+def test_a_proof_without_a_key_is_nobodys_earlier_one(room: Room) -> None:
+    foreign = attest(room.home, "serve-proof", room.model.id, True, {}, {"findings": []})
+    assert prove_serving(room.home, room.served(), room.reference()).digest != foreign.digest
 
 
 @pytest.mark.parametrize(

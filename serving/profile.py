@@ -51,23 +51,16 @@ def derive_profile(
     Raises InputError with every reason why vLLM could not serve it whole: an adapter applied only in part,
     images that fill the context, too little memory, too few GPUs, no vLLM.
     """
-    build = installed_engine()
-    asked = {
-        "serve": recipe.serve.model_dump(mode="json", exclude={"mode", "proof_rows", "concurrency"}),
-        "pixels": recipe.pixels.model_dump() if recipe.pixels else None,
-        "max_image_pixels": recipe.data.max_image_pixels,
-        "name": recipe.release.name,
-        "build": build.model_dump(),
-        "hardware": [hardware.cores, hardware.memory, [[gpu.name, gpu.memory] for gpu in hardware.gpus]],
-    }
+    profile = make_profile(recipe, subject, base, hardware, installed_engine())
+    content = profile.model_dump(mode="json")
     inputs = {"subject": subject, "base": base}
-    key = stage_key("profile", "serving.profile", (), asked, {role: a.id for role, a in inputs.items()})
+    # By what it says, not by the machine: more memory than is needed makes no other profile.
+    key = stage_key("profile", "serving.profile", (), content, {role: a.id for role, a in inputs.items()})
     if found := home.find("profile", key):
         return found
-    profile = make_profile(recipe, subject, base, hardware, build)
     with home.create("profile", key, inputs) as draft:
         write_profile(draft.path, profile)
-        draft.body.update(profile.model_dump(mode="json"))
+        draft.body.update(content)
     return draft.artifact
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,17 @@ def test_deriving_again_finds_the_same_artifact(tmp_path: Path, home: Home) -> N
     assert read_profile(profile).mode == "base"
     other = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"max_new_tokens": 8})})
     assert derive_profile(other, home, base, base, CPU).id != profile.id
+
+
+def test_memory_that_is_not_needed_makes_no_other_profile(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    profile = derive_profile(recipe, home, base, base, CPU)
+    assert derive_profile(recipe, home, base, base, replace(CPU, memory=CPU.memory * 2)).id == profile.id
+    assert derive_profile(recipe, home, base, base, replace(CPU, gpus=ONE_GPU.gpus)).id == profile.id
+    assert len(home.all("profile")) == 1
+    with pytest.raises(InputError, match=r"GiB of 0\.0"):
+        derive_profile(recipe, home, base, base, replace(CPU, memory=1 << 20))
 
 
 @pytest.mark.parametrize("tower", ["vision", "connector"])

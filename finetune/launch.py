@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,18 +52,26 @@ def train(
     """
     launcher = read_launcher(recipe.train.launcher)
     key = run_key(recipe, base, dataset)
-    if found := home.find("run", key):
+    if found := _find(home, key):
         return found
     if launcher.machines > 1:
         raise _several_machines(launcher, recipe_path, settings, home)
     # Two trainings of one key would write over each other's checkpoints: the second waits and finds the run.
     with home.locked(f"train-{key}"):
-        if found := home.find("run", key):
+        if found := _find(home, key):
             return found
         _run(accelerate_command(launcher, recipe_path, settings, home), launcher, home, key)
     found = home.find("run", key)
     if found is None:
         raise RuntimeError(f"training ended without a run for key {key[:12]}; see {_log_path(home, key)}")
+    return found
+
+
+def _find(home: Home, key: str) -> Artifact | None:
+    found = home.find("run", key)
+    if found is not None:
+        # A kill after the run was whole, and before its checkpoints were removed, has left them.
+        shutil.rmtree(home.work_path(key), ignore_errors=True)
     return found
 
 

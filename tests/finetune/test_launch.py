@@ -117,6 +117,19 @@ def test_the_childs_error_is_ours(new_training: TrainingMaker) -> None:
     assert training.home.all("run") == []
 
 
+def test_checkpoints_that_a_kill_left_beside_the_run_are_removed(new_training: TrainingMaker) -> None:
+    training = new_training()
+    key = run_key(training.recipe, training.base, training.dataset)
+    with training.home.create("run", key, {"base": training.base, "dataset": training.dataset}) as draft:
+        draft.body.update(method="lora")
+    # As between the rename that makes the run whole and the removal of what it was made from.
+    work = training.home.work_path(key)
+    (work / "checkpoint-3").mkdir(parents=True)
+    (work / "checkpoint-3" / "optimizer.pt").write_bytes(b"state")
+    assert launched(training).id == draft.artifact.id
+    assert not work.exists()
+
+
 @pytest.mark.slow
 def test_a_recipe_that_changes_during_the_command(new_training: TrainingMaker) -> None:
     """The launcher has read the recipe; the process that it launches reads another one."""

@@ -17,6 +17,8 @@ from lensmith.recipe import Recipe
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 NEEDED = ("config.json", "tokenizer_config.json")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
+# How the files begin, in capitals, that whoever hands a model on must hand on with it.
+LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
 
 def base_key(recipe: Recipe) -> str:
@@ -61,6 +63,11 @@ def checkpoint_path(artifact: Artifact) -> Path:
     if artifact.kind in ("model", "run"):
         return artifact.path
     raise InputError(f"{artifact.short} holds no weights")
+
+
+def is_legal(name: str) -> bool:
+    """Whether a checkpoint's file of this name says what may be done with it."""
+    return name.upper().startswith(LEGAL)
 
 
 def verify_base(base: Artifact) -> None:

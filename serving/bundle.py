@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
+from lensmith.base import checkpoint_path, is_legal
 from lensmith.errors import GateRefused, IntegrityError, Problem
-from lensmith.files import write_atomically, write_json
+from lensmith.files import digest_file, write_atomically, write_json
 from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
@@ -35,8 +36,8 @@ def make_release(
     """Bundle what is to be promoted; its report's baseline profile becomes the input `baseline_profile`.
 
     model: a merged model, or the run whose adapter is served beside its base: then merge_proof is None.
-    Files: release.json, README.md (the card), lineage.json, report/, profile/ and the base's LICENSE*.
-    Raises GateRefused where a proof failed, IntegrityError where the parts do not belong together or a
+    Files: release.json, README.md (the card), lineage.json, report/, profile/ and the base's licence,
+    notice and use policy (`lensmith.base.LEGAL`). Raises GateRefused where a proof failed, IntegrityError where the parts do not belong together or a
     pickle is among them.
     """
     judged = read_report(report)
@@ -85,8 +86,7 @@ def make_release(
         write_json(draft.path / LINEAGE_FILE, _lineage(home, inputs.values()))
         _copy(report.path, draft.path / "report", [REPORT_FILE, PAGE_FILE])
         _copy(profile.path, draft.path / "profile", [entry.path for entry in profile.manifest.files])
-        licences = [entry.path for entry in model.manifest.files if entry.path.startswith("LICENSE")]
-        _copy(model.path, draft.path, licences)
+        _copy_legal(model, base, draft.path)
         problems = find_pickles(model.path) + find_pickles(draft.path)
         if problems:
             raise IntegrityError("a release holds no file that runs code when it is opened", problems)
@@ -182,6 +182,29 @@ def _lineage(home: Home, inputs: Iterable[Artifact]) -> list[dict[str, object]]:
         {"kind": each.kind, "id": each.id, "inputs": each.manifest.inputs}
         for each in sorted(found.values(), key=lambda each: (each.kind, each.id))
     ]
+
+
+def _copy_legal(model: Artifact, base: Artifact, target: Path) -> None:
+    """The base's licence files: a merged model holds them, an adapter leaves them where the base lies.
+
+    Raises IntegrityError where one is not there as it was pinned.
+    """
+    if model.kind == "model":
+        names = [entry.path for entry in model.manifest.files if is_legal(entry.path)]
+        _copy(model.path, target, names)
+        return
+    root = checkpoint_path(base)
+    problems: list[Problem] = []
+    for entry in base.body["files"]:
+        name, place = entry["path"], root / entry["path"]
+        if "/" in name or not is_legal(name):
+            continue
+        if place.is_file() and digest_file(place) == entry["sha256"]:
+            _copy(root, target, [name])
+        else:
+            problems.append(Problem("is gone or was changed after it was pinned", str(place), "restore it"))
+    if problems:
+        raise IntegrityError(f"{base.short}'s licence cannot be handed on with its adapter", problems)
 
 
 def _copy(source: Path, target: Path, names: Iterable[str]) -> None:

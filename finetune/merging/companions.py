@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.artifact import MANIFEST, RECORD
+from lensmith.base import is_legal
 from lensmith.recipe import Pixels
 
 # What a checkpoint is made of beside its weights. Everything else stays behind: code, pickles, readmes.
 _SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-_LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 _NOT_COMPANIONS = (
     "model.safetensors.index.json",
     MANIFEST,
@@ -33,7 +33,7 @@ def companions(root: Path) -> list[Path]:
         for path in sorted(root.iterdir())
         if path.is_file()
         and path.name not in _NOT_COMPANIONS
-        and (path.suffix in _SUFFIXES or path.name.upper().startswith(_LEGAL))
+        and (path.suffix in _SUFFIXES or is_legal(path.name))
     ]
 
 

@@ -6,11 +6,13 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lensmith.artifact import verify
+from lensmith.artifact import Artifact, verify
 from lensmith.errors import GateRefused, IntegrityError
 from lensmith.home import Home
 from serving.bundle import make_release
@@ -102,9 +104,28 @@ def test_golden_release_file(world: World) -> None:
     assert _shape(release.body) == _shape(json.loads(text))
 
 
-def test_an_adapter_beside_its_base(world: World) -> None:
+LEGAL = {
+    "LICENSE": "may be used\n",
+    "Notice.txt": "made by\n",
+    "LICENCE-2": "too\n",
+    "USE_POLICY.md": "kindly\n",
+}
+
+
+def pin_with_legal_files(world: World, folder: Path) -> Path:
+    """Make the world's base one with all kinds of legal files, and one that only looks alike."""
+    (folder / "docs").mkdir(parents=True)
+    (folder / "docs" / "LICENSE").write_text("of something inside\n")
+    (folder / "config.json").write_text("{}")
+    for name, text in LEGAL.items():
+        (folder / name).write_text(text)
+    world.pin_base(folder)
+    return folder
+
+
+def adapter_release(world: World) -> Artifact:
     run = world.run("adapter")
-    release = make_release(
+    return make_release(
         world.recipe,
         world.home,
         **parts(world)
@@ -116,9 +137,53 @@ def test_an_adapter_beside_its_base(world: World) -> None:
             "serve_proof": world.proof("serve-proof", run),
         },
     )
+
+
+def test_an_adapter_beside_its_base(world: World) -> None:
+    release = adapter_release(world)
     stated = read_release(release)
-    assert (stated.mode, stated.subject, stated.run) == ("adapter", run.id, run.id)
+    assert (stated.mode, stated.subject) == ("adapter", stated.run) == ("adapter", world.run("adapter").id)
     assert stated.base == world.base.id
+
+
+def legal_files(release: Artifact) -> dict[str, str]:
+    """The files of a release that are none of its own, by path."""
+    own = ("release.json", "README.md", "lineage.json", "report/", "profile/")
+    names = [entry.path for entry in release.manifest.files if not entry.path.startswith(own)]
+    return {name: (release.path / name).read_text() for name in names}
+
+
+def test_an_adapter_goes_with_the_bases_legal_files(world: World, tmp_path: Path) -> None:
+    pin_with_legal_files(world, tmp_path / "base")
+    assert legal_files(adapter_release(world)) == LEGAL
+
+
+def test_a_merged_model_goes_with_all_its_legal_files(world: World) -> None:
+    files = {"config.json": b"{}", **{name: text.encode() for name, text in LEGAL.items()}}
+    model = world.artifact("model", "legal", {"base": world.base, "run": world.run("one")}, files)
+    release = make_release(
+        world.recipe,
+        world.home,
+        **parts(world)
+        | {
+            "model": model,
+            "profile": world.profile(model),
+            "report": world.report(model, label, world.base, all_wrong),
+            "merge_proof": world.proof("merge-proof", model),
+            "serve_proof": world.proof("serve-proof", model),
+        },
+    )
+    assert legal_files(release) == LEGAL
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("anything goes\n")])
+def test_an_adapter_whose_bases_licence_is_not_what_was_pinned_is_refused(
+    world: World, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    damage(pin_with_legal_files(world, tmp_path / "base") / "LICENSE")
+    with pytest.raises(IntegrityError, match="gone or was changed"):
+        adapter_release(world)
+    assert world.home.all("release") == []
 
 
 def test_a_merged_model_without_merge_proof_is_refused(world: World) -> None:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lensmith import families
 from lensmith.errors import InputError, Problem
-from lensmith.families.family import Family
+from lensmith.families.family import Family, Tower
 from lensmith.yaml_file import YamlFile, parse_scalar, read_yaml
 
 PATHS = ("base.path", "data.source", "train.launcher", "gates")
@@ -224,6 +224,31 @@ class Recipe(Section):
     evaluate: Evaluate = Field(default_factory=Evaluate, description="the exam")
     release: Release = Field(description="the release")
     gates: ResolvedPath = Field(description="policy that promotion must pass")
+
+    @model_validator(mode="after")
+    def _served_whole(self) -> Recipe:
+        if self.serve.mode != "adapter":
+            return self
+        if self.train.method == "full":
+            raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
+        options = self.model_family.vllm_adapts
+        towers = self.train.towers
+        modes: dict[Tower, TowerMode] = {
+            "vision": towers.vision,
+            "connector": towers.connector,
+            "language": towers.language,
+        }
+        adapted = [tower for tower, mode in modes.items() if mode == "adapt"]
+        needed = [
+            tower for tower in adapted if options.get(tower, "") and not self.serve.tower_connector_lora
+        ]
+        left_out = needed + [tower for tower in adapted if tower not in options]
+        if left_out:
+            mend = "merge it: serve.mode: merged"
+            if left_out == needed:
+                mend += "; or serve.tower_connector_lora: true"
+            raise ValueError(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
+        return self
 
     @property
     def model_family(self) -> Family:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lensmith import families
 from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe, known_keys, load_recipe, section_at
 
@@ -179,6 +180,38 @@ def test_lora_on_frozen_towers_only(folder: Path) -> None:
         "{vision: freeze, connector: freeze, language: freeze}",
     )
     assert "adapts no tower" in only_problem(folder, text)
+
+
+ADAPTED = "{vision: adapt, connector: adapt, language: adapt}"
+
+
+def test_an_adapter_that_would_be_served_in_part_is_refused_before_it_is_trained(folder: Path) -> None:
+    assert only_problem(folder, GOOD, "serve.mode=adapter") == (
+        "/recipe.yaml: the adapter would be served in part, without vision, connector:"
+        " merge it: serve.mode: merged; or serve.tower_connector_lora: true"
+    )
+    text = changed(ADAPTED, "{vision: freeze, connector: adapt, language: adapt}")
+    assert "without connector:" in only_problem(folder, text, "serve.mode=adapter")
+    load(folder, GOOD, "serve.mode=adapter", "serve.tower_connector_lora=true")
+    load(
+        folder, changed(ADAPTED, "{vision: freeze, connector: freeze, language: adapt}"), "serve.mode=adapter"
+    )
+
+
+def test_a_tower_that_the_engine_never_adapts_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(families.get("qwen3_vl").vllm_adapts, "vision")
+    told = only_problem(folder, GOOD, "serve.mode=adapter", "serve.tower_connector_lora=true")
+    assert told.endswith("without vision: merge it: serve.mode: merged")
+
+
+def test_a_full_fine_tune_has_no_adapter_to_serve(folder: Path) -> None:
+    text = changed("method: lora", "method: full").replace(ADAPTED, ADAPTED.replace("adapt", "train"))
+    assert load(folder, text).serve.mode == "merged"
+    assert "makes no adapter to serve: set serve.mode to merged" in only_problem(
+        folder, text, "serve.mode=adapter"
+    )
 
 
 def test_splits_must_leave_rows_to_train_on(folder: Path) -> None:

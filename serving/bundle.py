@@ -37,8 +37,8 @@ def make_release(
 
     model: a merged model, or the run whose adapter is served beside its base: then merge_proof is None.
     Files: release.json, README.md (the card), lineage.json, report/, profile/ and the base's licence,
-    notice and use policy (`lensmith.base.LEGAL`). Raises GateRefused where a proof failed, IntegrityError where the parts do not belong together or a
-    pickle is among them.
+    notice and use policy (`lensmith.base.LEGAL`). Raises GateRefused where a proof failed, IntegrityError
+    where the parts do not belong together, a licence is gone or a pickle is among them.
     """
     judged = read_report(report)
     proofs = [serve_proof] if merge_proof is None else [merge_proof, serve_proof]

@@ -48,8 +48,8 @@ def derive_profile(
 ) -> Artifact:
     """The profile that serves `subject` (a model, a base or a run with an adapter) on this machine.
 
-    Raises InputError with every reason why vLLM could not serve it whole: an adapter applied only in part,
-    images that fill the context, too little memory, too few GPUs, no vLLM.
+    Raises InputError with every reason why vLLM could not serve it whole: another architecture, an adapter
+    applied only in part, images that fill the context, too little memory, too few GPUs, no vLLM.
     """
     profile = make_profile(recipe, subject, base, hardware, installed_engine())
     content = profile.model_dump(mode="json")
@@ -76,7 +76,7 @@ def make_profile(
     budget = PixelBudget(recipe.pixels.min_pixels, recipe.pixels.max_pixels) if recipe.pixels else None
     grid = read_grid(weights, family, budget)
     adapter = read_adapter(subject.path, family) if mode == "adapter" else None
-    problems = _hardware_problems(serve, weights, hardware, build)
+    problems = _architecture_problems(weights, family) + _hardware_problems(serve, weights, hardware, build)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve)
     longest = grid.budget.max_pixels // (grid.factor**2 * grid.frames) * serve.max_images
@@ -127,6 +127,15 @@ def _adapter_options(adapter: Adapter, serve: Serve) -> AdapterOptions:
         towers=[tower for tower in TOWERS if adapter.modules.get(tower)],
         tower_connector=serve.tower_connector_lora,
     )
+
+
+def _architecture_problems(weights: Path, family: Family) -> list[Problem]:
+    """vLLM takes the class that config.json names: with another one it would serve something else."""
+    stated = json.loads((weights / "config.json").read_bytes()).get("architectures") or []
+    if family.vllm_architecture in stated:
+        return []
+    what = f"architectures is {stated}, vLLM serves {family.title} as {family.vllm_architecture}"
+    return [Problem(what, str(weights / "config.json"), "fetch or merge the checkpoint again")]
 
 
 def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Problem]:

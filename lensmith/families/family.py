@@ -26,17 +26,15 @@ class Linears:
 
 @dataclass(frozen=True)
 class Family:
-    """Facts of one family.
+    """Facts of one family; its file's first lines say where they were read.
 
     model_type: `model_type` of the checkpoint's config.json.
     architecture: transformers' class name, as config.json's `architectures` states it.
     towers: each tower's module prefixes in that class.
     linears: every nn.Linear that LoRA can adapt, by tower.
-    vllm_architecture: the class vLLM serves it with.
+    vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
     markup: texts that the chat template gives a meaning to; typed in data they are refused.
-    decoding: the settings its makers recommend.
-    source: where the facts were read.
     frames: how often an image counts against the pixel budget: GLM's processor bounds pixels times
         temporal patch size (2 for a still image), Qwen's bounds pixels.
     """
@@ -51,8 +49,6 @@ class Family:
     vllm_architecture: str
     vllm_adapts: dict[Tower, str]
     markup: tuple[str, ...]
-    decoding: dict[str, Any]
-    source: str
     frames: int = 1
 
     def expected_linears(self, config: dict[str, Any], tower: Tower) -> list[str]:

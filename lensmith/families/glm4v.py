@@ -1,4 +1,7 @@
-"""GLM-4.6V-Flash (9B), the dense GLM-V."""
+"""GLM-4.6V-Flash (9B), the dense GLM-V.
+
+Read in transformers 5.20.2 models/glm4v and vLLM 0.32 model_executor/models/glm4_1v.py.
+"""
 
 from lensmith.families.family import Family, Linears
 
@@ -63,8 +66,5 @@ FAMILY = Family(
         "[gMASK]",
         "<sop>",
     ),
-    # Model card: top_p 0.6, top_k 2, temperature 0.8, repetition_penalty 1.1.
-    decoding={"temperature": 0.8, "top_p": 0.6, "top_k": 2, "repetition_penalty": 1.1},
     frames=2,
-    source="transformers 5.20.2 models/glm4v, vLLM 0.32 model_executor/models/glm4_1v.py",
 )

@@ -1,4 +1,7 @@
-"""Qwen3-VL, dense (2B, 4B, 8B, 32B)."""
+"""Qwen3-VL, dense (2B, 4B, 8B, 32B).
+
+Read in transformers 5.20.2 models/qwen3_vl and vLLM 0.32 model_executor/models/qwen3_vl.py.
+"""
 
 from lensmith.families.family import Family, Linears
 
@@ -58,6 +61,4 @@ FAMILY = Family(
         "<|image_pad|>",
         "<|video_pad|>",
     ),
-    decoding={"temperature": 0.0},
-    source="transformers 5.20.2 models/qwen3_vl, vLLM 0.32 model_executor/models/qwen3_vl.py",
 )

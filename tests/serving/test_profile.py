@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,14 @@ from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
 from serving.profile_file import PROFILE_FILE, Profile, parse_profile, write_profile
 from tests.serving.exam import CPU, CPU_BUILD
-from tests.serving.small import small_base, small_model, small_recipe, small_run, write_checkpoint
+from tests.serving.small import (
+    CONFIG,
+    small_base,
+    small_model,
+    small_recipe,
+    small_run,
+    write_checkpoint,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 GPU_BUILD = EngineBuild(version="0.33.0", device="cuda")
@@ -111,6 +119,17 @@ def test_too_few_or_too_small_gpus(tmp_path: Path, home: Home) -> None:
     small = Hardware(cores=4, memory=1 << 30, gpus=(Gpu("tiny", 64),))
     with pytest.raises(InputError, match="may be used"):
         make_profile(small_recipe(tmp_path), base, base, small, GPU_BUILD)
+
+
+@pytest.mark.parametrize("stated", [["Qwen2VLForConditionalGeneration"], None])
+def test_weights_of_another_architecture_are_refused(
+    tmp_path: Path, home: Home, stated: list[str] | None
+) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    (recipe.base.path / "config.json").write_text(json.dumps(CONFIG | {"architectures": stated}))
+    with pytest.raises(InputError, match="vLLM serves Qwen3-VL as Qwen3VLForConditionalGeneration"):
+        make_profile(recipe, base, base, CPU, CPU_BUILD)
 
 
 def test_weights_are_counted_in_the_dtype_served(tmp_path: Path) -> None:

@@ -58,6 +58,17 @@ def test_every_artifact_lists_shows_and_verifies(unbroken: Path) -> None:
     assert "is whole" in out("verify", release_of(unbroken), "--home", str(unbroken))
 
 
+def test_diff_names_what_two_profiles_serve(unbroken: Path) -> None:
+    home = Home(unbroken)
+    base, model = sorted(home.all("profile"), key=lambda profile: profile.body["mode"])
+    assert (base.body["mode"], model.body["mode"]) == ("base", "merged")
+    lines = out("diff", base.short, model.short, "--home", str(unbroken)).splitlines()
+    (subject,) = [line for line in lines if line.startswith("subject ")]
+    assert base.body["subject"][:12] in subject
+    assert model.body["subject"][:12] in subject
+    assert not any(line.startswith("dtype ") for line in lines), "what they share is not said"
+
+
 def test_plan_and_preview(arguments: list[str], unbroken: Path, tmp_path: Path) -> None:
     plan = out("plan", arguments[1], "--home", str(unbroken))
     assert "to do" not in plan

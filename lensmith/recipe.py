@@ -238,14 +238,13 @@ class Recipe(Section):
             "connector": towers.connector,
             "language": towers.language,
         }
-        adapted = [tower for tower, mode in modes.items() if mode == "adapt"]
-        needed = [
-            tower for tower in adapted if options.get(tower, "") and not self.serve.tower_connector_lora
-        ]
-        left_out = needed + [tower for tower in adapted if tower not in options]
+        adapted: list[Tower] = [tower for tower, mode in modes.items() if mode == "adapt"]
+        unable = [tower for tower in adapted if tower not in options]
+        needing = [tower for tower in adapted if tower in options and options[tower]]
+        left_out = unable + ([] if self.serve.tower_connector_lora else needing)
         if left_out:
             mend = "merge it: serve.mode: merged"
-            if left_out == needed:
+            if not unable:
                 mend += "; or serve.tower_connector_lora: true"
             raise ValueError(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
         return self

@@ -67,6 +67,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         arguments = training_arguments(recipe, launcher, work)
         state = PartialState()
         check_started(launcher, state.num_processes, zero_stage(arguments))
+        check_batch(launcher, arguments)
 
         encoder = row_encoder(recipe, source)
         for _ in check_rows(recipe, dataset, source, encoder, state.process_index, state.num_processes):
@@ -148,6 +149,20 @@ def check_started(launcher: Launcher, processes: int, zero_stage: int) -> None:
         command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
         problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
         raise IntegrityError(f"this is not what {launcher.path} describes", problems)
+
+
+def check_batch(launcher: Launcher, arguments: SFTConfig) -> None:
+    """Raise InputError where this process would split its model over several GPUs (torch's DataParallel).
+
+    Each of them would take `train.batch_size` rows: a multiple of the global batch that the run's key says.
+    """
+    rows = arguments.per_device_train_batch_size
+    if arguments.train_batch_size != rows:
+        mend = f"set CUDA_VISIBLE_DEVICES=0 or use a launcher of {arguments.n_gpu} processes"
+        raise InputError(
+            f"{launcher.path} starts one process, which sees {arguments.n_gpu} GPUs",
+            [Problem(f"{arguments.train_batch_size} rows at a time, not {rows}", "train.batch_size", mend)],
+        )
 
 
 def make_trainer(

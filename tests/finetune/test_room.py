@@ -13,9 +13,7 @@ from lensmith.errors import InputError
 from tests.finetune.conftest import Training, TrainingMaker
 
 # As torch 2.13 words it on a GPU.
-ON_A_GPU = (
-    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
-)
+ON_A_GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB."
 
 
 @pytest.fixture(scope="module")

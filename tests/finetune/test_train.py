@@ -13,14 +13,24 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from trl.trainer.sft_config import SFTConfig
 
 import finetune.train
 from finetune import checkpoint as checkpoints
 from finetune.disk import disk_is_full
+from finetune.launcher import Launcher, read_launcher
 from finetune.run import asked_of
-from finetune.train import check_started, check_weights, run_key, train_process
+from finetune.train import (
+    check_batch,
+    check_started,
+    check_weights,
+    run_key,
+    train_process,
+    training_arguments,
+)
 from lensmith.base import pin_base, template_digest
 from lensmith.errors import InputError, IntegrityError
+from lensmith.recipe import Recipe
 from tests.conftest import ROOT
 from tests.finetune.conftest import Training, TrainingMaker
 
@@ -259,8 +269,6 @@ def test_other_processes_than_the_launcher_says(
 
 
 def test_deepspeed_that_is_not_on_is_noticed(deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
-    from finetune.launcher import read_launcher
-
     settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 3}
     path = tmp_path / "zero3.yaml"
     path.write_text(yaml.safe_dump({**deepspeed_config, "deepspeed_config": settings}))
@@ -270,6 +278,26 @@ def test_deepspeed_that_is_not_on_is_noticed(deepspeed_config: dict[str, Any], t
         check_started(launcher, 2, 0)
     with pytest.raises(IntegrityError, match="processes: 1 started"):
         check_started(launcher, 1, 3)
+
+
+def test_one_process_drives_one_gpu(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where transformers has counted eight GPUs for one process, it would learn from eight batches a step."""
+    training, gpus = new_training(), 8
+
+    def seeing(recipe: Recipe, launcher: Launcher, work: Path) -> SFTConfig:
+        arguments = training_arguments(recipe, launcher, work)
+        # What transformers leaves there after counting; no machine of the tests has several GPUs.
+        arguments._n_gpu = gpus
+        assert arguments.n_gpu == gpus
+        return arguments
+
+    monkeypatch.setattr(finetune.train, "training_arguments", seeing)
+    with pytest.raises(InputError, match="sees 8 GPUs") as error:
+        training.run()
+    assert "16 rows at a time, not 2 (set CUDA_VISIBLE_DEVICES=0 or use a launcher of 8" in str(error.value)
+    launcher = read_launcher(training.recipe.train.launcher)
+    gpus = 1
+    check_batch(launcher, seeing(training.recipe, launcher, training.home.root))
 
 
 FILL_THE_DISK = """

@@ -240,7 +240,7 @@ class Recipe(Section):
         }
         adapted: list[Tower] = [tower for tower, mode in modes.items() if mode == "adapt"]
         unable = [tower for tower in adapted if tower not in options]
-        needing = [tower for tower in adapted if tower in options and options[tower]]
+        needing = [tower for tower in adapted if options.get(tower)]
         left_out = unable + ([] if self.serve.tower_connector_lora else needing)
         if left_out:
             mend = "merge it: serve.mode: merged"

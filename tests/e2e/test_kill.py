@@ -107,7 +107,9 @@ def test_ctrl_c_in_every_stage(arguments: list[str], tmp_path_factory: pytest.Te
         code = command.wait(60)
         assert_dead(command)
         assert_nothing_half(home)
-        # A stage that was over within 0.3 s is no failure: the signal then met the next one.
+        if stage == STAGES[-1] and code == 0:
+            # The last stage takes a quarter of a second: the signal may come when all is done.
+            continue
         assert code == 130, f"{stage}: {code}\n{command.err}"
         assert "Traceback" not in command.err, command.err
         assert "stopped; the same command goes on" in command.err

@@ -109,7 +109,7 @@ def _ask(request: Request) -> int:
     environment |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     argv = [sys.executable, "-m", "finetune.generate", request.model_dump_json()]
     # What it prints goes where errors go: our own standard output may be JSON.
-    # In a group of its own: Ctrl-C is ours to handle, a child that is still importing would print a traceback.
+    # In a group of its own: Ctrl-C is ours to handle; a child that still imports would print a traceback.
     process = run_child(argv, env=environment, cwd=ROOT, stdout=STDERR, own_group=True)
     try:
         code = process.wait()

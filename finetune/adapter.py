@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
-from lensmith.recipe import Recipe, Towers
+from lensmith.recipe import Recipe
 
 _PEFT_PREFIX = "base_model.model."
 _SHOWN = 5
@@ -27,16 +27,6 @@ class Trained:
     parameters: dict[Tower, int]
 
 
-def towers_in_mode(towers: Towers, mode: str) -> list[Tower]:
-    """The towers that the recipe sets to `mode` ("train", "adapt" or "freeze")."""
-    modes: dict[Tower, str] = {
-        "vision": towers.vision,
-        "connector": towers.connector,
-        "language": towers.language,
-    }
-    return [tower for tower in TOWERS if modes[tower] == mode]
-
-
 def adapter_targets(model: nn.Module, config: Mapping[str, object], recipe: Recipe) -> dict[Tower, list[str]]:
     """By adapted tower the full name of every linear that gets an adapter.
 
@@ -48,7 +38,7 @@ def adapter_targets(model: nn.Module, config: Mapping[str, object], recipe: Reci
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets: dict[Tower, list[str]] = {}
     problems: list[Problem] = []
-    for tower in towers_in_mode(recipe.train.towers, "adapt"):
+    for tower in recipe.train.towers.in_mode("adapt"):
         stated = family.expected_linears(dict(config), tower)
         found = {name for name in linears if family.tower_of(name) == tower}
         # The output head is in the language tower but never adapted: engines cannot apply that.
@@ -83,7 +73,7 @@ def choose_trained(
     """
     family = recipe.model_family
     if recipe.train.method == "full":
-        trained = towers_in_mode(recipe.train.towers, "train")
+        trained = recipe.train.towers.in_mode("train")
         for name, parameter in model.named_parameters():
             parameter.requires_grad = family.tower_of(name) in trained
         return Trained(model, {}, count_trained(model, family))

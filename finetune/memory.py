@@ -9,7 +9,7 @@ from torch import nn
 
 from finetune.launcher import Launcher
 from lensmith.families.family import TOWERS, Family, Tower
-from lensmith.recipe import Train
+from lensmith.train_settings import Train
 
 # DeepSpeed's defaults (docs, "ZeRO optimizations"): elements of its reduce bucket, and of the weights that
 # stage 3 keeps gathered at a time.

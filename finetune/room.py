@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from lensmith.errors import InputError, Problem
-from lensmith.recipe import Train
+from lensmith.train_settings import Train
 
 # torch.OutOfMemoryError and the CUDA driver's own error; torch's allocator on a CPU; cuBLAS and cuDNN, which
 # find no room for themselves. All of them are RuntimeErrors.

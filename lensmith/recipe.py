@@ -15,10 +15,11 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from lensmith import families
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
-from lensmith.families.family import Family, Tower
-from lensmith.rendering import Rendering, ThinkingChoice
-from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite
+from lensmith.families.family import Family
+from lensmith.rendering import Rendering
+from lensmith.section import Count, Positive, ResolvedPath, Section
 from lensmith.tokens import PixelBudget, read_grid
+from lensmith.train_settings import Train
 from lensmith.yaml_file import YamlFile, parse_scalar, read_yaml
 
 # [] stands for every item of a list.
@@ -34,9 +35,7 @@ PATHS = (
 
 def _known_family(name: str) -> str:
     if name not in families.FAMILIES:
-        close = difflib.get_close_matches(name, families.FAMILIES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"one of {', '.join(families.FAMILIES)}"
-        raise ValueError(f"no family is called {name!r}: {hint}")
+        raise ValueError(f"no family is called {name!r}: {families.nearest(name)}")
     return name
 
 
@@ -85,75 +84,6 @@ class Pixels(Section):
             raise ValueError("give min_pixels and max_pixels, or image_tokens with min and max")
         elif self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is above max_pixels")
-        return self
-
-
-TowerMode = Literal["train", "adapt", "freeze"]
-
-
-class Towers(Section):
-    """What happens to each tower: "train" all weights, "adapt" with LoRA, or "freeze"."""
-
-    vision: TowerMode = Field(description="the image encoder")
-    connector: TowerMode = Field(description="what projects image features into the language model")
-    language: TowerMode = Field(description="the language model")
-
-
-class Lora(Section):
-    """The adapter."""
-
-    rank: Annotated[int, Field(ge=1, le=512)] = Field(default=16, description="rank of every adapted linear")
-    alpha: Positive = Field(default=32.0, description="the delta is scaled by alpha / rank")
-    dropout: Share = Field(default=0.0, description="dropout on the adapter's input")
-
-
-class Train(Section):
-    """The fine-tune."""
-
-    method: Literal["lora", "full"] = Field(description="LoRA adapter or all weights of the trained towers")
-    towers: Towers = Field(description="what happens to each tower")
-    lora: Lora = Field(default_factory=Lora, description="the adapter, for method lora")
-    launcher: ResolvedPath = Field(description="accelerate launcher config")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="bfloat16", description="of weights and activations"
-    )
-    epochs: Positive = Field(default=1.0, description="passes over the training rows")
-    max_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="stop after so many steps; 0: by epochs"
-    )
-    batch_size: Count = Field(default=1, description="rows per process and forward pass")
-    gradient_accumulation: Count = Field(default=1, description="forward passes per optimizer step")
-    learning_rate: Positive = Field(description="peak learning rate")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        default="cosine", description="after the warm-up"
-    )
-    warmup: Share = Field(default=0.03, description="share of the steps that warm up")
-    weight_decay: Annotated[float, Field(ge=0), AfterValidator(finite)] = Field(
-        default=0.0, description="AdamW's"
-    )
-    max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
-    max_length: Count = Field(default=4096, description="tokens; a longer row is an error, never cut")
-    thinking: ThinkingChoice = Field(
-        default="keep", description="thoughts in the labels: taught with the answer, or left out"
-    )
-    seed: int = Field(default=17, description="of initialisation and row order")
-    log_every: Count = Field(default=10, description="steps between metrics")
-    save_every: Count = Field(default=100, description="steps between checkpoints")
-    wandb: Literal["offline", "online", "disabled"] = Field(default="offline", description="tracker mode")
-    wandb_project: str = Field(default="lensmith", description="tracker project")
-
-    @model_validator(mode="after")
-    def _method_fits_towers(self) -> Train:
-        modes = {self.towers.vision, self.towers.connector, self.towers.language}
-        if self.method == "lora" and "adapt" not in modes:
-            raise ValueError("method lora adapts no tower: set at least one to adapt")
-        if self.method == "lora" and "train" in modes:
-            raise ValueError("method lora cannot train a tower whole: set it to adapt or freeze")
-        if self.method == "full" and "train" not in modes:
-            raise ValueError("method full trains no tower: set at least one to train")
-        if self.method == "full" and "adapt" in modes:
-            raise ValueError("method full cannot adapt a tower: set it to train or freeze")
         return self
 
 
@@ -229,13 +159,7 @@ class Recipe(Section):
         if self.train.method == "full":
             raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
         options = self.model_family.vllm_adapts
-        towers = self.train.towers
-        modes: dict[Tower, TowerMode] = {
-            "vision": towers.vision,
-            "connector": towers.connector,
-            "language": towers.language,
-        }
-        adapted: list[Tower] = [tower for tower, mode in modes.items() if mode == "adapt"]
+        adapted = self.train.towers.in_mode("adapt")
         unable = [tower for tower in adapted if tower not in options]
         needing = [tower for tower in adapted if options.get(tower)]
         left_out = unable + ([] if self.serve.tower_connector_lora else needing)

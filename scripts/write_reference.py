@@ -38,7 +38,7 @@ def recipe_reference() -> str:
     lines = [
         "# Recipe",
         "",
-        "Every key of a recipe, written by `scripts/write_reference.py` from `lensmith/recipe.py`.",
+        "Every key of a recipe, written by `scripts/write_reference.py` from its schema.",
         "Unknown keys are errors. A key without a default must be given.",
         f"Paths ({', '.join(f'`{each}`' for each in PATHS)}) are relative to the recipe file;"
         " given with `-s` they are relative to the current directory.",

@@ -14,7 +14,13 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (qwen3_vl.FAMIL
 def get(name: str) -> Family:
     """The family called `name`. Raises InputError with the choices."""
     if name not in FAMILIES:
-        close = difflib.get_close_matches(name, FAMILIES, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(FAMILIES)}"
-        raise InputError(f"no model family is called {name!r}", [Problem("unknown family", "family", mend)])
+        raise InputError(
+            f"no model family is called {name!r}", [Problem("unknown family", "family", nearest(name))]
+        )
     return FAMILIES[name]
+
+
+def nearest(name: str) -> str:
+    """The mend for a name that no family has."""
+    close = difflib.get_close_matches(name, FAMILIES, n=1)
+    return f"did you mean {close[0]}?" if close else f"one of {', '.join(FAMILIES)}"

@@ -1,4 +1,4 @@
-"""What every part of a recipe shares: strictness, and the types of its values."""
+"""What the files that people write share (recipes, policies, profiles): strictness, and types of values."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ ResolvedPath = Annotated[Path, Field(strict=False)]
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values are not coerced."""
+    """A part of such a file: unknown keys are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

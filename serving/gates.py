@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation, attestations
@@ -15,6 +15,7 @@ from lensmith.errors import InputError, Problem
 from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
+from lensmith.section import Section
 from lensmith.yaml_file import read_yaml
 from serving.registry import Channel, Entry
 from serving.release_file import Release, read_release
@@ -22,12 +23,6 @@ from serving.release_file import Release, read_release
 Proof = Literal["merge-proof", "serve-proof"]
 Outcome = Literal["pass", "fail", "undecidable"]
 _AGAIN = "lensmith run RECIPE makes it"
-
-
-class Section(BaseModel):
-    """A part of a policy: unknown keys are errors, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class GainRule(Section):

@@ -6,22 +6,17 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Tower
 from lensmith.files import write_atomically
+from lensmith.section import Section
 from lensmith.yaml_file import read_yaml
 from serving.build import EngineBuild
 
 PROFILE_FILE = "profile.yaml"
 Mode = Literal["merged", "adapter", "base"]
-
-
-class Section(BaseModel):
-    """A part of a profile: unknown keys are errors, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Images(Section):

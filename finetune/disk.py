@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lensmith.errors import InputError, Problem
+from lensmith.files import is_disk_full
 
 # A write that fails with less than this left failed for want of space, whatever it says.
 _FULL_BYTES = 1 << 20
@@ -36,6 +36,4 @@ def space_left(root: Path) -> Iterator[None]:
 
 def disk_is_full(root: Path, error: Exception) -> bool:
     """Whether `error` came from a full disk: torch and safetensors tell it in words, or not at all."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left" in str(error) or shutil.disk_usage(root).free < _FULL_BYTES
+    return is_disk_full(error) or "No space left" in str(error) or shutil.disk_usage(root).free < _FULL_BYTES

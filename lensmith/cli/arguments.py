@@ -16,6 +16,11 @@ def add_recipe(parser: argparse.ArgumentParser, *, optional: bool = False) -> No
     parser.add_argument(
         "recipe", metavar="RECIPE", nargs="?" if optional else None, help="a recipe's YAML file"
     )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """-s alone, where the recipe is an option."""
     parser.add_argument(
         "-s",
         dest="settings",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmith.cli.arguments import home_of
+from lensmith.cli.arguments import add_settings, home_of
 from lensmith.cli.output import print_json
 from lensmith.cli.pipeline import Pipeline
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -31,14 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--why", required=True, help="the reason, kept as written: name nobody in it")
     parser.add_argument("--dry-run", action="store_true", help="only list; nothing is decided or changed")
     parser.add_argument("--recipe", metavar="RECIPE", help="the recipe to make the dataset again with")
-    parser.add_argument(
-        "-s",
-        dest="settings",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="lay a value over the recipe (repeatable)",
-    )
+    add_settings(parser)
     parser.add_argument(
         "--delete",
         action="store_true",

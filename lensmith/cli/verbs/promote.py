@@ -14,8 +14,8 @@ from lensmith.cli.reference import resolve
 from lensmith.errors import InputError
 from lensmith.home import Home
 from lensmith.provenance import ROOT
+from serving.registry import CHANNELS
 
-CHANNELS = ("staging", "production")
 # What a release has to show where nobody names another policy.
 POLICY = ROOT / "recipes/gates/default.yaml"
 

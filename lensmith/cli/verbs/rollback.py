@@ -6,8 +6,6 @@ import argparse
 
 from lensmith.cli.arguments import home_of
 from lensmith.cli.output import print_json
-from lensmith.cli.verbs.promote import CHANNELS
-from lensmith.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises InputError where nothing was there before, IntegrityError where it is no longer whole."""
     from serving.promote import rollback
+    from serving.registry import parse_reference
 
-    name, at, channel = arguments.channel.partition("@")
-    if not at or channel not in CHANNELS:
-        raise InputError(f"{arguments.channel!r} is not NAME@staging or NAME@production")
+    name, channel = parse_reference(arguments.channel)
     restored = rollback(home_of(arguments), name, channel, arguments.who, arguments.why)
     if arguments.json:
         print_json({"name": name, "channel": channel, "release": restored.id})

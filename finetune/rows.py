@@ -143,13 +143,8 @@ class RowEncoder:
             return answer_ids[: ends[-1] + 1]
         return [*answer_ids, self.tokenizer.eos_token_id]
 
-    def tokens(self, row: Row, grid: Grid) -> RowTokens:
-        """What a row costs, without decoding its images' pixels."""
-        (tokens,) = self.tokens_of([row], grid)
-        return tokens
-
     def tokens_of(self, rows: Sequence[Row], grid: Grid) -> list[RowTokens]:
-        """As `tokens`, of many rows together; every row is in memory."""
+        """What rows cost, without decoding their images' pixels; every row is in memory."""
         sizes = [[Image.open(io.BytesIO(data)).size for data in row.images] for row in rows]
         counts = self.count([row.sample for row in rows], sizes, grid).tolist()
         return [

@@ -109,10 +109,6 @@ class RowWriter:
         self._rows.close()
         self._images.close()
 
-    def has(self, digest: str) -> bool:
-        """Whether an image with these pixels was put."""
-        return bytes.fromhex(digest) in self._places
-
     def put_image(self, image: StoredImage) -> None:
         """Keep an image, once."""
         key = bytes.fromhex(image.digest)

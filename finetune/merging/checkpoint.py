@@ -26,11 +26,6 @@ class Checkpoint:
         """Dtype and shape of a tensor."""
         return self.place[name].entries[name]
 
-    @property
-    def tensor_bytes(self) -> int:
-        """Bytes of all tensors, an index's `total_size`."""
-        return sum(file.entries[name].end - file.entries[name].start for name, file in self.place.items())
-
 
 def open_checkpoint(root: Path) -> Checkpoint:
     """Read every header of the checkpoint in `root`.

@@ -166,7 +166,7 @@ def test_counted_tokens_are_the_encoded_ones(training: Training, pixels: Pixels 
         )
     for sizes in [(256, 128)], [(33, 200)], [(640, 480)], [(20, 20), (300, 100)]:
         row = row_of('{"a":"12"}', *sizes)
-        counted, encoded = encoder.tokens(row, grid), encoder.encode(row)
+        (counted,), encoded = encoder.tokens_of([row], grid), encoder.encode(row)
         assert counted.total == len(encoded.labels)
         assert counted.image == int((encoded.tokens["mm_token_type_ids"] > 0).sum())
         assert counted.answer == int((encoded.labels != IGNORED).sum())

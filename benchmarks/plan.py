@@ -13,11 +13,8 @@ tokens, row by row. Each side runs in a process of its own with one thread. The 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +24,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from benchmarks import result  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "plan.json"
 TOKENS = (4, 1280)
@@ -109,10 +108,8 @@ def baseline(number: int, sample: int) -> dict[str, Any]:
 
 def measured(side: str, number: int, sample: int) -> dict[str, Any]:
     """The side's figures, from a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    argv = [sys.executable, __file__, "--side", side, "--rows", str(number), "--sample", str(sample)]
-    done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    argv = [__file__, "--side", side, "--rows", str(number), "--sample", str(sample)]
+    return result.last_line(argv, result.one_thread(TOKENIZERS_PARALLELISM="false"))
 
 
 def main() -> int:
@@ -123,9 +120,9 @@ def main() -> int:
     parser.add_argument("--side", choices=("ours", "baseline"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
-        result = (ours if given.side == "ours" else baseline)(given.rows, given.sample)
-        result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps(result))
+        said = (ours if given.side == "ours" else baseline)(given.rows, given.sample)
+        said["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(said))
         return 0
     counted, processed = (measured(side, given.rows, given.sample) for side in ("ours", "baseline"))
     if counted["totals"] != processed["totals"]:
@@ -146,17 +143,9 @@ def main() -> int:
         "baseline_peak_mb": round(processed["peak_mb"]),
     }
     if given.write:
-        from importlib.metadata import version
-
         packages = ("numpy", "pillow", "tokenizers", "torch", "torchvision", "transformers")
-        facts = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": f"{os.cpu_count()} cores, 24 GB, no GPU; one thread each",
-            "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
-            "baseline_is": f"the processor on {given.sample} rows, scaled; counts equal on all of them",
-        }
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(line | facts, indent=2) + "\n")
+        said = f"the processor on {given.sample} rows, scaled; counts equal on all of them"
+        result.write(RESULT, line, packages, {"threads": 1, "baseline_is": said})
     print(json.dumps(line))
     return 0
 

@@ -15,7 +15,6 @@ digests of the baseline are planted ones. The last line is the result, JSON.
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import itertools
 import json
@@ -36,7 +35,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import pictures  # noqa: E402
+from benchmarks import pictures, result  # noqa: E402
 from benchmarks.tree import peak_while  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "prep.json"
@@ -158,8 +157,8 @@ def faults(planted: pictures.Planted, names: list[str], ran: dict[str, dict[str,
     """What either side got wrong, in words."""
     found = []
     corrupt = set(planted.corrupt)
-    for side, result in ran.items():
-        refused = {name for name, each in zip(names, result["seen"], strict=True) if each is None}
+    for side, one in ran.items():
+        refused = {name for name, each in zip(names, one["seen"], strict=True) if each is None}
         found += [f"{side} takes {name}, which is corrupt" for name in sorted(corrupt - refused)]
         found += [f"{side} refuses {name}, which is whole" for name in sorted(refused - corrupt)]
     for name, left, right in zip(names, ran["ours"]["seen"], ran["baseline"]["seen"], strict=True):
@@ -185,7 +184,7 @@ def measured(side: str, given: argparse.Namespace, files: Path) -> tuple[dict[st
     """The side's figures, from a process of its own, and the peak memory of its process tree in MB."""
     with tempfile.TemporaryDirectory() as out:
         caches = {"HF_HOME": out, "HF_HUB_OFFLINE": "1", "TMPDIR": out}
-        environment = {**os.environ, **caches, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = result.one_thread(**caches)
         argv = [sys.executable, __file__, "--side", side, "--folder", str(files), "--files", str(given.files)]
         with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
             said, peak = peak_while(process)
@@ -200,13 +199,13 @@ def run(given: argparse.Namespace, files: Path) -> int:
     if given.side:
         sides = {"ours": ours, "baseline": baseline}
         if given.side == "formats":
-            result: dict[str, Any] = by_format(files, [name for name in names if name in planted.whole])
+            said: dict[str, Any] = by_format(files, [name for name in names if name in planted.whole])
         else:
-            result = sides[given.side](files, Path(os.environ["TMPDIR"]), names)
+            said = sides[given.side](files, Path(os.environ["TMPDIR"]), names)
             used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
             # With the imports: what other programs on the machine take does not count here.
-            result["cpu_s"] = sum(each.ru_utime + each.ru_stime for each in used)
-        print(json.dumps(result))
+            said["cpu_s"] = sum(each.ru_utime + each.ru_stime for each in used)
+        print(json.dumps(said))
         return 0
     seconds: dict[str, list[float]] = {"ours": [], "baseline": []}
     peaks: dict[str, list[float]] = {"ours": [], "baseline": []}
@@ -238,13 +237,7 @@ def run(given: argparse.Namespace, files: Path) -> int:
         "planted": len(planted.corrupt) + len(planted.copies),
     }
     if given.write:
-        from importlib.metadata import version
-
-        packages = ("datasets", "imagehash", "isal", "numpy", "pillow")
         facts = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": f"{os.cpu_count()} cores, 24 GB, no GPU",
-            "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
             "files": len(names),
             "mix": {f"{kind} {content}": share for kind, content, share in pictures.MIX},
             "megapixels": pictures.MEGAPIXELS,
@@ -254,8 +247,7 @@ def run(given: argparse.Namespace, files: Path) -> int:
             "a_core_by_format": rates,
             "near_and_manifest_s": round(ran["ours"]["seconds"] - ran["ours"]["looked_s"], 3),
         }
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(line | facts, indent=2) + "\n")
+        result.write(RESULT, line, ("datasets", "imagehash", "isal", "numpy", "pillow"), facts)
     print(json.dumps(line))
     return 1 if wrong else 0
 

@@ -13,13 +13,10 @@ the peaks, pages that are mapped from the file count as memory. The last line is
 from __future__ import annotations
 
 import argparse
-import datetime
 import hashlib
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +28,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks import result  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "rows.json"
 GROUP = 100
@@ -104,10 +103,8 @@ def side(name: str, folder: Path) -> dict[str, Any]:
 
 def measured(name: str, folder: Path, count: int) -> dict[str, Any]:
     """The side's figures, from a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    argv = [sys.executable, __file__, "--side", name, "--folder", str(folder), "--rows", str(count)]
-    done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    argv = [__file__, "--side", name, "--folder", str(folder), "--rows", str(count)]
+    return result.last_line(argv, result.one_thread())
 
 
 def main() -> int:
@@ -147,18 +144,13 @@ def main() -> int:
         "baseline_peak_mb": round(max(each["peak_mb"] for each in ran["baseline"])),
     }
     if given.write:
-        from importlib.metadata import version
-
         facts = {
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "hardware": f"{os.cpu_count()} cores, 24 GB, no GPU; one thread each",
-            "versions": {"python": sys.version.split()[0], "pyarrow": version("pyarrow")},
+            "threads": 1,
             "rows": given.rows,
             "image_bytes": IMAGE_BYTES,
             "rates": {name: [round(each["rate"], 1) for each in runs] for name, runs in ran.items()},
         }
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(line | facts, indent=2) + "\n")
+        result.write(RESULT, line, ("pyarrow",), facts)
     print(json.dumps(line))
     return 0
 

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from benchmarks import pictures
 from benchmarks.prep import faults
+from tests.benchmarks.runs import KEYS, committed, run
 
-ROOT = Path(__file__).resolve().parents[2]
-KEYS = ["name", "ratio", "ours", "baseline", "unit", "ours_peak_mb", "baseline_peak_mb", "caught", "planted"]
+LINE = [*KEYS, "caught", "planted"]
 
 
 @pytest.mark.slow
 def test_the_last_line_is_the_result() -> None:
-    argv = [sys.executable, "benchmarks/prep.py", "--files", "20", "--rounds", "1"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    line = json.loads(done.stdout.splitlines()[-1])
-    assert list(line) == KEYS
+    line, _ = run("prep", "--files", "20", "--rounds", "1")
+    assert list(line) == LINE
     assert line["unit"] == "images/s"
     assert line["caught"] == line["planted"] == 2
     assert line["ratio"] > 1
 
 
 def test_the_committed_result_states_what_it_saw() -> None:
-    result = json.loads((ROOT / "benchmarks/results/prep.json").read_bytes())
-    assert list(result)[: len(KEYS)] == KEYS
+    result = committed("prep")
+    assert list(result)[: len(LINE)] == LINE
     assert result["files"] == 1000
     assert result["caught"] == result["planted"] == 20
     assert result["mix"] == {f"{kind} {content}": share for kind, content, share in pictures.MIX}

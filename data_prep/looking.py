@@ -57,8 +57,11 @@ class _Batch:
                 known = opened
             elif isinstance(opened, Path):
                 known = self._known_file(picture, opened)
-            else:
+            elif isinstance(opened, bytes):
                 known = self._cache.find(file_digest(opened))
+            else:
+                # What it shows is not known before a worker has drawn it.
+                known = None
             if known is None:
                 assert not isinstance(opened, Flaw)
                 unknown.append((picture.number, Request(picture.path, opened)))

@@ -1,4 +1,4 @@
-"""Finding and opening the images that rows name, without ever leaving the data's folder."""
+"""Finding the files of images that rows name, without ever leaving the data's folder."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
 from data_prep.refusal import Flaw, quoted
-from data_prep.sources.source import Source
-from lensmith.images import BadImage, ImageLimits, decode_image
+from lensmith.images import ImageLimits
 
 
 def locate(root: Path, path: str) -> Path | Flaw:
@@ -39,27 +36,6 @@ def locate(root: Path, path: str) -> Path | Flaw:
     return target
 
 
-def picture_bytes(source: Source, path: str, limits: ImageLimits) -> bytes | Flaw:
-    """The encoded bytes of a source's picture; a Flaw says why there are none."""
-    found = source.picture(path)
-    return _read(found, path, limits) if isinstance(found, Path) else found
-
-
-def open_picture(source: Source, path: str, limits: ImageLimits) -> Image.Image | Flaw:
-    """The picture at `path` of a source, upright and in RGB; a Flaw says why it cannot be used."""
-    data = picture_bytes(source, path, limits)
-    return data if isinstance(data, Flaw) else decoded(data, path, limits)
-
-
-def decoded(data: bytes, path: str, limits: ImageLimits) -> Image.Image | Flaw:
-    """The picture that `data` encodes, upright and in RGB."""
-    try:
-        return decode_image(data, limits)
-    except BadImage as error:
-        mend = "replace the file with a whole PNG or JPEG"
-        return Flaw("image_unreadable", f"{quoted(path)}: {error.summary}", mend)
-
-
 def file_to_read(target: Path, path: str, limits: ImageLimits) -> os.stat_result | Flaw:
     """The facts of a picture's file, which was not opened; a Flaw says why nobody should.
 
@@ -78,18 +54,6 @@ def file_to_read(target: Path, path: str, limits: ImageLimits) -> os.stat_result
         what = f"{quoted(path)}: {facts.st_size:,} bytes, {limits.max_bytes:,} are allowed"
         return Flaw("image_unreadable", what, "save it smaller, or raise data.max_image_bytes")
     return facts
-
-
-def _read(target: Path, path: str, limits: ImageLimits) -> bytes | Flaw:
-    facts = file_to_read(target, path, limits)
-    if isinstance(facts, Flaw):
-        return facts
-    try:
-        return target.read_bytes()
-    except FileNotFoundError:
-        return _missing(path)
-    except OSError as error:
-        return _unreadable(path, error)
 
 
 def _missing(path: str) -> Flaw:

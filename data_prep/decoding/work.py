@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.images import ImageLimits, decode, pixel_digest
+from lensmith.images import BadImage, ImageLimits, decode, pixel_digest
+
+# A document larger than this is not opened, in bytes.
+MAX_DOCUMENT_BYTES = 1 << 30
 
 # From the bytes of one file to whatever the caller wants to know of it (it is pickled on its way back).
 # Raises BadImage where the image cannot be used. Must be importable by name and quick to import.
@@ -19,11 +24,29 @@ class PoolBroken(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """A picture that the worker draws first: page or frame `number` of the document `file`.
+
+    by: `module:function`, which takes the Drawing and ImageLimits, gives an encoded picture and raises
+    BadImage. settings: what else it asks for, pickled on its way.
+    """
+
+    by: str
+    file: Path
+    number: int
+    settings: dict[str, Any]
+
+    def read(self) -> bytes:
+        """The document. Raises OSError, and BadImage where it is larger than MAX_DOCUMENT_BYTES."""
+        return read_file(self.file, MAX_DOCUMENT_BYTES)
+
+
+@dataclass(frozen=True)
 class Request:
-    """One image: its name for people, and its file (read by the worker) or its bytes."""
+    """One image: its name for people, and its file (read by the worker), its bytes, or how it is drawn."""
 
     name: str
-    source: Path | bytes
+    source: Path | bytes | Drawing
 
 
 @dataclass(frozen=True)
@@ -47,6 +70,19 @@ class PictureFacts:
     height: int
     format: str
     digest: str
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """A regular file's bytes. Raises OSError, and BadImage where it holds more than `max_bytes`."""
+    # A pipe would block at open, and a device could change when it is read.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise FileNotFoundError(path)
+        if facts.st_size > max_bytes:
+            raise BadImage(f"the file has {facts.st_size:,} bytes, {max_bytes:,} are allowed")
+        return stream.read()
 
 
 def picture_facts(data: bytes, limits: ImageLimits) -> PictureFacts:

@@ -12,7 +12,6 @@ import mmap
 import os
 import resource
 import signal
-import stat
 import sys
 import time
 import traceback
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_prep.decoding.frames import AT, Answer, pack, receive
-from data_prep.decoding.work import Budget, Work
+from data_prep.decoding.work import Budget, Drawing, Work, read_file
 from lensmith.images import BadImage, ImageLimits
 from lensmith.process import die_with_parent
 
@@ -29,17 +28,16 @@ from lensmith.process import die_with_parent
 _FLUSH_S = 0.02
 
 
-def find_work(name: str) -> Work:
+def function_named(name: str) -> Callable[..., Any]:
     """The function that `module:function` names. Raises ImportError or AttributeError."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
-def answer(work: Work, source: Path | bytes, limits: ImageLimits) -> tuple[Answer, Any]:
+def answer(work: Work, source: Path | bytes | Drawing, limits: ImageLimits) -> tuple[Answer, Any]:
     """Do the work on one image: (Answer.DONE, its result), or another of the five and why, in words."""
     try:
-        data = source if isinstance(source, bytes) else _read(source, limits)
-        return Answer.DONE, work(data, limits)
+        return Answer.DONE, work(_encoded(source, limits), limits)
     except BadImage as error:
         return (
             Answer.NO_MEMORY if isinstance(error.__cause__, MemoryError) else Answer.REFUSED
@@ -55,16 +53,14 @@ def answer(work: Work, source: Path | bytes, limits: ImageLimits) -> tuple[Answe
         return Answer.FAILED, f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def _read(path: Path, limits: ImageLimits) -> bytes:
-    # A pipe would block at open, and a device could change when it is read.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise FileNotFoundError(path)
-        if facts.st_size > limits.max_bytes:
-            raise BadImage(f"the file has {facts.st_size:,} bytes, {limits.max_bytes:,} are allowed")
-        return stream.read()
+def _encoded(source: Path | bytes | Drawing, limits: ImageLimits) -> bytes:
+    match source:
+        case bytes():
+            return source
+        case Path():
+            return read_file(source, limits.max_bytes)
+        case Drawing():
+            return function_named(source.by)(source, limits)
 
 
 def limit_memory(increment: int) -> None:
@@ -130,7 +126,7 @@ def main(name: str, parent: int, board: int) -> None:
         os.dup2(nowhere.fileno(), 1)
         try:
             limits, budget = receive(requests)
-            work = find_work(name)
+            work: Work = function_named(name)
         except Exception:
             answers.write(pack(traceback.format_exc()))
             return

@@ -19,6 +19,7 @@ from data_prep.report.charts import Bar, bars, columns
 from data_prep.report.drift import Drift, find_shifts
 from data_prep.report.findings import Findings
 from data_prep.report.shown import copy_pair, flagged_row, refused_row, taken_rows
+from data_prep.report.thumbnail import Gallery
 from data_prep.sources.detect import TITLES as FORMAT_TITLES
 from data_prep.sources.source import Source
 from data_prep.split import SPLITS
@@ -51,6 +52,12 @@ def write_report(
     At most 100 refused and 60 flagged rows and 24 pairs of copies are shown, with their pictures from
     `sources`. With `previous`, the dataset before this one, the page begins with what changed.
     """
+    with Gallery(sources, limits) as gallery:
+        rows = {
+            "refused": [refused_row(each, gallery) for each in islice(findings.refusals, REFUSED_SHOWN)],
+            "flagged": [flagged_row(each, gallery) for each in islice(findings.flagged, FLAGGED_SHOWN)],
+            "copies": [copy_pair(each, gallery) for each in islice(findings.copies, COPIES_SHOWN)],
+        }
     facts = {
         "body": body,
         "titles": TITLES,
@@ -62,9 +69,7 @@ def write_report(
         "samples": {
             split: taken_rows(folder / split_file(split), count, limits) for split, count in _SAMPLES.items()
         },
-        "refused": [refused_row(each, sources, limits) for each in islice(findings.refusals, REFUSED_SHOWN)],
-        "flagged": [flagged_row(each, sources, limits) for each in islice(findings.flagged, FLAGGED_SHOWN)],
-        "copies": [copy_pair(each, sources, limits) for each in islice(findings.copies, COPIES_SHOWN)],
+        **rows,
         "fields": [_field(field, body["labels"]["rows"]) for field in body["labels"]["fields"]],
         "regions": _regions(body["labels"]["regions"]),
         "stated": _stated(body["origins"]),

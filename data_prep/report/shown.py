@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.flag import FLAG_TITLES, Flagged
 from data_prep.refusal import TITLES, Refusal
 from data_prep.report.findings import COPY_KINDS, Copy, CopyPair
-from data_prep.report.thumbnail import Thumbnail, source_thumbnails, thumbnail
-from data_prep.sources.source import Source
+from data_prep.report.thumbnail import Gallery, Thumbnail, thumbnail
 from lensmith.images import ImageLimits, decode_image
 from lensmith.row_file import Row, RowFile
 
@@ -80,34 +78,34 @@ def taken_rows(path: Path, count: int, limits: ImageLimits) -> list[Taken]:
     return [_taken(rows[place], limits) for _, place in drawn]
 
 
-def refused_row(refusal: Refusal, sources: Sequence[Source], limits: ImageLimits) -> Listed:
+def refused_row(refusal: Refusal, gallery: Gallery) -> Listed:
     """A refused row with its pictures as they were handed over."""
     reasons = tuple(Reason(TITLES[flaw.code], flaw.what, flaw.mend) for flaw in refusal.flaws)
     # What takes too much time or memory, or crashes, is not opened once more; what is forgotten is not shown.
     hidden = any(flaw.code in ("image_unsafe", "forgotten") for flaw in refusal.flaws)
     paths = () if hidden else refusal.images[:_PICTURES]
-    images = source_thumbnails(sources, refusal.source, paths, limits)
+    images = gallery.thumbnails(refusal.source, paths)
     return Listed(refusal.place, refusal.row, reasons, images)
 
 
-def flagged_row(flagged: Flagged, sources: Sequence[Source], limits: ImageLimits) -> Listed:
+def flagged_row(flagged: Flagged, gallery: Gallery) -> Listed:
     """A flagged row with its pictures as they were handed over."""
     reasons = tuple(Reason(FLAG_TITLES[flag.code], flag.what, flag.mend) for flag in flagged.flags)
-    images = source_thumbnails(sources, flagged.source, flagged.images[:_PICTURES], limits)
+    images = gallery.thumbnails(flagged.source, flagged.images[:_PICTURES])
     return Listed(flagged.place, flagged.row, reasons, images)
 
 
-def copy_pair(pair: CopyPair, sources: Sequence[Source], limits: ImageLimits) -> Pair:
+def copy_pair(pair: CopyPair, gallery: Gallery) -> Pair:
     """Both pictures of a pair; a row of the exam is neither named nor shown, nor is what copies it."""
     sealed = "held_out" in (pair.left.split, pair.right.split)
-    sides = _side(pair.left, sources, limits, sealed), _side(pair.right, sources, limits, sealed)
+    sides = _side(pair.left, gallery, sealed), _side(pair.right, gallery, sealed)
     return Pair(COPY_KINDS[pair.kind], sides)
 
 
-def _side(copy: Copy, sources: Sequence[Source], limits: ImageLimits, sealed: bool) -> Side:
+def _side(copy: Copy, gallery: Gallery, sealed: bool) -> Side:
     if copy.split == "held_out":
         return Side("", "", "a row of the exam, which stays sealed", None)
-    images = () if sealed else source_thumbnails(sources, copy.source, [copy.picture], limits)
+    images = () if sealed else gallery.thumbnails(copy.source, [copy.picture])
     said = f"taken, {copy.split}" if copy.split else "refused"
     return Side(copy.place, copy.row, said, images[0] if images else None)
 

@@ -16,10 +16,9 @@ from pydantic import Field
 
 from data_prep.refusal import Flaw, quoted
 from data_prep.sources.coco_index import CocoIndex, Labelled, numbered
-from data_prep.sources.folder import FolderSource
+from data_prep.sources.folder import FolderSource, file_facts
 from data_prep.sources.source import Found
 from lensmith.errors import InputError, Problem
-from lensmith.files import digest_file
 from lensmith.sample import Image, Message, Region, Sample, Text
 from lensmith.section import Section
 
@@ -71,7 +70,7 @@ class Coco(FolderSource):
         self.name = path.name
 
     def facts(self) -> dict[str, Any]:
-        return {"sha256": digest_file(self.path), "bytes": self.path.stat().st_size}
+        return file_facts(self.path)
 
     def rows(self) -> Iterator[Found]:
         """A row for each image, or for each caption; annotations of no image come last, with their flaw."""

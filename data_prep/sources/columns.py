@@ -77,7 +77,7 @@ class ColumnOptions(Section):
 
 def check_columns(where: str, named: Sequence[tuple[str, str]], known: Sequence[str]) -> None:
     """Raises InputError with every column that `named` names and `known` lacks, and its likely name."""
-    if problems := missing_names(named, known, "column"):
+    if problems := missing_names(named, [name for name in known if name], "column"):
         raise InputError(f"{where} lacks columns that the options name", problems)
 
 

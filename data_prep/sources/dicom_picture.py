@@ -76,6 +76,7 @@ class DicomPicture:
         try:
             ready = get_decoder(self._syntax).is_available
         except NotImplementedError:
+            # How pydicom says that it knows no decoder of this name, a private one's say.
             ready = False
         if not ready:
             raise BadImage(f"its pixels are compressed as {name}, which cannot be read: save it uncompressed")

@@ -34,6 +34,11 @@ def file_stamp(target: Path | Flaw) -> list[Any]:
     return [] if facts is None else [facts.st_size, facts.st_mtime_ns]
 
 
+def file_facts(path: Path) -> dict[str, Any]:
+    """`Source.facts` of one file."""
+    return {"sha256": digest_file(path), "bytes": path.stat().st_size}
+
+
 def files_facts(files: Mapping[str, Path]) -> dict[str, Any]:
     """`Source.facts` of several files: the SHA-256 of one, or of the names and digests of more."""
     digests = {name: digest_file(path) for name, path in files.items()}

@@ -10,8 +10,6 @@ its fonts, on the fonts of the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,94 +17,65 @@ import pypdfium2
 from pydantic import Field
 from pypdfium2.version import PDFIUM_INFO
 
+from data_prep.decoding.work import Drawing
 from data_prep.pictures import locate
 from data_prep.refusal import Flaw, quoted
-from data_prep.sources.columns import ColumnOptions, as_text, check_columns, sample_of
-from data_prep.sources.rendered import Drawing, DrawnSource, labels_file, read_number, split_number
-from data_prep.sources.sheet import Record, Sheet, open_sheet
+from data_prep.sources.columns import as_text, sample_of
+from data_prep.sources.rendered import DocumentOptions, DrawnSource, read_number, split_number
+from data_prep.sources.sheet import Record
 from data_prep.sources.source import Found
-from lensmith.files import digest_file
 from lensmith.images import MAX_ASPECT, BadImage, ImageLimits, encode_png
 from lensmith.sample import Image
 
 # PDF units are 1/72 inch (ISO 32000-1, 8.3.2.3).
 _UNITS_AN_INCH = 72
+DRAW = "data_prep.sources.pdf:draw_page"
 
 
-class PdfOptions(ColumnOptions):
+class PdfOptions(DocumentOptions):
     """How a folder of PDFs is read."""
 
-    labels: str = Field(default="labels.csv", description="table of the labels: CSV, Excel or JSONL")
-    file: str = Field(default="file", min_length=1, description="column with the PDF's path in the folder")
     page: str = Field(default="page", description="column with the page, from 1; page 1 where empty")
     dpi: int = Field(default=150, ge=36, le=600, description="dots per inch a page is drawn at")
-    max_pixels: int = Field(default=100_000_000, ge=1, description="of a page, drawn")
 
 
 class Pdf(DrawnSource):
     """Pages of PDFs, each labelled by a row of the table; its group is the PDF where no column says it."""
 
     format = "pdf"
-    work = "data_prep.sources.pdf:draw_page"
 
     def __init__(self, path: Path, options: PdfOptions) -> None:
-        self.labels = labels_file(path, options.labels)
-        super().__init__(self.labels.parent if path.is_file() else path)
         self.options = options
-        self.name = path.name
-        self.limits = ImageLimits(max_pixels=options.max_pixels)
+        super().__init__(path, options, ("page", options.page))
 
-    @cached_property
-    def sheet(self) -> Sheet:
-        """The table of labels. Raises InputError where it cannot be read or lacks a named column."""
-        sheet = open_sheet(self.labels)
-        named = [*self.options.named(), ("file", self.options.file), ("page", self.options.page)]
-        check_columns(self.labels.name, named, [name for name in sheet.columns if name])
-        return sheet
-
-    def rows(self) -> Iterator[Found]:
-        return (self._found(record) for record in self.sheet.records())
-
-    def _found(self, record: Record) -> Found:
-        if record.cells is None:
-            return Found(record.place, "", None, record.flaws)
-        file = as_text(record.cells[self.options.file]).strip()
-        page = read_number(record.cells[self.options.page]) if self.options.page else 1
+    def labelled(self, record: Record, cells: dict[str, Any], file: str) -> Found:
+        page = read_number(cells[self.options.page]) if self.options.page else 1
         if page is None:
-            said = quoted(as_text(record.cells[self.options.page]))
+            said = quoted(as_text(cells[self.options.page]))
             flaw = Flaw("schema", f"{said} is no page number", "write 1 for the first page")
             return Found(record.place, "", None, (flaw,))
         images = [Image(f"{file}#page={page}")] if file else []
         names = (images[0].path, file) if images else ("", "")
-        return sample_of(self.options, record.cells, record.place, images, names)
+        return sample_of(self.options, cells, record.place, images, names)
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "sha256": digest_file(self.labels),
-            "bytes": self.labels.stat().st_size,
-            "read_as": self.sheet.read_as,
-            "dpi": self.options.dpi,
-            "pdfium": str(PDFIUM_INFO),
-        }
+        return {**super().facts(), "dpi": self.options.dpi, "pdfium": str(PDFIUM_INFO)}
 
     def drawing(self, path: str) -> Drawing | Flaw:
         asked = split_number(path, "page")
         if asked is None:
             return Flaw("image_path", f"{quoted(path)} names no page", "write FILE.pdf#page=1")
         file = locate(self.root, asked[0])
-        return file if isinstance(file, Flaw) else Drawing(str(file), asked[1], {"dpi": self.options.dpi})
-
-    def draw(self, request: bytes, limits: ImageLimits) -> bytes:
-        return draw_page(request, limits)
+        settings = {"dpi": self.options.dpi}
+        return file if isinstance(file, Flaw) else Drawing(DRAW, file, asked[1], settings)
 
 
-def draw_page(request: bytes, limits: ImageLimits) -> bytes:
-    """The page that `Pdf.request` asks for, as PNG.
+def draw_page(asked: Drawing, limits: ImageLimits) -> bytes:
+    """The page that `Pdf.picture` asks for, as PNG.
 
-    Raises BadImage where the PDF is encrypted or broken, has no such page, or the page drawn is too large,
-    too small or too long.
+    Raises OSError where the file cannot be read, and BadImage where the PDF is encrypted or broken, has no
+    such page, or the page drawn is too large, too small or too long.
     """
-    asked = Drawing.unpack(request)
     try:
         document = pypdfium2.PdfDocument(asked.read())
     except pypdfium2.PdfiumError as error:

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from data_prep.refusal import Flaw, quoted
-from data_prep.sources.folder import FolderSource
+from data_prep.sources.folder import FolderSource, file_facts
 from data_prep.sources.json_lines import MAX_ROW_BYTES, Record, is_list, read_records
 from data_prep.sources.source import Found
-from lensmith.files import digest_file, digest_json
+from lensmith.files import digest_json
 from lensmith.sample import Image, Message, Origin, Sample
 from lensmith.section import Section
 
@@ -77,7 +77,7 @@ class RecordSource(FolderSource):
             yield Found(place, self.row_id(record.value), None, error.flaws)
 
     def facts(self) -> dict[str, Any]:
-        return {"sha256": digest_file(self.path), "bytes": self.path.stat().st_size}
+        return file_facts(self.path)
 
 
 def object_of(value: Any) -> dict[str, Any]:

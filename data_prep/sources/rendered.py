@@ -2,98 +2,86 @@
 
 from __future__ import annotations
 
-import json
-import stat
 from abc import abstractmethod
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from data_prep.decoding.work import Drawing
 from data_prep.refusal import Flaw, quoted
-from data_prep.sources.folder import file_stamp
-from data_prep.sources.source import Source
+from data_prep.sources.columns import ColumnOptions, as_text, check_columns
+from data_prep.sources.folder import file_facts, file_stamp
+from data_prep.sources.sheet import Record, Sheet, open_sheet
+from data_prep.sources.source import Found, Source
 from lensmith.errors import InputError, Problem
-from lensmith.images import BadImage, ImageLimits
-
-# A document larger than this is not opened, in bytes.
-MAX_DOCUMENT_BYTES = 1 << 30
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What is to be drawn: page or frame `number` (from 1) of `file`, as `settings` (JSON values) say."""
+class DocumentOptions(ColumnOptions):
+    """Which table labels the documents, and where it names them."""
 
-    file: str
-    number: int
-    settings: dict[str, Any]
-
-    def pack(self) -> bytes:
-        """As it goes to a worker process in place of an image's bytes."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Drawing:
-        """The inverse of `pack`."""
-        return cls(**json.loads(data))
-
-    def read(self) -> bytes:
-        """The document. Raises BadImage where it cannot be read; its words never name the file."""
-        try:
-            facts = Path(self.file).stat()
-            # A pipe or device would block the reader for ever.
-            if not stat.S_ISREG(facts.st_mode):
-                raise BadImage("is no file")
-            if facts.st_size > MAX_DOCUMENT_BYTES:
-                raise BadImage(f"{facts.st_size:,} bytes, {MAX_DOCUMENT_BYTES:,} are allowed")
-            return Path(self.file).read_bytes()
-        except OSError as error:
-            raise BadImage(f"cannot be read ({error.strerror})") from error
+    labels: str = Field(default="labels.csv", description="table of the labels: CSV, Excel or JSONL")
+    file: str = Field(
+        default="file", min_length=1, description="column with the document's path in the folder"
+    )
 
 
 class DrawnSource(Source):
-    """A folder of documents, and a table that labels their pages.
+    """A folder of documents, and a table that labels their pages or frames.
 
-    work: `module:function` of a worker process; the function takes what `request` gives and ImageLimits,
-    gives a PNG, and raises BadImage.
+    No document is opened in this process: whoever looks at a picture has a worker draw it.
     """
 
-    work: str
-    limits: ImageLimits
+    def __init__(self, path: Path, options: DocumentOptions, number: tuple[str, str]) -> None:
+        """`path` is the folder or the table. `number`: the option that names the column of page or frame, and
+        the column, "" where there is none. Raises InputError where there is no table of labels."""
+        self.labels = labels_file(path, options.labels)
+        self.root = (self.labels.parent if path.is_file() else path).resolve()
+        self.name = path.name
+        self._file_column = options.file
+        self._named = [*options.named(), ("file", options.file), number]
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
+    @cached_property
+    def sheet(self) -> Sheet:
+        """The table of labels. Raises InputError where it cannot be read or lacks a named column."""
+        sheet = open_sheet(self.labels)
+        check_columns(self.labels.name, self._named, sheet.columns)
+        return sheet
+
+    def rows(self) -> Iterator[Found]:
+        for record in self.sheet.records():
+            if record.cells is None:
+                yield Found(record.place, "", None, record.flaws)
+            else:
+                yield self.labelled(record, record.cells, self.file_of(record.cells))
+
+    def file_of(self, cells: dict[str, Any]) -> str:
+        """The document's path in the folder, as a row of the table names it."""
+        return as_text(cells[self._file_column]).strip()
+
+    @abstractmethod
+    def labelled(self, record: Record, cells: dict[str, Any], file: str) -> Found:
+        """The row of one line of the table; `file` is its document, "" where it names none."""
+
+    def facts(self) -> dict[str, Any]:
+        return {**file_facts(self.labels), "read_as": self.sheet.read_as}
 
     @abstractmethod
     def drawing(self, path: str) -> Drawing | Flaw:
         """What a sample's image path asks for, the file not opened; a Flaw where it asks for nothing."""
 
-    @abstractmethod
-    def draw(self, request: bytes, limits: ImageLimits) -> bytes:
-        """What `work` names, in this process."""
-
-    def request(self, path: str) -> bytes | Flaw:
-        """What a worker process is sent for an image; a Flaw where there is no such file."""
+    def picture(self, path: str) -> Drawing | Flaw:
         drawing = self.drawing(path)
-        if isinstance(drawing, Flaw):
-            return drawing
-        if not Path(drawing.file).is_file():
+        if isinstance(drawing, Drawing) and not drawing.file.is_file():
             mend = "add the file, or correct its name in the table of labels"
             return Flaw("image_missing", f"there is no file for {quoted(path)}", mend)
-        return drawing.pack()
-
-    def picture(self, path: str) -> bytes | Flaw:
-        """The page as PNG, drawn in this process: `request` and `work` are for documents of strangers."""
-        request = self.request(path)
-        if isinstance(request, Flaw):
-            return request
-        try:
-            return self.draw(request, self.limits)
-        except BadImage as error:
-            return Flaw("image_unreadable", f"{quoted(path)}: {error.summary}", "mend or replace the file")
+        return drawing
 
     def picture_stamp(self, path: str) -> list[Any]:
         drawing = self.drawing(path)
-        return file_stamp(drawing if isinstance(drawing, Flaw) else Path(drawing.file))
+        return file_stamp(drawing if isinstance(drawing, Flaw) else drawing.file)
 
 
 def split_number(path: str, word: str) -> tuple[str, int] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.decoding.work import Drawing
 from data_prep.flag import Flag
 from data_prep.refusal import Flaw
 from lensmith.sample import Sample
@@ -51,8 +52,9 @@ class Source(ABC):
         """What identifies all that was handed over but the images: {"sha256": ..., "bytes": ...}, JSON."""
 
     @abstractmethod
-    def picture(self, path: str) -> Path | bytes | Flaw:
-        """The image that a sample names: its file, or its encoded bytes where it lies in a container.
+    def picture(self, path: str) -> Path | bytes | Drawing | Flaw:
+        """The image that a sample names: its file, its encoded bytes where it lies in a container, or how a
+        worker draws it from a document.
 
         A Flaw where the path leaves the source's folder, or names nothing that can be opened.
         """

@@ -24,11 +24,10 @@ from typing import Any
 from pydantic import Field
 
 from data_prep.sources.columns import ColumnOptions, as_text, check_columns, sample_of
-from data_prep.sources.folder import FolderSource
+from data_prep.sources.folder import FolderSource, file_facts
 from data_prep.sources.options import Names
 from data_prep.sources.sheet import Record, Sheet, open_sheet
 from data_prep.sources.source import Found
-from lensmith.files import digest_file
 from lensmith.sample import Image
 
 
@@ -62,7 +61,7 @@ class Table(FolderSource):
             self.path, delimiter=options.delimiter, encoding=options.encoding, sheet=options.sheet
         )
         named = [*options.named(), *(("image", name) for name in options.image)]
-        check_columns(self.path.name, named, [name for name in sheet.columns if name])
+        check_columns(self.path.name, named, sheet.columns)
         return sheet
 
     def rows(self) -> Iterator[Found]:
@@ -77,8 +76,4 @@ class Table(FolderSource):
         return sample_of(self.options, record.cells, record.place, images, (first, first))
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "sha256": digest_file(self.path),
-            "bytes": self.path.stat().st_size,
-            "read_as": self.sheet.read_as,
-        }
+        return {**file_facts(self.path), "read_as": self.sheet.read_as}

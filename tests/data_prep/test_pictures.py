@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from data_prep.pictures import locate, open_picture
+from data_prep.decoding.frames import Answer
+from data_prep.decoding.verdict import Ending, flaw_for
+from data_prep.decoding.work import Budget
+from data_prep.decoding.worker import answer
+from data_prep.pictures import file_to_read, locate
 from data_prep.refusal import Flaw
+from data_prep.seen import Seen
+from data_prep.sight import see
 from data_prep.sources.canonical_jsonl import CanonicalJsonl
 from lensmith.images import ImageLimits
 from tests.data_prep.folder import picture
@@ -17,8 +22,17 @@ from tests.data_prep.folder import picture
 LIMITS = ImageLimits()
 
 
-def opened(root: Path, path: str, limits: ImageLimits = LIMITS) -> Image.Image | Flaw:
-    return open_picture(CanonicalJsonl(root / "labels.jsonl"), path, limits)
+def opened(root: Path, path: str, limits: ImageLimits = LIMITS) -> Seen | Flaw:
+    """What preparation makes of the picture, short of the worker process."""
+    found = CanonicalJsonl(root / "labels.jsonl").picture(path)
+    if isinstance(found, Flaw):
+        return found
+    assert isinstance(found, Path)
+    checked = file_to_read(found, path, limits)
+    if isinstance(checked, Flaw):
+        return checked
+    kind, said = answer(see, found, limits)
+    return said if kind is Answer.DONE else flaw_for(path, Ending.UNREADABLE, said, Budget())
 
 
 def flaw_of(root: Path, path: str, limits: ImageLimits = LIMITS) -> Flaw:
@@ -59,7 +73,7 @@ def test_paths_that_are_not_below_the_folder(root: Path, path: str) -> None:
 
 def test_links_may_stay_inside_and_not_lead_out(root: Path, tmp_path: Path) -> None:
     (root / "images/inside.png").symlink_to("a.png")
-    assert isinstance(opened(root, "images/inside.png"), Image.Image)
+    assert isinstance(opened(root, "images/inside.png"), Seen)
     (root / "images/out.png").symlink_to(tmp_path / "outside.png")
     (root / "up").symlink_to(tmp_path)
     (root / "round.png").symlink_to("round.png")

@@ -7,23 +7,21 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from data_prep.figures.origin_counts import OriginCounts
 from data_prep.flag import FLAG_TITLES, Flag, Flagged
-from data_prep.pictures import open_picture
 from data_prep.prepare import prepare
 from data_prep.refusal import Code, Flaw, Refusal
-from data_prep.report import Copy, CopyPair, Findings, thumbnail, write_report
+from data_prep.report import Copy, CopyPair, Findings, write_report
 from data_prep.report.page import COPIES_SHOWN, FLAGGED_SHOWN
+from data_prep.report.thumbnail import Gallery, Thumbnail
 from data_prep.sources.opening import open_sources
-from data_prep.sources.source import Source
 from lensmith.dataset import Split, read_split
 from lensmith.home import Home
 from lensmith.images import ImageLimits
@@ -201,11 +199,12 @@ def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
     folder.fill(20)
     opened: list[str] = []
 
-    def watched(source: Source, path: str, limits: ImageLimits) -> Image.Image | Flaw:
-        opened.append(path)
-        return open_picture(source, path, limits)
+    def watched(gallery: Gallery, source: int, paths: Iterable[str]) -> tuple[Thumbnail, ...]:
+        opened.extend(asked := list(paths))
+        return thumbnails(gallery, source, asked)
 
-    monkeypatch.setattr(thumbnail, "open_picture", watched)
+    thumbnails = Gallery.thumbnails
+    monkeypatch.setattr(Gallery, "thumbnails", watched)
     flaws = {each: Flaw(each, "it is so", "mend it") for each in (code, "empty_answer")}
     refusals = [
         Refusal("labels.jsonl:1", "a", tuple(flaws.values()), 0, ("images/good-1-0.png",)),

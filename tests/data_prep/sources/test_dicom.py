@@ -14,6 +14,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
+from data_prep.decoding.verdict import Ending, flaw_for
+from data_prep.decoding.work import Budget, Drawing
 from data_prep.refusal import Flaw
 from data_prep.sources.dicom import Dicom, DicomOptions, alias, draw_frame
 from data_prep.sources.dicom_picture import DicomPicture, windowed
@@ -69,6 +71,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def drawn(source: Dicom, path: str) -> bytes:
+    asked = source.picture(path)
+    assert isinstance(asked, Drawing), asked
+    return draw_frame(asked, ImageLimits())
+
+
 def shown(path: Path, window: Any = "file", number: int = 1) -> numpy.ndarray[Any, Any]:
     image = DicomPicture(path.read_bytes()).frame(number, ImageLimits(), window)
     assert image.mode == "RGB"
@@ -81,8 +89,7 @@ def test_nothing_of_the_patient_comes_out(folder: Path) -> None:
     assert found.sample is not None
     (image,) = found.sample.images
     assert (found.place, image.path) == ("labels.csv:2", alias("MUSTERMANN_ERIKA.dcm"))
-    png = source.picture(image.path)
-    assert isinstance(png, bytes)
+    png = drawn(source, image.path)
     opened = PIL.Image.open(io.BytesIO(png))
     assert (opened.size, opened.mode, opened.info) == ((16, 16), "RGB", {})
     everything = f"{found} {source.facts()} {source.name}".encode() + png
@@ -110,14 +117,12 @@ def test_refusals_say_nothing_of_the_patient(folder: Path, tags: dict[str, Any],
     write_dicom(folder / "MUSTERMANN_ERIKA.dcm", **tags)
     source = Dicom(folder, DicomOptions(**PLAIN))
     path = alias("MUSTERMANN_ERIKA.dcm")
-    flaw = source.picture(path)
-    assert isinstance(flaw, Flaw)
-    assert flaw.code == "image_unreadable"
-    assert said in flaw.what
-    request = source.request(path)
-    assert isinstance(request, bytes)
     with pytest.raises(BadImage) as error:
-        draw_frame(request, ImageLimits())
+        drawn(source, path)
+    assert said in error.value.summary
+    asked = source.picture(path)
+    assert isinstance(asked, Drawing)
+    flaw = flaw_for(path, Ending.UNREADABLE, error.value.summary, Budget())
     whole = "".join(traceback.format_exception(error.value)) + str(flaw)
     assert [secret for secret in SECRETS if secret in whole] == []
     assert error.value.__cause__ is error.value.__context__ is None
@@ -134,7 +139,7 @@ def test_torn_files(folder: Path, size: int) -> None:
 def test_burned_in_text_is_kept_where_the_options_say_so(folder: Path) -> None:
     write_dicom(folder / "MUSTERMANN_ERIKA.dcm", BurnedInAnnotation="YES")
     source = Dicom(folder, DicomOptions(**PLAIN, burned_in="keep"))
-    assert isinstance(source.picture(alias("MUSTERMANN_ERIKA.dcm")), bytes)
+    assert drawn(source, alias("MUSTERMANN_ERIKA.dcm"))
 
 
 def test_grey_levels_without_a_window_span_the_pixels(tmp_path: Path) -> None:
@@ -202,17 +207,15 @@ def test_colour(tmp_path: Path) -> None:
 def test_several_frames_need_a_column(folder: Path) -> None:
     name = "MUSTERMANN_ERIKA.dcm"
     write_dicom(folder / name, numpy.stack([RAMP, RAMP[::-1]]))
-    flaw = Dicom(folder, DicomOptions(**PLAIN)).picture(alias(name))
-    assert isinstance(flaw, Flaw)
-    assert "has 2 frames: name one" in flaw.what
+    with pytest.raises(BadImage, match="has 2 frames: name one"):
+        drawn(Dicom(folder, DicomOptions(**PLAIN)), alias(name))
     (folder / "labels.csv").write_text(f"file,finding,n\n{name},none,2\n{name},none,3\n{name},none,\n")
     source = Dicom(folder, DicomOptions(**PLAIN, frame="n"))
     second, third, none = source.rows()
     assert second.row == f"{alias(name)}#frame=2"
-    assert isinstance(source.picture(second.row), bytes)
-    past = source.picture(third.row)
-    assert isinstance(past, Flaw)
-    assert "frame 3 is asked for" in past.what
+    assert drawn(source, second.row)
+    with pytest.raises(BadImage, match="frame 3 is asked for"):
+        drawn(source, third.row)
     assert none.flaws[0].what == "the frame is no number"
     assert numpy.array_equal(shown(folder / name, number=2), shown(folder / name)[::-1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from data_prep.decoding import work
 from data_prep.decoding.pool import DecoderPool
-from data_prep.decoding.work import Request
+from data_prep.decoding.work import Drawing, Request
 from data_prep.refusal import Flaw
-from data_prep.sources import rendered
-from data_prep.sources.pdf import Pdf, PdfOptions, draw_page
+from data_prep.sight import SEE, see
+from data_prep.sources.pdf import DRAW, Pdf, PdfOptions, draw_page
 from data_prep.sources.rendered import read_number, split_number
 from lensmith.errors import InputError
 from lensmith.images import BadImage, ImageLimits
@@ -32,17 +32,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def drawing(source: Pdf, path: str) -> Drawing:
+    found = source.picture(path)
+    assert isinstance(found, Drawing), found
+    return found
+
+
 def picture(source: Pdf, path: str) -> PIL.Image.Image:
-    data = source.picture(path)
-    assert isinstance(data, bytes), data
-    return PIL.Image.open(io.BytesIO(data))
+    return PIL.Image.open(io.BytesIO(draw_page(drawing(source, path), ImageLimits())))
 
 
 def refused(source: Pdf, path: str) -> str:
     found = source.picture(path)
-    assert isinstance(found, Flaw)
-    assert found.mend
-    return f"{found.code} {found.what}"
+    if isinstance(found, Flaw):
+        assert found.mend
+        return f"{found.code} {found.what}"
+    assert isinstance(found, Drawing)
+    with pytest.raises(BadImage) as error:
+        draw_page(found, ImageLimits())
+    return error.value.summary
 
 
 def test_rows(folder: Path) -> None:
@@ -85,7 +93,8 @@ def test_what_was_typed_into_a_form_is_drawn(folder: Path) -> None:
 
 def test_the_same_page_gives_the_same_bytes(folder: Path) -> None:
     sources = [Pdf(folder, PdfOptions(**PLAIN)) for _ in range(2)]
-    assert sources[0].picture("a.pdf#page=1") == sources[1].picture("a.pdf#page=1")
+    first, second = (draw_page(drawing(source, "a.pdf#page=1"), ImageLimits()) for source in sources)
+    assert first == second
 
 
 @pytest.mark.parametrize(
@@ -117,21 +126,16 @@ def test_a_pipe_or_a_document_too_large_is_not_opened(folder: Path, monkeypatch:
     os.mkfifo(folder / "pipe.pdf")
     source = Pdf(folder, PdfOptions(**PLAIN))
     assert "image_missing" in refused(source, "pipe.pdf#page=1")
-    with pytest.raises(BadImage, match="is no file"):
-        rendered.Drawing(str(folder / "pipe.pdf"), 1, {}).read()
-    monkeypatch.setattr(rendered, "MAX_DOCUMENT_BYTES", 100)
+    with pytest.raises(FileNotFoundError):
+        Drawing(DRAW, folder / "pipe.pdf", 1, {}).read()
+    monkeypatch.setattr(work, "MAX_DOCUMENT_BYTES", 100)
     assert "100 are allowed" in refused(source, "a.pdf#page=1")
 
 
-def test_a_worker_draws_the_same(folder: Path) -> None:
-    source = Pdf(folder, PdfOptions(**PLAIN))
-    module, _, name = source.work.partition(":")
-    request = source.request("a.pdf#page=2")
-    assert isinstance(request, bytes)
-    work = vars(importlib.import_module(module))[name]
-    assert work(request, ImageLimits()) == source.picture("a.pdf#page=2")
+def test_limits_are_those_of_the_recipe(folder: Path) -> None:
+    asked = drawing(Pdf(folder, PdfOptions(**PLAIN)), "a.pdf#page=2")
     with pytest.raises(BadImage, match="1,000 in all"):
-        draw_page(request, ImageLimits(max_pixels=1000))
+        draw_page(asked, ImageLimits(max_pixels=1000))
 
 
 def test_the_pool_draws_pages_and_outlives_hostile_ones(folder: Path) -> None:
@@ -139,19 +143,16 @@ def test_the_pool_draws_pages_and_outlives_hostile_ones(folder: Path) -> None:
     (folder / "torn.pdf").write_bytes(b"%PDF-1.7 torn")
     source = Pdf(folder, PdfOptions(**PLAIN))
     names = ["a.pdf#page=1", "huge.pdf#page=1", "torn.pdf#page=1", "a.pdf#page=2"]
-    requests = []
-    for name in names:
-        packed = source.request(name)
-        assert isinstance(packed, bytes)
-        requests.append(Request(name, packed))
-    with DecoderPool(source.limits, work=source.work, workers=1) as pool:
+    requests = [Request(name, drawing(source, name)) for name in names]
+    with DecoderPool(ImageLimits(), work=SEE, workers=1) as pool:
         first, huge, torn, last = pool.facts(requests)
-    assert first == source.picture("a.pdf#page=1")
+    assert (first, last) == tuple(
+        see(draw_page(drawing(source, name), ImageLimits()), ImageLimits()) for name in (names[0], names[3])
+    )
     assert isinstance(huge, Flaw)
     assert isinstance(torn, Flaw)
     assert "in all are allowed" in huge.what
     assert "broken" in torn.what
-    assert last == source.picture("a.pdf#page=2")
 
 
 def test_the_stamp_changes_with_the_file(folder: Path) -> None:

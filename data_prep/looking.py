@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from data_prep.decoding.pool import DecoderPool
@@ -26,15 +25,11 @@ def look_at_pictures(
 ) -> None:
     """Look at every picture that nobody looked at; a killed call loses the last few hundred."""
     total, done = book.pictures()
-    with ExitStack() as stack, Progress("pictures checked", total, done) as progress:
-        pool: DecoderPool | None = None
+    with DecoderPool(limits, work=SEE) as pool, Progress("pictures checked", total, done) as progress:
         while batch := book.unseen(_PICTURES_AT_ONCE):
             look = _Batch(sources, limits, cache)
             unknown = look.take(batch)
-            if unknown and pool is None:
-                pool = stack.enter_context(DecoderPool(limits, work=SEE))
-            if pool is not None:
-                look.answer(pool.facts(iter([request for _, request in unknown])), unknown)
+            look.answer(pool.facts(request for _, request in unknown), unknown)
             book.saw(look.found.items())
             progress.add(len(batch))
 

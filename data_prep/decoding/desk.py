@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,3 +109,30 @@ class Desk:
         """End the worker for good."""
         self._leave()
         self.open = {}
+
+
+class Desks:
+    """The desks of a pool: none at first, `most` at last."""
+
+    def __init__(
+        self, start: Callable[[], WorkerProcess], selector: selectors.BaseSelector, most: int
+    ) -> None:
+        self.most = most
+        self._start = start
+        self._selector = selector
+        self._desks: list[Desk] = []
+
+    def __iter__(self) -> Iterator[Desk]:
+        return iter(self._desks)
+
+    def add(self) -> Desk | None:
+        """Start another worker; None where there are enough."""
+        if len(self._desks) == self.most:
+            return None
+        self._desks.append(Desk(self._start, self._selector))
+        return self._desks[-1]
+
+    def close(self) -> None:
+        """End the workers for good."""
+        while self._desks:
+            self._desks.pop().close()

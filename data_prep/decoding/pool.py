@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from data_prep.decoding.desk import Desk
+from data_prep.decoding.desk import Desks
 from data_prep.decoding.round import Round
 from data_prep.decoding.work import Budget, PoolBroken, Request
 from data_prep.decoding.worker_process import WorkerProcess
@@ -21,9 +21,9 @@ PICTURE_FACTS = "data_prep.decoding.work:picture_facts"
 class DecoderPool:
     """Worker processes that do `work` (`module:function`, see `decoding.work.Work`) on images.
 
-    `workers` defaults to the cores this process may use. A context manager: leaving it, however, ends the
-    workers; so does the end of this process, by whatever signal. The thread that makes the pool must live
-    as long as the pool. Raises PoolBroken where the function cannot be imported.
+    `workers` is the most that run at once, by default the cores this process may use; each starts when the
+    others have enough to do. A context manager: leaving it, however, ends the workers; so does the end of
+    this process, by whatever signal. The thread that asks the pool must live as long as the pool.
     """
 
     def __init__(
@@ -38,14 +38,8 @@ class DecoderPool:
         self.budget = budget or Budget()
         self._work = work
         self._selector = selectors.DefaultSelector()
-        self._desks: list[Desk] = []
+        self._desks = Desks(self._start, self._selector, workers or len(os.sched_getaffinity(0)))
         self._round: Round | None = None
-        try:
-            for _ in range(workers or len(os.sched_getaffinity(0))):
-                self._desks.append(Desk(self._start, self._selector))
-        except BaseException:
-            self.close()
-            raise
 
     def _start(self) -> WorkerProcess:
         return WorkerProcess(self._work, self.limits, self.budget)
@@ -60,9 +54,7 @@ class DecoderPool:
 
     def close(self) -> None:
         """End the workers, at once; waits until they are gone."""
-        for desk in self._desks:
-            desk.close()
-        self._desks = []
+        self._desks.close()
         self._selector.close()
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 import selectors
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from data_prep.decoding.desk import Desk, Task
+from data_prep.decoding.desk import Desk, Desks, Task
 from data_prep.decoding.frames import Answer
 from data_prep.decoding.verdict import Ending, flaw_for
 from data_prep.decoding.work import Budget, PoolBroken, Request
@@ -44,7 +44,7 @@ class Round:
 
     def __init__(
         self,
-        desks: Sequence[Desk],
+        desks: Desks,
         selector: selectors.BaseSelector,
         limits: ImageLimits,
         budget: Budget,
@@ -82,7 +82,7 @@ class Round:
                 yield answer
 
     def _take(self) -> None:
-        workers = len(self._desks)
+        workers = self._desks.most
         while (
             self._source is not None
             and self._taken - self._given_back < WINDOW_IMAGES * workers
@@ -111,8 +111,14 @@ class Round:
                         desk.replace()
                     desk.give([self._again.popleft()])
                 continue
-            while self._waiting and desk.batches < _BATCHES_A_WORKER:
-                desk.give(self._next_batch())
+            self._fill(desk)
+        # A worker costs a fifth of a second to start: not before the others have enough to do.
+        while self._waiting and not self._again and (desk := self._desks.add()):
+            self._fill(desk)
+
+    def _fill(self, desk: Desk) -> None:
+        while self._waiting and desk.batches < _BATCHES_A_WORKER:
+            desk.give(self._next_batch())
 
     def _next_batch(self) -> list[Task]:
         batch = [self._waiting.popleft()]

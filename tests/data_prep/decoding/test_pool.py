@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from data_prep.decoding.pool import DecoderPool
-from data_prep.decoding.round import WINDOW_BYTES, WINDOW_IMAGES
+from data_prep.decoding.round import BATCH_IMAGES, WINDOW_BYTES, WINDOW_IMAGES
 from data_prep.decoding.work import Budget, PictureFacts, PoolBroken, Request
 from data_prep.refusal import Flaw
 from lensmith.images import ImageLimits, decode_image, pixel_digest
@@ -213,6 +213,14 @@ def test_what_the_pool_adds_to_an_image_is_small() -> None:
     assert min(times) < 50e-6, times
 
 
+def test_a_worker_starts_when_the_others_have_enough_to_do() -> None:
+    with pool(3) as one:
+        assert one.pids == ()
+        for images, workers in ((1, 1), (2 * BATCH_IMAGES, 1), (2 * BATCH_IMAGES + 1, 2), (1000, 3), (1, 3)):
+            assert list(one.facts(order("fine") * images)) == ["fine"] * images
+            assert len(one.pids) == workers
+
+
 def is_gone(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -226,6 +234,7 @@ from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Budget, Request
 from lensmith.images import ImageLimits
 with DecoderPool(ImageLimits(), work="tests.data_prep.decoding.hostile_work:obey", workers=2) as pool:
+    list(pool.facts([Request("a", b"fine")] * 100))
     print(*pool.pids, flush=True)
     list(pool.facts([Request("a", b"spin"), Request("b", b"sleep 60")] * 20))
 """
@@ -259,6 +268,7 @@ def test_however_the_parent_ends_no_worker_stays(number: signal.Signals) -> None
 
 def test_a_closed_pool_has_no_workers() -> None:
     with pool(2) as one:
+        list(one.facts(order("fine") * 100))
         pids = one.pids
         next(one.facts(order("sleep 60", "sleep 60") * 4), None)
     assert len(pids) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ FOLDER = Path(__file__).parent / "templates"
 
 def render(name: str, facts: dict[str, Any]) -> str:
     """Fill `templates/<name>`. A value that the template names and `facts` lacks is an error."""
+    return _environment().get_template(name).render(facts)
+
+
+@cache
+def _environment() -> Environment:
+    # One for the process: it remembers the templates that it compiled.
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -24,7 +31,7 @@ def render(name: str, facts: dict[str, Any]) -> str:
     environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["cell"] = _cell
     environment.filters["share"] = lambda value: f"{value:.1%}"
-    return environment.get_template(name).render(facts)
+    return environment
 
 
 def _cell(text: str) -> str:

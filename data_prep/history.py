@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.assignment import Previous
 from data_prep.refusal import Flaw, quoted
-from data_prep.similar.exams import ExamPrints, find_exam_images
-from data_prep.similar.search import Fingerprints
-from data_prep.similar.thumbnail import SIDE
+from data_prep.similar.exams import find_exam_pictures
 from data_prep.split import SplitName
+from data_prep.thumbnails import Gallery
 from data_prep.workbook import Workbook
 from lensmith.artifact import Artifact
 from lensmith.data_settings import Data
@@ -67,43 +67,49 @@ def read_previous(dataset: Artifact | None, home: Home) -> Previous:
     return Previous(rows, groups)
 
 
-def refuse_exam_pictures(book: Workbook, exams: Sequence[Artifact], home: Home) -> None:
+def open_exams(exams: Sequence[Artifact], home: Home) -> dict[str, RowFile]:
+    """The rows of each held-out set, by its id. The reads are logged."""
+    return {exam.id: read_held_out(home, exam, "no new row may show its pictures") for exam in exams}
+
+
+def most_pictures(exams: Mapping[str, RowFile]) -> int:
+    """Pictures of the exam that has the most."""
+    return max((len(_sizes(rows)) for rows in exams.values()), default=0)
+
+
+def refuse_exam_pictures(book: Workbook, exams: Mapping[str, RowFile], gallery: Gallery) -> None:
     """Refuse every taken row that shows a picture, or a near copy of one, of an earlier exam."""
-    if not exams:
-        return
-    prints = [
-        _prints(read_held_out(home, exam, "no new row may show its pictures"), exam.id) for exam in exams
-    ]
-    rows: list[int] = []
-    sizes: list[tuple[int, int]] = []
-    thumbnails: list[bytes] = []
-    for number, width, height, _, fingerprint in book.taken_pictures():
-        rows.append(number)
-        sizes.append((width, height))
-        thumbnails.append(fingerprint)
     found: dict[int, list[Flaw]] = {}
-    for hit in find_exam_images(_fingerprints(thumbnails, sizes), prints):
-        what = f"shows the picture of row {quoted(hit.row)} of held_out-{hit.exam[:12]}"
-        mend = "leave it out: a model that learned it could not be examined there"
-        found.setdefault(rows[hit.image], []).append(Flaw("old_exam", what, mend))
+    for exam, rows in exams.items():
+        sizes = _sizes(rows)
+        thumbnails = (each.as_py() for (column,) in rows.image_columns("fingerprint") for each in column)
+        hits = find_exam_pictures(gallery.behind(sizes, thumbnails), len(sizes))
+        if not hits:
+            continue
+        ids = _shown_by(rows)
+        named = {place: ids[sealed] for place, sealed in hits}
+        for number, place in zip(gallery.rows.tolist(), gallery.places.tolist(), strict=True):
+            if place in named:
+                what = f"shows the picture of row {quoted(named[place])} of held_out-{exam[:12]}"
+                mend = "leave it out: a model that learned it could not be examined there"
+                found.setdefault(number, []).append(Flaw("old_exam", what, mend))
     for number, flaws in found.items():
         book.refuse(number, dict.fromkeys(flaws))
+    if found:
+        gallery.leave_out(found)
 
 
-def _prints(rows: RowFile, exam: str) -> ExamPrints:
+def _shown_by(rows: RowFile) -> dict[int, str]:
+    """The first row that shows each picture, by the picture's place."""
     shown: dict[int, str] = {}
     for ids, places in rows.columns("id", "images"):
         for row, images in zip(ids.to_pylist(), places.to_pylist(), strict=True):
             for place in images:
                 shown.setdefault(place, row)
-    sizes: list[tuple[int, int]] = []
-    thumbnails: list[bytes] = []
-    for widths, heights, prints in rows.image_columns("width", "height", "fingerprint"):
-        sizes += zip(widths.to_pylist(), heights.to_pylist(), strict=True)
-        thumbnails += prints.to_pylist()
-    return ExamPrints(exam, tuple(shown[at] for at in range(len(sizes))), _fingerprints(thumbnails, sizes))
+    return shown
 
 
-def _fingerprints(thumbnails: Sequence[bytes], sizes: Sequence[tuple[int, int]]) -> Fingerprints:
-    values = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, SIDE, SIDE)
-    return Fingerprints(values, np.array(sizes, np.int32).reshape(-1, 2))
+def _sizes(rows: RowFile) -> npt.NDArray[np.int32]:
+    """(width, height) of each picture, int32 [pictures, 2]."""
+    parts = [np.stack(batch, 1) for batch in rows.image_columns("width", "height")]
+    return np.concatenate([np.zeros((0, 2)), *parts]).astype(np.int32)

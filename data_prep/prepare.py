@@ -26,7 +26,14 @@ from data_prep.decoding.pool import DecoderPool
 from data_prep.evidence import exact_copies, find_evidence
 from data_prep.figures.describe import describe
 from data_prep.forgetting import Forgotten
-from data_prep.history import read_previous, refuse_exam_pictures, resolve_exams, resolve_previous
+from data_prep.history import (
+    most_pictures,
+    open_exams,
+    read_previous,
+    refuse_exam_pictures,
+    resolve_exams,
+    resolve_previous,
+)
 from data_prep.judging import judge_rows
 from data_prep.labels.disagreements import write_disagreements
 from data_prep.leaks import prove_no_leaks
@@ -45,6 +52,7 @@ from data_prep.split import SPLITS, SplitName
 from data_prep.splitting import split_rows
 from data_prep.statistics import counts
 from data_prep.templates import FOLDER
+from data_prep.thumbnails import Gallery
 from data_prep.workbook import Workbook
 from data_prep.writing import write_split
 from lensmith.artifact import Artifact
@@ -137,8 +145,10 @@ def _make(book: Workbook, asked: _Asked, recipe: Recipe, home: Home, started: fl
     agreement = settle_labels(book, data.labels)
     judge_rows(book)
     cap_sources(book, asked.sources, data)
-    refuse_exam_pictures(book, asked.exams, home)
-    similar = split_rows(book, data, read_previous(asked.previous, home), home.work_path(asked.dataset_key))
+    exams = open_exams(asked.exams, home)
+    gallery = Gallery(book, home.work_path(asked.dataset_key) / "thumbnails", most_pictures(exams))
+    refuse_exam_pictures(book, exams, gallery)
+    similar = split_rows(book, data, read_previous(asked.previous, home), gallery)
     _stop_if_too_many(book, data)
     _stop_if_empty(book, data)
     weigh_sources(book, asked.sources, data)

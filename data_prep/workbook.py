@@ -329,23 +329,29 @@ class Workbook:
             (source, split),
         ).fetchall()
 
-    def taken_pictures(self) -> Iterator[tuple[int, int, int, bytes, bytes]]:
-        """(row, width, height, identity, fingerprint) of every picture of every taken row, in order."""
+    def taken_pictures(self) -> Iterator[tuple[int, bytes]]:
+        """(row, identity) of every picture of every taken row, in order."""
         return iter(
             self.db.execute(
-                "SELECT n, width, height, identity, fingerprint FROM rows JOIN shown USING (n)"
-                " JOIN pictures USING (p) WHERE taken ORDER BY n, at"
+                "SELECT n, identity FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
+                " WHERE taken ORDER BY n, at"
             )
         )
 
-    def near(self, first: Sequence[int], second: Sequence[int], identities: Sequence[bytes]) -> None:
-        """Write down which pictures are near copies: places in `identities`."""
+    def taken_fingerprints(self) -> Iterator[tuple[int, int, bytes]]:
+        """(width, height, fingerprint) of the same pictures."""
+        return iter(
+            self.db.execute(
+                "SELECT width, height, fingerprint FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
+                " WHERE taken ORDER BY n, at"
+            )
+        )
+
+    def near(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write down which pictures are near copies, by their identities."""
         self.db.execute("DELETE FROM near")
         self.db.execute("BEGIN")
-        pairs = zip(first, second, strict=True)
-        self.db.executemany(
-            "INSERT INTO near VALUES (?, ?)", ((identities[left], identities[right]) for left, right in pairs)
-        )
+        self.db.executemany("INSERT INTO near VALUES (?, ?)", pairs)
         self.db.execute("COMMIT")
 
     def assign(self, places: Iterable[tuple[str, int]]) -> None:

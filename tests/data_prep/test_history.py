@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def photograph(seed: int, quality: int = 95, turned: bool = False) -> bytes:
     return stream.getvalue()
 
 
-def shown(folder: Folder, row: str, group: str, data: bytes) -> dict[str, object]:
+def shown(folder: Folder, row: str, group: str, data: bytes) -> dict[str, Any]:
     return folder.row(row, group, path=folder.image(f"{row}.jpg", data))
 
 
@@ -105,10 +106,17 @@ def test_a_picture_of_an_earlier_exam_is_not_taken(folder: Folder, home: Home, t
     later._pictures = 500
     later.fill(groups=20)
     line = later.add(shown(later, "swallowed", "new-1", photograph(2, 40)))
-    free = prepare(later.recipe(), home)
-    guarded = prepare(later.recipe(exams=[exam.id]), home)
+    # A refused row leads to nothing by its other pictures.
+    later.add(shown(later, "innocent", "new-2", photograph(7)))
+    beside = {"type": "image", "path": later.image("beside.jpg", photograph(7, 40))}
+    torn = shown(later, "torn", "new-3", photograph(1, 40))
+    torn["messages"][0]["content"].insert(0, beside)
+    last = later.add(torn)
+    free = prepare(later.recipe("serve.max_images=2"), home)
+    guarded = prepare(later.recipe("serve.max_images=2", exams=[exam.id]), home)
     assert refused(free) == {}
-    assert refused(guarded) == {line: {"old_exam"}}
+    assert refused(guarded) == {line: {"old_exam"}, last: {"old_exam"}}
+    assert (free.dataset.body["similar"]["pairs"], guarded.dataset.body["similar"]["pairs"]) == (1, 0)
     reads = [
         json.loads(text)["reason"] for text in (home.root / "held_out_reads.jsonl").read_text().splitlines()
     ]

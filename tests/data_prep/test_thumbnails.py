@@ -1,0 +1,108 @@
+"""The pictures of the taken rows as one mapped file, with an exam's before them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.judging import judge_rows
+from data_prep.seen import Seen
+from data_prep.sources.source import Found
+from data_prep.thumbnails import Gallery
+from data_prep.workbook import Workbook
+from lensmith.sample import Image, Message, Sample, Text
+
+
+def thumbnail(number: int) -> bytes:
+    return np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8).tobytes()
+
+
+def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
+    """Take one row for each tuple: the numbers of the pictures it shows, all rows of one group."""
+    found = []
+    for at, numbers in enumerate(rows):
+        images = [Image(f"{number}.png") for number in numbers]
+        asked = Message("user", (*images, Text(f"Question {at}?")))
+        sample = Sample(f"row-{at}", "group", (asked, Message("assistant", (Text("1"),))))
+        found.append(Found(f"labels.jsonl:{at + 1}", f"row-{at}", sample))
+    book.add(0, 0, found)
+    book.saw(
+        (each.number, Seen(100 + number, 50, b"", number.to_bytes(32, "big"), thumbnail(number)))
+        for each in book.unseen(10_000)
+        for number in [int(each.path.removesuffix(".png"))]
+    )
+    judge_rows(book)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Workbook]:
+    with Workbook(tmp_path / "workbook.sqlite") as book:
+        yield book
+
+
+def hung(gallery: Gallery) -> list[tuple[int, bytes]]:
+    """Width and thumbnail of every picture."""
+    pictures = gallery.pictures
+    return [
+        (int(width), each.tobytes())
+        for (width, _), each in zip(pictures.sizes, pictures.thumbnails, strict=True)
+    ]
+
+
+def expected(*numbers: int) -> list[tuple[int, bytes]]:
+    return [(100 + number, thumbnail(number)) for number in numbers]
+
+
+def test_every_picture_hangs_once_by_its_first_row(book: Workbook, tmp_path: Path) -> None:
+    fill(book, (7,), (3, 7), (5, 3), (3,))
+    gallery = Gallery(book, tmp_path / "thumbnails", 2)
+    assert hung(gallery) == expected(7, 3, 5)
+    assert list(zip(gallery.rows.tolist(), gallery.places.tolist(), strict=True)) == [
+        (0, 0), (1, 1), (1, 0), (2, 2), (2, 1), (3, 1),
+    ]  # fmt: skip
+    assert gallery.identity(1) == (3).to_bytes(32, "big")
+
+
+def test_exams_of_several_sizes_hang_before_them_in_turn(book: Workbook, tmp_path: Path) -> None:
+    fill(book, (7,), (3,))
+    gallery = Gallery(book, tmp_path / "thumbnails", 3)
+    for numbers in ([11, 12, 13], [], [14]):
+        sizes = np.array([(100 + number, 50) for number in numbers], np.int32).reshape(-1, 2)
+        both = gallery.behind(sizes, map(thumbnail, numbers))
+        assert both.sizes[:, 0].tolist() == [100 + number for number in [*numbers, 7, 3]]
+        assert [each.tobytes() for each in both.thumbnails] == [thumbnail(each) for each in [*numbers, 7, 3]]
+    assert hung(gallery) == expected(7, 3)
+
+
+def test_what_only_refused_rows_show_is_taken_down(book: Workbook, tmp_path: Path) -> None:
+    fill(book, (0,), (1, 2), (2,), *((number,) for number in range(3, 3000)))
+    gallery = Gallery(book, tmp_path / "thumbnails", 1)
+    gallery.leave_out([0, 1, 4])
+    assert hung(gallery) == expected(2, 3, *range(5, 3000))
+    assert gallery.rows[:3].tolist() == [2, 3, 5]
+    assert gallery.places[:3].tolist() == [0, 1, 2]
+    assert gallery.identity(2) == (5).to_bytes(32, "big")
+    gallery.leave_out(range(5000))
+    assert hung(gallery) == []
+
+
+def test_no_row_shows_a_picture(book: Workbook, tmp_path: Path) -> None:
+    assert hung(Gallery(book, tmp_path / "thumbnails", 0)) == []
+
+
+def test_thumbnails_are_not_held_in_memory(book: Workbook, tmp_path: Path) -> None:
+    fill(book, *((number,) for number in range(4000)))
+    tracemalloc.start()
+    gallery = Gallery(book, tmp_path / "thumbnails", 2000)
+    both = gallery.behind(np.full((2000, 2), 64, np.int32), map(thumbnail, range(2000)))
+    gallery.leave_out(range(0, 4000, 2))
+    assert len(gallery.pictures) == 2000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 24 MB of thumbnails; a batch of 1,024 is 4 MB.
+    assert len(both) == 6000
+    assert peak < 7_000_000

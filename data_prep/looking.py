@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Request
+from data_prep.engines.engine import Engine
 from data_prep.picture_cache import PictureCache
 from data_prep.pictures import file_to_read
 from data_prep.refusal import Flaw
@@ -21,65 +23,97 @@ _PICTURES_AT_ONCE = 512
 
 
 def look_at_pictures(
-    book: Workbook, sources: Sequence[Source], limits: ImageLimits, cache: PictureCache
+    book: Workbook, sources: Sequence[Source], limits: ImageLimits, cache: PictureCache, engine: Engine
 ) -> None:
     """Look at every picture that nobody looked at; a killed call loses the last few hundred."""
     total, done = book.pictures()
-    with DecoderPool(limits, work=SEE) as pool, Progress("pictures checked", total, done) as progress:
-        while batch := book.unseen(_PICTURES_AT_ONCE):
-            look = _Batch(sources, limits, cache)
-            unknown = look.take(batch)
-            look.answer(pool.facts(request for _, request in unknown), unknown)
-            book.saw(look.found.items())
-            progress.add(len(batch))
+    with Progress("pictures checked", total, done) as progress:
+        looking = _Looking(book, sources, limits, cache, progress)
+        for answer in engine.look(SEE, looking.unknown()):
+            looking.take(answer)
+        looking.write_down()
 
 
-class _Batch:
-    """Some hundred pictures: those that are known, and those that a worker must open."""
+@dataclass(frozen=True)
+class _Asked:
+    """A picture that a worker opens: its number; place, size and time of change of a file of its own."""
 
-    def __init__(self, sources: Sequence[Source], limits: ImageLimits, cache: PictureCache) -> None:
-        self._sources, self._limits, self._cache = sources, limits, cache
-        self._stamps: dict[int, tuple[Path, int, int]] = {}
-        self.found: dict[int, Seen | Flaw] = {}
+    number: int
+    stamp: tuple[Path, int, int] | None
 
-    def take(self, pictures: Sequence[Picture]) -> list[tuple[int, Request]]:
-        """What must be opened, by the picture's number."""
-        unknown: list[tuple[int, Request]] = []
-        for picture in pictures:
-            opened = self._sources[picture.source].picture(picture.path)
-            known: Seen | Flaw | None
-            if isinstance(opened, Flaw):
-                known = opened
-            elif isinstance(opened, Path):
-                known = self._known_file(picture, opened)
-            elif isinstance(opened, bytes):
-                known = self._cache.find(file_digest(opened))
+
+class _Looking:
+    """The pictures on their way: those that must be opened go out, what is known of any is written down."""
+
+    def __init__(
+        self,
+        book: Workbook,
+        sources: Sequence[Source],
+        limits: ImageLimits,
+        cache: PictureCache,
+        progress: Progress,
+    ) -> None:
+        self._book, self._sources, self._limits, self._cache = book, sources, limits, cache
+        self._progress = progress
+        self._asked: deque[_Asked] = deque()
+        self._found: dict[int, Seen | Flaw] = {}
+        self._seen: list[Seen] = []
+        self._stamps: list[tuple[Path, int, int, bytes]] = []
+
+    def unknown(self) -> Iterator[Request]:
+        """What must be opened, in the order of the pictures."""
+        after = 0
+        while page := self._book.unseen(_PICTURES_AT_ONCE, after):
+            for picture in page:
+                after = picture.number
+                request = self._request(picture)
+                if request is not None:
+                    yield request
+
+    def _request(self, picture: Picture) -> Request | None:
+        opened = self._sources[picture.source].picture(picture.path)
+        known: Seen | Flaw | None
+        stamp: tuple[Path, int, int] | None = None
+        if isinstance(opened, Flaw):
+            known = opened
+        elif isinstance(opened, Path):
+            facts = file_to_read(opened, picture.path, self._limits)
+            if isinstance(facts, Flaw):
+                known = facts
             else:
-                # What it shows is not known before a worker has drawn it.
-                known = None
-            if known is None:
-                assert not isinstance(opened, Flaw)
-                unknown.append((picture.number, Request(picture.path, opened)))
-            else:
-                self.found[picture.number] = known
-        return unknown
+                stamp = (opened, facts.st_size, facts.st_mtime_ns)
+                file = self._cache.file_of(*stamp)
+                known = None if file is None else self._cache.find(file)
+        elif isinstance(opened, bytes):
+            known = self._cache.find(file_digest(opened))
+        else:
+            # What it shows is not known before a worker has drawn it.
+            known = None
+        if known is not None:
+            self._note(picture.number, known)
+            return None
+        assert not isinstance(opened, Flaw)
+        self._asked.append(_Asked(picture.number, stamp))
+        return Request(picture.path, opened)
 
-    def _known_file(self, picture: Picture, path: Path) -> Seen | Flaw | None:
-        facts = file_to_read(path, picture.path, self._limits)
-        if isinstance(facts, Flaw):
-            return facts
-        self._stamps[picture.number] = (path, facts.st_size, facts.st_mtime_ns)
-        file = self._cache.file_of(path, facts.st_size, facts.st_mtime_ns)
-        return None if file is None else self._cache.find(file)
+    def take(self, answer: Seen | Flaw) -> None:
+        """What a worker saw in the picture that was asked first of those without an answer."""
+        asked = self._asked.popleft()
+        if isinstance(answer, Seen):
+            self._seen.append(answer)
+            if asked.stamp is not None:
+                self._stamps.append((*asked.stamp, answer.file))
+        self._note(asked.number, answer)
 
-    def answer(self, answers: Iterator[Seen | Flaw], unknown: Sequence[tuple[int, Request]]) -> None:
-        """Take what the workers saw, and remember it."""
-        seen: list[Seen] = []
-        stamps: list[tuple[Path, int, int, bytes]] = []
-        for (number, _), each in zip(unknown, answers, strict=True):
-            self.found[number] = each
-            if isinstance(each, Seen):
-                seen.append(each)
-                if number in self._stamps:
-                    stamps.append((*self._stamps[number], each.file))
-        self._cache.keep(seen, stamps)
+    def _note(self, number: int, known: Seen | Flaw) -> None:
+        self._found[number] = known
+        if len(self._found) >= _PICTURES_AT_ONCE:
+            self.write_down()
+
+    def write_down(self) -> None:
+        """Keep what was found since the last time."""
+        if self._seen:
+            self._cache.keep(self._seen, self._stamps)
+        self._book.saw(self._found.items())
+        self._progress.add(len(self._found))
+        self._found, self._seen, self._stamps = {}, [], []

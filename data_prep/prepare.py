@@ -22,7 +22,7 @@ from typing import Any
 from data_prep.answer_schema.schema import read_schema
 from data_prep.body import by_reason, dataset_body, held_out_body, source_facts
 from data_prep.card import write_card
-from data_prep.decoding.pool import DecoderPool
+from data_prep.engines.engine import Engine, open_engine
 from data_prep.evidence import exact_copies, find_evidence
 from data_prep.figures.describe import describe
 from data_prep.forgetting import Forgotten
@@ -45,7 +45,6 @@ from data_prep.refusals_file import write_flagged, write_refusals
 from data_prep.report import write_report
 from data_prep.settling import disagreements, settle_labels
 from data_prep.shares import cap_sources, weigh_sources
-from data_prep.sight import STORE
 from data_prep.sources.opening import open_sources
 from data_prep.sources.source import Source
 from data_prep.split import SPLITS, SplitName
@@ -124,8 +123,8 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
     started = time.time()
     work = home.work_path(asked.dataset_key)
     try:
-        with Workbook(work / "workbook.sqlite") as book:
-            return _make(book, asked, recipe, home, started)
+        with Workbook(work / "workbook.sqlite") as book, open_engine(recipe, asked.limits) as engine:
+            return _make(book, engine, asked, recipe, home, started)
     except InputError:
         # What is to be mended changes the key: nobody would go on from here.
         shutil.rmtree(work, ignore_errors=True)
@@ -136,11 +135,13 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
         raise
 
 
-def _make(book: Workbook, asked: _Asked, recipe: Recipe, home: Home, started: float) -> Prepared:
+def _make(
+    book: Workbook, engine: Engine, asked: _Asked, recipe: Recipe, home: Home, started: float
+) -> Prepared:
     data = recipe.data
-    read_rows(book, asked.sources, recipe, asked.forgotten)
+    read_rows(book, asked.sources, engine, asked.forgotten)
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
-        look_at_pictures(book, asked.sources, asked.limits, cache)
+        look_at_pictures(book, asked.sources, asked.limits, cache, engine)
     book.forget_judgements()
     agreement = settle_labels(book, data.labels)
     judge_rows(book)
@@ -161,9 +162,8 @@ def _make(book: Workbook, asked: _Asked, recipe: Recipe, home: Home, started: fl
         }
         with home.create("held_out", asked.held_out_key, {}) as sealed:
             files["held_out"] = sealed.path / HELD_OUT_FILE
-            with DecoderPool(asked.limits, work=STORE) as pool:
-                for split, path in files.items():
-                    write_split(book, asked.sources, split, path, pool)
+            for split, path in files.items():
+                write_split(book, asked.sources, split, path, engine)
             leaks = prove_no_leaks(files, asked.limits)
             sources = source_facts(book, asked.sources)
             sealed.body.update(held_out_body(sources, book, recipe.data))

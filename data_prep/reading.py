@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 
+from data_prep.engines.engine import Engine
 from data_prep.forgetting import Forgotten
-from data_prep.screening import Screening
 from data_prep.sources.source import Found, Source
 from data_prep.workbook import Workbook
 from lensmith.errors import InputError, Problem
 from lensmith.progress import Progress
-from lensmith.recipe import Recipe
 
 STEP = "read"
 _ROWS_AT_ONCE = 1000
 
 
-def read_rows(book: Workbook, sources: Sequence[Source], recipe: Recipe, forgotten: Forgotten) -> None:
+def read_rows(book: Workbook, sources: Sequence[Source], engine: Engine, forgotten: Forgotten) -> None:
     """Read what was not read before; a killed reading goes on after the last rows that were written down.
 
     Raises InputError where a source holds no row, or the recipe's schema of answers cannot be used.
     """
     if book.done(STEP):
         return
-    screening = Screening(recipe)
     known = book.count()
     numbered = enumerate(chain.from_iterable(_found(at, source) for at, source in enumerate(sources)))
     waiting = islice(numbered, known, None)
+    heads: deque[tuple[int, int]] = deque()
+
+    def batches() -> Iterator[list[Found]]:
+        # Rows of two sources are never written as one.
+        for at, mine in groupby(waiting, key=lambda each: each[1][0]):
+            while batch := list(islice(mine, _ROWS_AT_ONCE)):
+                heads.append((at, batch[0][0]))
+                yield [_unless_forgotten(found, forgotten) for _, (_, found) in batch]
+
     with Progress("rows read", start=known) as progress:
-        while batch := list(islice(waiting, _ROWS_AT_ONCE)):
-            # Rows of two sources are never written as one.
-            for at in sorted({source for _, (source, _) in batch}):
-                mine = [(number, found) for number, (source, found) in batch if source == at]
-                rows = [_unless_forgotten(found, forgotten) for _, found in mine]
-                book.add(at, mine[0][0], [screening.screen(found) for found in rows])
-            progress.add(len(batch))
+        for rows in engine.screen(batches()):
+            book.add(*heads.popleft(), rows)
+            progress.add(len(rows))
     book.finish(STEP)
 
 

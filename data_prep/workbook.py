@@ -132,10 +132,11 @@ class Workbook:
 
     # Pictures.
 
-    def unseen(self, limit: int) -> list[Picture]:
-        """At most `limit` pictures that nobody looked at yet, in the order of the rows."""
+    def unseen(self, limit: int, after: int) -> list[Picture]:
+        """At most `limit` pictures that nobody looked at yet, in the order of the rows, after one number."""
         found = self.db.execute(
-            "SELECT p, source, path FROM pictures WHERE NOT looked ORDER BY p LIMIT ?", (limit,)
+            "SELECT p, source, path FROM pictures WHERE NOT looked AND p > ? ORDER BY p LIMIT ?",
+            (after, limit),
         )
         return [Picture(*each) for each in found]
 

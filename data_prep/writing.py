@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Request
+from data_prep.engines.engine import Engine
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
+from data_prep.sight import STORE
 from data_prep.sources.source import Source
 from data_prep.split import SplitName
 from data_prep.workbook import Picture, Workbook, with_pictures
@@ -18,14 +19,14 @@ from lensmith.row_file import RowWriter
 
 
 def write_split(
-    book: Workbook, sources: Sequence[Source], split: SplitName, path: Path, pool: DecoderPool
+    book: Workbook, sources: Sequence[Source], split: SplitName, path: Path, engine: Engine
 ) -> None:
-    """Write the taken rows of `split` to `path` and its images beside it. `pool` does the work STORE.
+    """Write the taken rows of `split` to `path` and its images beside it.
 
     Raises InputError where a picture is no longer the one that was looked at.
     """
     with RowWriter(path) as writer:
-        _write_images(book, sources, split, writer, pool)
+        _write_images(book, sources, split, writer, engine)
         with Progress(f"{split} rows written") as progress:
             for row in book.readable(split=split):
                 writer.put_row(with_pictures(row.sample, book.shown_by(row.number)), row.place, row.times)
@@ -33,7 +34,7 @@ def write_split(
 
 
 def _write_images(
-    book: Workbook, sources: Sequence[Source], split: SplitName, writer: RowWriter, pool: DecoderPool
+    book: Workbook, sources: Sequence[Source], split: SplitName, writer: RowWriter, engine: Engine
 ) -> None:
     asked: list[tuple[Picture, Seen]] = []
 
@@ -46,7 +47,7 @@ def _write_images(
             yield Request(picture.path, found)
 
     with Progress(f"{split} pictures written") as progress:
-        for stored in pool.facts(requests()):
+        for stored in engine.look(STORE, requests()):
             picture, seen = asked.pop(0)
             if isinstance(stored, Flaw) or stored.digest != seen.identity.hex():
                 raise _changed(picture)

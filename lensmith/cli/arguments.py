@@ -31,6 +31,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_bad(parser: argparse.ArgumentParser) -> None:
+    """--max-bad: `-s data.max_bad=...` by a name of its own; of the two, the later holds."""
+    parser.add_argument(
+        "--max-bad",
+        dest="settings",
+        metavar="SHARE|COUNT",
+        action="append",
+        type="data.max_bad={}".format,
+        help="refused rows beyond which nothing is written: a share below 1, or a count (data.max_bad)",
+    )
+
+
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the command line names, settings laid over it."""
     return load_recipe(Path(arguments.recipe), arguments.settings)

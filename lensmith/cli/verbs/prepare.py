@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from lensmith.cli.arguments import add_recipe, pipeline_of
+from lensmith.cli.arguments import add_max_bad, add_recipe, pipeline_of
 from lensmith.cli.output import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
     add_recipe(parser)
+    add_max_bad(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

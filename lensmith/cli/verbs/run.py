@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lensmith.cli.arguments import add_recipe, pipeline_of
+from lensmith.cli.arguments import add_max_bad, add_recipe, pipeline_of
 from lensmith.cli.output import print_json
 from lensmith.cli.summary import summarise, summary_text
 from lensmith.cli.verbs.promote import add_decision, promote_release
@@ -14,6 +14,7 @@ from lensmith.errors import InputError, Problem
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
     add_recipe(parser)
+    add_max_bad(parser)
     add_decision(parser, "--promote", required=False)
 
 

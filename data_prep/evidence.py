@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from data_prep.flag import Flagged
 from data_prep.refusal import Code
 from data_prep.report import Copy, CopyPair, Findings
-from data_prep.sources.detect import detect
+from data_prep.sources.source import Source
 from data_prep.workbook import Workbook
-from lensmith.data_settings import Data
 
 _REPEATS: frozenset[Code] = frozenset({"duplicate_row", "contradiction", "image_across_groups"})
 # The page shows 24 pairs; near copies are those that nobody finds by other means.
 _NEAR_FIRST = 16
 
 
-def find_evidence(book: Workbook, data: Data) -> Findings:
+def find_evidence(book: Workbook, sources: Sequence[Source]) -> Findings:
     """Refused and flagged rows, copies, and why each source was taken for its format."""
     pairs = chain(islice(_near(book), _NEAR_FIRST), _exact(book))
-    return Findings(book.refusals(), _flagged(book), pairs, _formats(data))
+    return Findings(book.refusals(), _flagged(book), pairs, tuple(each.why for each in sources))
 
 
 def exact_copies(book: Workbook) -> int:
     """Refused rows that show, pixel for pixel, what a row before them shows."""
     return sum(1 for _ in _exact(book))
-
-
-def _formats(data: Data) -> tuple[str, ...]:
-    return tuple("" if each.format else detect(each.path).why for each in data.all_sources())
 
 
 def _flagged(book: Workbook) -> Iterator[Flagged]:

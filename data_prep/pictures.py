@@ -9,31 +9,39 @@ from pathlib import Path, PurePosixPath
 from data_prep.refusal import Flaw, quoted
 from lensmith.images import ImageLimits
 
+_RELATIVE = "give it relative to the file with the labels, inside its folder, with / between names"
+
 
 def locate(root: Path, path: str) -> Path | Flaw:
     """The file that `path` names below `root`, links followed; a Flaw where it would lie elsewhere.
 
     Does not look whether the file is there. `root` must be resolved.
     """
+    if flaw := name_flaw(path):
+        return flaw
+    try:
+        target = (root / PurePosixPath(path)).resolve()
+    except (OSError, RuntimeError):
+        return Flaw("image_path", f"the image path {quoted(path)} is a link that leads nowhere", _RELATIVE)
+    if not target.is_relative_to(root):
+        mend = "put the file itself into the folder"
+        return Flaw("image_path", f"the image path {quoted(path)} is a link out of the folder", mend)
+    return target
+
+
+def name_flaw(path: str) -> Flaw | None:
+    """What is wrong with an image path as it is written, if anything."""
     if not path or "\0" in path:
         return Flaw("image_path", f"the image path {quoted(path)} names nothing", "name the image's file")
     if "://" in path or path.startswith("data:"):
         mend = "download it and give the path of the file"
         return Flaw("image_path", f"the image path {quoted(path)} is an address", mend)
-    mend = "give it relative to the file with the labels, inside its folder, with / between names"
     parts = PurePosixPath(path)
     if parts.is_absolute() or "\\" in path:
-        return Flaw("image_path", f"the image path {quoted(path)} is not relative", mend)
+        return Flaw("image_path", f"the image path {quoted(path)} is not relative", _RELATIVE)
     if ".." in parts.parts:
-        return Flaw("image_path", f"the image path {quoted(path)} climbs with ..", mend)
-    try:
-        target = (root / parts).resolve()
-    except (OSError, RuntimeError):
-        return Flaw("image_path", f"the image path {quoted(path)} is a link that leads nowhere", mend)
-    if not target.is_relative_to(root):
-        mend = "put the file itself into the folder"
-        return Flaw("image_path", f"the image path {quoted(path)} is a link out of the folder", mend)
-    return target
+        return Flaw("image_path", f"the image path {quoted(path)} climbs with ..", _RELATIVE)
+    return None
 
 
 def file_to_read(target: Path, path: str, limits: ImageLimits) -> os.stat_result | Flaw:

@@ -182,7 +182,7 @@ def _make(
         write_flagged(draft.path, book.flagged())
         write_disagreements(draft.path, disagreements(book, data.labels), lambda label: "")
         write_card(draft.path, draft.body)
-        found = find_evidence(book, data)
+        found = find_evidence(book, asked.sources)
         write_report(draft.path, draft.body, found, asked.sources, asked.limits, asked.previous)
         draft.record.update(places=places, seconds=round(time.time() - started, 2))
     return Prepared(draft.artifact, sealed.artifact)

@@ -17,7 +17,7 @@ from lensmith.errors import InputError, Problem
 # How many files of a folder are looked at, and pieces of a JSON object.
 _MAX_LOOKS = 2000
 _HEAD_BYTES = 1024
-_LABEL_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".xlsm")
+LABEL_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".xlsm")
 _SEEN = (
     "a JSON file of Label Studio, COCO, LLaVA, ShareGPT or OpenAI messages",
     "a .jsonl file whose rows have messages or conversations",
@@ -25,6 +25,7 @@ _SEEN = (
     "Parquet files, or a folder saved by `datasets`",
     "webdataset shards (.tar)",
     "a folder with PDFs or DICOM files and a table of labels",
+    "a .zip of a file of labels and its images",
 )
 
 
@@ -82,6 +83,19 @@ def candidates(path: Path) -> list[Candidate]:
     return list(_of_file(path))
 
 
+def is_archive(path: Path, format_name: str | None) -> bool:
+    """Whether `path`, to be read as `format_name`, is a zip or tar to look for labels in.
+
+    A tar whose format is not given holds webdataset samples.
+    """
+    kind = _by_content(_head(path)) if path.is_file() else ""
+    if kind == "zip":
+        return not _is_workbook(path)
+    return (kind == "gzip" and format_name != "webdataset") or (
+        kind == "webdataset" and format_name not in (None, "webdataset")
+    )
+
+
 def _of_folder(folder: Path) -> Iterator[Candidate]:
     for markers in (("dataset_dict.json",), ("state.json", "dataset_info.json")):
         if all((folder / marker).is_file() for marker in markers):
@@ -89,7 +103,7 @@ def _of_folder(folder: Path) -> Iterator[Candidate]:
             return
     # All names in the folder itself: labels may stand behind any number of images.
     own = sorted(each for each in folder.iterdir() if each.is_file())
-    tables = [each for each in own if each.suffix.lower() in _LABEL_ENDINGS]
+    tables = [each for each in own if each.suffix.lower() in LABEL_ENDINGS]
     below = (each for each in folder.rglob("*") if each.parent != folder and each.is_file())
     files = [*own[:_MAX_LOOKS], *itertools.islice(below, _MAX_LOOKS)]
     counted: dict[str, list[Path]] = {"parquet": [], "webdataset": [], "pdf": [], "dicom": []}
@@ -152,8 +166,11 @@ def _by_content(head: bytes) -> str:
         return "parquet"
     if head[257:262] == b"ustar":
         return "webdataset"
-    if head.startswith(b"PK\x03\x04"):
+    # An empty one has nothing but its end.
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
     # The mark may stand anywhere in the first 1024 bytes (ISO 32000-1, annex H).
     if b"%PDF-" in head:
         return "pdf"

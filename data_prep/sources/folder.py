@@ -1,4 +1,4 @@
-"""Sources whose images are files in a folder."""
+"""Sources whose images are files in a folder, or in an archive in place of it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from typing import Any
 
 from data_prep.pictures import locate
 from data_prep.refusal import Flaw
+from data_prep.sources.members import Members, open_members
 from data_prep.sources.source import Source
 from lensmith.files import digest_file, digest_json
 
 
 class FolderSource(Source):
-    """A source whose image paths are relative to `root`, which they may not leave."""
+    """A source whose image paths are relative to `root`, which they may not leave.
+
+    `root` may be a zip or tar, or a folder within one. Raises InputError where that cannot be used.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        archive = next((each for each in (self.root, *self.root.parents) if each.is_file()), None)
+        self.members: Members | None = None
+        if archive is not None:
+            self.members = open_members(archive, self.root.relative_to(archive).as_posix())
 
     def picture(self, path: str) -> Path | bytes | Flaw:
-        return locate(self.root, path)
+        return locate(self.root, path) if self.members is None else self.members.read(path)
 
     def picture_stamp(self, path: str) -> list[Any]:
-        return file_stamp(locate(self.root, path))
+        return file_stamp(locate(self.root, path) if self.members is None else self.members.path)
 
 
 def file_stamp(target: Path | Flaw) -> list[Any]:

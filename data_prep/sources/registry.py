@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.detect import detect
+from data_prep.sources.archived import Archived
+from data_prep.sources.detect import detect, is_archive
 from data_prep.sources.options import parse_options, suggestion
 from data_prep.sources.source import Source
 from lensmith.errors import InputError, Problem
@@ -60,9 +61,17 @@ def open_source(path: Path, format: str | None, options: Mapping[str, Any]) -> S
     Raises InputError where there is nothing at `path`, its format is not known or not one only, an option
     is wrong, or a library is missing. Rows are not read yet.
     """
-    if format is None:
-        found = detect(path)
-        path, format = found.path, found.format  # noqa: A001
+    if is_archive(path, format):
+        return Archived(path, format, lambda labels, name: _read(labels, name, options))
+    if format is not None:
+        return _read(path, format, options)
+    found = detect(path)
+    source = _read(found.path, found.format, options)
+    source.why = found.why
+    return source
+
+
+def _read(path: Path, format: str, options: Mapping[str, Any]) -> Source:  # noqa: A002
     if format not in FORMATS:
         problem = Problem("no such format", f"format: {format}", suggestion(format, list(FORMATS)))
         raise InputError(f"{path} cannot be read", [problem])

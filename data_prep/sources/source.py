@@ -34,10 +34,12 @@ class Source(ABC):
 
     name: as people know it: the file's or folder's own name.
     format: the reader's name, as `data.format` says it.
+    why: why it was taken for that format, "" where the recipe says it.
     """
 
     name: str
     format: str
+    why: str = ""
 
     @abstractmethod
     def rows(self) -> Iterator[Found]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import Field
 
-from data_prep.archives import ArchiveLimits, tar_members
+from data_prep.archives.tar import tar_members
 from data_prep.refusal import Flaw, quoted
 from data_prep.sources.columns import ColumnOptions, sample_of
 from data_prep.sources.folder import files_facts
@@ -168,7 +168,7 @@ def _is_gzip(path: Path) -> bool:
 
 
 def _places(path: Path) -> Iterator[tuple[str, int, int]]:
-    for found in tar_members(path, ArchiveLimits()):
+    for found in tar_members(path):
         if not isinstance(found, Flaw) and found[1] is None:
             yield found[0].name, found[0].offset_data, found[0].size
 
@@ -177,7 +177,7 @@ def _groups(path: Path) -> Iterator[_Group | Flaw]:
     """The samples of a shard: members that follow one another under one key. A Flaw for what is none."""
     group: _Group | None = None
     seen = NameSet()
-    for found in tar_members(path, ArchiveLimits()):
+    for found in tar_members(path):
         if isinstance(found, Flaw):
             yield found
             continue

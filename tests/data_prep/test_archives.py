@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.archives import ArchiveLimits, Member, open_archive
+from data_prep.archives.archive import ArchiveLimits, Member
+from data_prep.archives.opening import open_archive
 from data_prep.refusal import Flaw
 
 LIMITS = ArchiveLimits(max_members=50, max_member_bytes=2_000_000, max_total_bytes=30_000_000)
@@ -46,7 +47,6 @@ def zip_of(*members: tuple[zipfile.ZipInfo | str, bytes], packing: int = zipfile
 KINDS: dict[str, Callable[..., bytes]] = {
     "zip": zip_of,
     "tar": tar_of,
-    "tar.gz": lambda *members: tar_of(*members, mode="w:gz"),
 }
 
 
@@ -111,8 +111,7 @@ def test_a_name_that_ends_early_is_seen_whole(look: Callable[..., Any]) -> None:
     assert list(refused) == ["good.png\0.exe"]
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
-def test_links_and_devices_in_a_tar(look: Callable[..., Any], kind: str) -> None:
+def test_links_and_devices_in_a_tar(look: Callable[..., Any]) -> None:
     members = []
     for name, kind_of_file in {
         "soft": tarfile.SYMTYPE,
@@ -126,7 +125,7 @@ def test_links_and_devices_in_a_tar(look: Callable[..., Any], kind: str) -> None
         info.linkname = "/etc/passwd"
         members.append((info, b""))
     through = tarfile.TarInfo("soft/a.png")
-    read, refused = look(KINDS[kind](*members, (through, b"x")))
+    read, refused = look(tar_of(*members, (through, b"x")))
     # No link is ever followed: what is called soft/a.png is that member's own bytes.
     assert read == {"soft/a.png": b"x"}
     assert set(refused) == {"soft", "hard", "pipe", "disk", "tty"}
@@ -199,7 +198,7 @@ def test_a_bomb_by_ratio_in_a_zip(look: Callable[..., Any]) -> None:
     assert "times its size" in look(several, wide).what
 
 
-def test_a_bomb_by_ratio_in_a_tar_is_never_unpacked(look: Callable[..., Any]) -> None:
+def test_a_tar_that_is_compressed_is_refused_and_never_unpacked(look: Callable[..., Any]) -> None:
     info = tarfile.TarInfo("a.png")
     info.size = 40_000_000_000
     packed = io.BytesIO()
@@ -209,8 +208,9 @@ def test_a_bomb_by_ratio_in_a_tar_is_never_unpacked(look: Callable[..., Any]) ->
             stream.write(bytes(1_000_000))
     tracemalloc.start()
     flaw = look(packed.getvalue(), ArchiveLimits())
-    assert "unpacks to more than" in flaw.what
-    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    assert "compressed as a whole" in flaw.what
+    assert "gunzip" in flaw.mend
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
 
 
@@ -219,7 +219,7 @@ def test_headers_that_would_fill_the_memory(look: Callable[..., Any], kind_of_he
     info = tarfile.TarInfo("x")
     info.type = kind_of_header
     info.size = 9_000_000
-    flaw = look(gzip.compress(info.tobuf() + bytes(9_000_000)), ArchiveLimits())
+    flaw = look(info.tobuf() + bytes(9_000_000), ArchiveLimits())
     assert "header" in flaw.what
 
 

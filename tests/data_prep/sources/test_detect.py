@@ -86,7 +86,7 @@ def test_what_is_not_known(tmp_path: Path, name: str, content: str) -> None:
     with pytest.raises(InputError) as error:
         detect(tmp_path / name)
     assert "has no format that is known" in str(error.value)
-    assert len(error.value.problems) == 6
+    assert len(error.value.problems) == 7
     with pytest.raises(InputError, match="no such file"):
         detect(tmp_path / "none")
 

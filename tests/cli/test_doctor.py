@@ -164,7 +164,11 @@ def test_parameters_are_counted_without_loading_them(tmp_path: Path) -> None:
     plant_weights(tmp_path / "base", 8_000_000_000)
     assert needs.parameters(tmp_path / "base") == 8_000_000_000
     (tmp_path / "base/model.safetensors").write_bytes(b"no weights")
-    assert needs.parameters(tmp_path / "base") == 0
+    broken = needs.parameters(tmp_path / "base")
+    assert isinstance(broken, Check)
+    assert broken.state == "missing"
+    assert "model.safetensors cannot be read: " in broken.found
+    assert needs.parameters(tmp_path / "nowhere") == 0
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def _needs(recipe: Recipe, hardware: Hardware, home_root: Path) -> list[Check]:
     checks.append(Check("Launcher", "ok", f"{launcher.kind}, {launcher.processes} processes"))
     checks.append(needs.check_gpu_count(launcher, recipe, hardware))
     count = needs.parameters(recipe.base.path)
-    if count:
+    if isinstance(count, Check):
+        checks.append(count)
+    # Without any weights the base's own check says so.
+    elif count:
         free = machine.free_memory(hardware)
         checks.append(needs.check_recipe_memory(count, recipe, launcher, hardware, free))
         disk = shutil.disk_usage(machine.existing(home_root)).free

@@ -43,26 +43,28 @@ def check_files(recipe: Recipe) -> list[Check]:
         checks.append(Check("Base", "ok", str(recipe.base.path)))
     except LensmithError as error:
         checks.append(Check("Base", "missing", flat(error), "download or make it, or set base.path"))
-    wanted = [("Data", each.path, "data.source") for each in recipe.data.all_sources()]
-    for name, path, key in (*wanted, ("Gates", recipe.gates, "gates")):
+    key = "data.sources" if recipe.data.source is None else "data.source"
+    wanted = [("Data", each.path, key) for each in recipe.data.all_sources()]
+    for name, path, setting in (*wanted, ("Gates", recipe.gates, "gates")):
         if path.is_file() or (name == "Data" and path.exists()):
             checks.append(Check(name, "ok", str(path)))
         else:
-            checks.append(Check(name, "missing", f"no such file: {path}", f"set {key}"))
+            checks.append(Check(name, "missing", f"no such file: {path}", f"set {setting}"))
     return checks
 
 
-def parameters(root: Path) -> int:
-    """Parameters of the checkpoint in `root`, from the headers of its files; 0 where none can be read."""
+def parameters(root: Path) -> int | Check:
+    """Parameters of the checkpoint in `root`, from the headers of its files, or what is wrong with them."""
     total = 0
-    try:
-        for path in root.glob("model*.safetensors"):
+    for path in sorted(root.glob("model*.safetensors")):
+        try:
             with safe_open(path, framework="numpy") as file:
                 # Not a dict: safe_open has keys() but cannot be iterated.
                 names = list(file.keys())
                 total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
-    except (OSError, SafetensorError):
-        return 0
+        except (OSError, SafetensorError) as error:
+            found = f"{path} cannot be read: {' '.join(str(error).split())}"
+            return Check("Weights of the base", "missing", found, "fetch the whole checkpoint")
     return total
 
 

@@ -8,6 +8,7 @@ from lensmith.attestation import attestations
 from lensmith.base import verify_base
 from lensmith.cli.arguments import home_of
 from lensmith.cli.output import print_json
+from lensmith.cli.reference import resolve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises IntegrityError with every file, input or attestation that is not what it should be."""
-    from lensmith.cli.reference import resolve
-
     home = home_of(arguments)
     artifact = resolve(home, arguments.artifact)
     chain = home.verify(artifact)

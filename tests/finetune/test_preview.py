@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as Picture
 
 from finetune.encoder import row_encoder
-from finetune.preview import preview, preview_text, seen_images, write_page
-from finetune.rows import RowEncoder
+from finetune.preview import preview, preview_row, preview_text, seen_images
+from finetune.rows import IGNORED, RowEncoder
 from lensmith.dataset import read_split
 from lensmith.images import encode_png
 from lensmith.row_file import Row
@@ -70,15 +70,20 @@ def test_images_are_rebuilt_exactly(training: Training, tmp_path: Path, family: 
     assert seen[2].size == (factor * 6, factor * 4)
 
 
-def test_text_and_page(training: Training, tmp_path: Path) -> None:
+def test_text_for_a_terminal(training: Training) -> None:
     shown = preview(training.recipe, training.base, training.dataset, 2)
     text = preview_text(shown)
     assert shown[0].row in text
     assert f"▶{shown[0].answer}◀" in text
-    write_page(shown, tmp_path / "page.html", "a <b> title")
-    page = (tmp_path / "page.html").read_text()
-    assert "a &lt;b&gt; title" in page
-    assert page.count("data:image/png;base64,") == 2
-    assert "<mark>&lt;|im_end|&gt;</mark>" in page
-    assert "<|im_end|>" not in page
-    assert "http" not in page
+
+
+def test_characters_of_several_tokens_are_whole(training: Training) -> None:
+    encoder = row_encoder(training.recipe, training.recipe.base.path)
+    question, answer = "Straße, 12 €, 日本語 🙂?", "größer ✓"
+    messages = (Message("user", (Text(question),)), Message("assistant", (Text(answer),)))
+    shown = preview_row(encoder, Row(Sample("a", "g", messages), (), "labels.jsonl:1"))
+    assert question in shown.prompt
+    assert shown.answer == f"{answer}<|im_end|>"
+    assert [piece.text for piece in shown.pieces if piece.markup][-1] == "<|im_end|>"
+    ids = encoder.encode(Row(Sample("a", "g", messages), (), "labels.jsonl:1")).labels
+    assert (shown.tokens, shown.learned) == (len(ids), int((ids != IGNORED).sum()))

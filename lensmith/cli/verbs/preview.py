@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lensmith.cli.arguments import add_recipe, pipeline_of
 from lensmith.cli.output import print_json
+from lensmith.errors import InputError, Problem
 from lensmith.signals import signals_held
 
 
@@ -18,21 +19,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepares the data where that is not done yet."""
+    """Prepares the data where that is not done yet. Raises InputError for less than one row."""
+    if arguments.rows < 1:
+        raise InputError("nothing to show", [Problem("must be 1 or more", "--rows")])
     with signals_held():
-        from finetune.preview import preview, preview_text, write_page
+        from finetune.preview import preview, preview_text
+        from finetune.preview_page import write_page
 
     pipeline = pipeline_of(arguments)
     rows = preview(pipeline.recipe, pipeline.base, pipeline.dataset, arguments.rows)
     if arguments.page:
-        write_page(rows, Path(arguments.page), f"{pipeline.recipe.release.name}: what the model sees")
+        write_page(rows, Path(arguments.page), pipeline.recipe.release.name)
     if arguments.json:
         facts = [
             {
                 "row": row.row,
                 "source": row.source,
                 "sizes": row.sizes,
+                "tokens": row.tokens,
                 "image_tokens": row.image_tokens,
+                "learned_tokens": row.learned,
                 "prompt": row.prompt,
                 "answer": row.answer,
             }
@@ -41,4 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"rows": facts, "page": arguments.page})
     else:
         print(preview_text(rows))
+        if arguments.page:
+            print(f"page    {arguments.page}")
     return 0

@@ -58,9 +58,10 @@ from lensmith.artifact import Artifact
 from lensmith.data_settings import Data
 from lensmith.dataset import HELD_OUT_FILE, split_file
 from lensmith.errors import InputError, IntegrityError, Problem
-from lensmith.files import digest_file, digest_json, is_disk_full
+from lensmith.files import digest_json, is_disk_full
 from lensmith.home import Home
 from lensmith.images import ImageLimits
+from lensmith.page import template_digests
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.tokens import ImageGrid, read_grid
@@ -210,7 +211,7 @@ def _ask(recipe: Recipe, home: Home) -> _Asked:
     }
     held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
     # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.
-    templates = {path.name: digest_file(path) for path in sorted(FOLDER.iterdir())}
+    templates = template_digests(FOLDER)
     seen = {"grid": grid and asdict(grid), "family": recipe.family, "templates": templates}
     dataset_key = stage_key("dataset", MODULE, PACKAGES, asked | seen, {})
     limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)

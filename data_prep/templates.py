@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from lensmith import page
 
 FOLDER = Path(__file__).parent / "templates"
 
 
 def render(name: str, facts: dict[str, Any]) -> str:
     """Fill `templates/<name>`. A value that the template names and `facts` lacks is an error."""
-    return _environment().get_template(name).render(facts)
-
-
-@cache
-def _environment() -> Environment:
-    # One for the process: it remembers the templates that it compiled.
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["cell"] = _cell
-    environment.filters["share"] = lambda value: f"{value:.1%}"
-    return environment
+    return page.render(FOLDER, name, {**facts, "cell": _cell})
 
 
 def _cell(text: str) -> str:

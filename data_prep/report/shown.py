@@ -11,8 +11,9 @@ from pathlib import Path
 from data_prep.flag import FLAG_TITLES, Flagged
 from data_prep.refusal import TITLES, Refusal
 from data_prep.report.findings import COPY_KINDS, Copy, CopyPair
-from data_prep.report.thumbnail import Gallery, Thumbnail, thumbnail
+from data_prep.report.thumbnail import EDGE, Gallery
 from lensmith.images import ImageLimits, decode_image
+from lensmith.page import Picture, picture
 from lensmith.row_file import Row, RowFile
 
 _TEXT = 600
@@ -30,7 +31,7 @@ class Taken:
     question: str
     answer: str
     fields: tuple[tuple[str, str], ...]
-    images: tuple[Thumbnail, ...]
+    images: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Listed:
     place: str
     row: str
     reasons: tuple[Reason, ...]
-    images: tuple[Thumbnail, ...]
+    images: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Side:
     place: str
     row: str
     said: str
-    image: Thumbnail | None
+    image: Picture | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _taken(row: Row, limits: ImageLimits) -> Taken:
         _cut("\n".join(message.text for message in sample.prompt)),
         _cut(sample.answer),
         _fields(sample.answer),
-        tuple(thumbnail(decode_image(data, limits)) for data in row.images),
+        tuple(picture(decode_image(data, limits), EDGE) for data in row.images),
     )
 
 

@@ -1,15 +1,15 @@
-"""Which characters of a label and an answer differ, and text from a model made safe to look at."""
+"""Which characters of a label and an answer differ."""
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 
 from rapidfuzz.distance import Levenshtein
 
+from lensmith.page import visible
+
 # Longer texts are cut for display; the metrics and predictions.jsonl keep all of them.
 LONGEST = 2000
-_KEPT = "\n\t"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,3 @@ def shortened(text: str) -> str:
     if len(text) <= LONGEST:
         return text
     return f"{text[:LONGEST]} … {len(text) - LONGEST:,} more characters"
-
-
-def visible(text: str) -> str:
-    """`text` with control, format and unassigned characters written as \\u escapes.
-
-    A model can answer with characters that turn the line around or cannot be seen.
-    """
-    return "".join(
-        f"\\u{ord(each):04x}" if unicodedata.category(each)[0] == "C" and each not in _KEPT else each
-        for each in text
-    )

@@ -17,8 +17,9 @@ from finetune.evaluation.page import TEMPLATES, write_page
 from finetune.evaluation.scoring import Scored, score
 from lensmith.artifact import Artifact
 from lensmith.errors import InputError
-from lensmith.files import digest_file, write_json
+from lensmith.files import write_json
 from lensmith.home import Home
+from lensmith.page import template_digests
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.report import METRICS, REPORT_FILE, TEXT_METRICS, Comparison, Report
@@ -45,7 +46,7 @@ def evaluate(
         "evaluate": recipe.evaluate.model_dump(mode="json"),
         "family": recipe.family,
         "name": recipe.release.name,
-        "templates": [digest_file(path) for path in sorted(TEMPLATES.iterdir())],
+        "templates": template_digests(TEMPLATES),
     }
     ids = {role: artifact.id for role, artifact in inputs.items()}
     key = stage_key("report", "finetune.evaluation.evaluate", PACKAGES, asked, ids)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from finetune.evaluation.diff import Span, marks, shortened, visible
+from finetune.evaluation.diff import Span, marks, shortened
 from finetune.evaluation.exam import ExamRow
 from finetune.evaluation.fields import field_name
 from finetune.evaluation.metrics import FieldVerdict, Judged
+from lensmith.page import Picture, encoded_picture, picture, visible
 
 # Cards with pictures make a page heavy; the rest is in predictions.jsonl.
 MOST_MISTAKES = 60
@@ -50,7 +49,7 @@ class Card:
     row: str
     group: str
     source: str
-    pictures: tuple[str, ...]
+    pictures: tuple[Picture, ...]
     tags: tuple[str, ...]
     lines: tuple[Line, ...]
 
@@ -183,13 +182,8 @@ def _unmarked(value: str) -> tuple[Span, ...]:
     return (Span(visible(shortened(_plain(value))), False),)
 
 
-def _picture(path: Path) -> str:
-    """A data URI: the PNG as it is, or a reduced JPEG of a large one."""
-    data, kind = path.read_bytes(), "png"
-    with Image.open(io.BytesIO(data)) as image:
-        if max(image.size) > LONGEST_EDGE:
-            image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
-            stream = io.BytesIO()
-            image.convert("RGB").save(stream, "JPEG", quality=82)
-            data, kind = stream.getvalue(), "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _picture(path: Path) -> Picture:
+    with Image.open(path) as image:
+        if max(image.size) <= LONGEST_EDGE:
+            return encoded_picture(path.read_bytes(), "png", image.size)
+        return picture(image.convert("RGB"), LONGEST_EDGE)

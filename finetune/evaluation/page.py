@@ -1,23 +1,18 @@
 """The evaluation page: what was won, with intervals, and every mistake beside its picture.
 
-One file that opens anywhere: styles, script and pictures are inside. What a model answered is hostile text:
-it is escaped, control characters are shown as escapes, and the page's own policy lets no other script run.
+What a model answered is hostile text: control characters are shown as escapes (the rest: `lensmith.page`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from finetune.evaluation.exam import ExamRow
 from finetune.evaluation.metrics import Judged
 from finetune.evaluation.mistakes import mended, mistakes
+from lensmith.page import render
 from lensmith.report import LOWER_IS_BETTER, PAGE_FILE, TITLES, Difference, MetricName, Report, Score
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,15 +39,6 @@ def write_page(
 
     contestants: what to call what answered, the subject first; `judged` has the verdicts in this order.
     """
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=lambda count: f"{count:,}", figure=_figure, signed=_signed)
     facts = {
         "report": report,
         "name": name,
@@ -64,10 +50,11 @@ def write_page(
         "better": _better,
         "mistakes": mistakes(folder, rows, judged),
         "mended": mended(folder, rows, judged),
-        "script": Markup(script),
-        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "figure": _figure,
+        "signed": _signed,
     }
-    page = environment.get_template("page.html.j2").render(facts)
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    page = render(TEMPLATES, "page.html.j2", facts, script=script)
     (folder / PAGE_FILE).write_text(page, encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """The stages of a recipe in order: each finds its artifact or makes it from the ones before.
 
-A `Pipeline` remembers what it has found, so that a verb names only what it wants: `pipeline.model()`
+A `Pipeline` remembers what it has found, so that a verb names only what it wants: `pipeline.model`
 prepares, trains and merges where that is not done yet.
 """
 
@@ -23,7 +23,7 @@ Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact])
 
 
 class Pipeline:
-    """One recipe in one home. Every method is idempotent; the first call does the work."""
+    """One recipe in one home. The first look at a stage does its work; later ones find it."""
 
     def __init__(self, recipe_path: Path, settings: Sequence[str], home: Home) -> None:
         self.recipe_path = recipe_path

@@ -20,11 +20,12 @@ from data_prep.prepare import prepare
 from data_prep.refusal import Code, Flaw, Refusal
 from data_prep.report import Copy, CopyPair, Findings, write_report
 from data_prep.report.page import COPIES_SHOWN, FLAGGED_SHOWN
-from data_prep.report.thumbnail import Gallery, Thumbnail
+from data_prep.report.thumbnail import Gallery
 from data_prep.sources.opening import open_sources
 from lensmith.dataset import Split, read_split
 from lensmith.home import Home
 from lensmith.images import ImageLimits
+from lensmith.page import Picture
 from lensmith.sample import Origin
 from tests.data_prep.conftest import BankForms
 from tests.data_prep.folder import Folder
@@ -199,7 +200,7 @@ def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
     folder.fill(20)
     opened: list[str] = []
 
-    def watched(gallery: Gallery, source: int, paths: Iterable[str]) -> tuple[Thumbnail, ...]:
+    def watched(gallery: Gallery, source: int, paths: Iterable[str]) -> tuple[Picture, ...]:
         opened.extend(asked := list(paths))
         return thumbnails(gallery, source, asked)
 

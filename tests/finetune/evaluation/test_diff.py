@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.evaluation.diff import LONGEST, marks, shortened, visible
+from finetune.evaluation.diff import LONGEST, marks, shortened
 
 
 def _show(spans) -> str:
@@ -17,10 +17,6 @@ def test_both_sides_are_marked_where_they_differ() -> None:
 
 def test_equal_texts_have_no_marks() -> None:
     assert [_show(side) for side in marks("abc", "abc")] == ["abc", "abc"]
-
-
-def test_control_characters_are_written_out() -> None:
-    assert visible("a\u202eb\x00c\nd\te") == "a\\u202eb\\u0000c\nd\te"
 
 
 def test_long_texts_are_cut_with_a_note() -> None:

@@ -2,6 +2,8 @@
 .PHONY: bootstrap demo lint types imports unit slow check test clean help
 
 BIN := .venv/bin
+# Many containers set it: every process that a test starts would compile our modules again.
+export PYTHONDONTWRITEBYTECODE :=
 # Two workers: more only add imports of torch. One thread each, so that they do not fight for the cores.
 PYTEST_FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 # These start processes of their own (accelerate, vLLM) and wait for them: two files at a time, in the order
@@ -14,7 +16,9 @@ bootstrap: ## prepare .venv for this machine (does nothing when nothing has chan
 demo: bootstrap ## labelled images in, a proven model served by vLLM out: the whole path, on a CPU
 	@$(BIN)/python scripts/demo.py
 
-check: lint types imports unit ## the fast part of `make test`
+# Side by side; what each has to say comes when it ends, and one that fails does not stop the others.
+check: bootstrap ## the fast part of `make test`
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lint types imports unit
 
 test: check slow ## lint, types, import rules and every test that needs no GPU
 

@@ -89,6 +89,8 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
         "UV_LOG": str(tmp_path / "uv.log"),
         "PYTHON": BASE_PYTHON,
         "LENSMITH_BUILD": "cpu",
+        # Without it each call asks pip, which takes longer than all the rest.
+        "UV_FIND_LINKS": "/no/wheels",
         "UV_FAILS": "",
         "UV_NO_CPU_TORCH": "",
         "UV_NO_TEST_DATA": "",
@@ -232,7 +234,7 @@ def test_pips_find_links_are_handed_to_uv(clone: Clone, tmp_path: Path) -> None:
     (tmp_path / "bin/uv").write_text(
         UV.format(python=BASE_PYTHON, modules=MODULES) + 'echo "links $UV_FIND_LINKS" >> "$UV_LOG"\n'
     )
-    clone.bootstrap(PIP_FIND_LINKS="/some/wheels  /more/wheels")
+    clone.bootstrap(UV_FIND_LINKS="", PIP_FIND_LINKS="/some/wheels  /more/wheels")
     assert "links /some/wheels,/more/wheels" in clone.calls()
 
 

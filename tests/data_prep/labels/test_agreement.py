@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score
 
 from data_prep.labels.agreement import Agreement, IntervalAlpha, NominalAlpha, cohen_kappa
 from data_prep.labels.label import Label
@@ -59,6 +58,8 @@ def test_kappa_of_fifty_proposals() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=40))
 def test_kappa_is_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
+    from sklearn.metrics import cohen_kappa_score
+
     ours = cohen_kappa(pairs)
     if ours is None:
         assert len({value for pair in pairs for value in pair}) == 1

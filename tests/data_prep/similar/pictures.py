@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from bank_forms.customers import digits, share_out
 from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import STATIONERY, draw_payment, fill_in
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.datasets import load_sample_images
 
 from data_prep.similar.search import Fingerprints
 from data_prep.similar.thumbnail import thumbnail
@@ -19,6 +20,11 @@ from data_prep.similar.thumbnail import thumbnail
 Picture = Image.Image
 _WORDS = ("account", "holder", "transfer", "payment", "notice", "customer", "branch", "signed", "total")
 _LINES = 40
+# Importing scikit-learn for two files takes longer than most tests.
+_SKLEARN = find_spec("sklearn")
+assert _SKLEARN is not None
+assert _SKLEARN.origin is not None
+_PHOTOGRAPHS = Path(_SKLEARN.origin).parent / "datasets/images"
 
 
 def bank_forms(count: int, seed: int = 3) -> list[Picture]:
@@ -68,7 +74,9 @@ def pages(count: int, seed: int = 5) -> list[Picture]:
 @cache
 def photographs() -> list[Picture]:
     """The two photographs of scikit-learn and 18 parts of them, 320 x 240 and larger."""
-    whole = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    whole = [
+        Image.fromarray(np.asarray(Image.open(_PHOTOGRAPHS / name))) for name in ("china.jpg", "flower.jpg")
+    ]
     parts = [
         photo.crop((x, y, x + 213, y + 160)).resize((426, 320), Image.Resampling.BICUBIC)
         for photo in whole

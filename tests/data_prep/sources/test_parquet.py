@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import PIL.Image
 import pyarrow
 import pyarrow.parquet
@@ -247,6 +246,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def saved(path: Path) -> Path:
+    # It imports torch.
+    import datasets
+
     features = datasets.Features({"image": datasets.Image(), "answer": datasets.Value("string")})
     rows = {
         "image": [{"bytes": png(row), "path": None} for row in range(100)],

@@ -69,13 +69,15 @@ from lensmith.tokens import ImageGrid, read_grid
 MODULE = "data_prep.prepare"
 PACKAGES = ("pillow", "pyarrow", "pydantic", "jinja2", "numpy", "xxhash", "jsonschema", "phonenumbers")
 _ROWS_IN_ERROR = 10
-# What names a place: the key holds what lies there instead.
+# What names a place: the key holds what lies there instead; and what must not matter.
 _TOLD_BY_CONTENT: dict[str, Any] = {
     "source": True,
     "sources": {"__all__": {"path"}},
     "previous": True,
     "exams": True,
     "answer_schema": {"file", "inline"},
+    # Who does the work changes nothing of it.
+    "engine": True,
 }
 
 

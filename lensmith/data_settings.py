@@ -152,6 +152,11 @@ class Data(Section):
     max_bad: Share | Count = Field(
         default=0.05, description="refused rows beyond which nothing is written: a share, or a count"
     )
+    engine: Literal["local", "ray"] = Field(
+        default="local",
+        description="where rows and pictures are checked: this machine, or the cluster at RAY_ADDRESS (one of"
+        " its own on this machine where that is unset); the dataset is the same",
+    )
     max_image_pixels: Count = Field(default=100_000_000, description="decoded size accepted, in pixels")
     max_image_bytes: Count = Field(default=50_000_000, description="encoded size accepted, in bytes")
 

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from data_prep.decoding.work import Request
 from data_prep.engines.local import LocalEngine
+from data_prep.engines.ray_cluster import connected
+from data_prep.engines.ray_data import RayEngine
 from data_prep.refusal import Flaw
 from data_prep.sources.source import Found
 from lensmith.images import ImageLimits
@@ -32,6 +34,13 @@ class Engine(Protocol):
 
 @contextlib.contextmanager
 def open_engine(recipe: Recipe, limits: ImageLimits) -> Iterator[Engine]:
-    """The engine of `data.engine`; what it started is ended with the block."""
-    with LocalEngine(recipe, limits) as engine:
-        yield engine
+    """The engine of `data.engine`; what it started is ended with the block.
+
+    Raises InputError where a cluster is asked for and there is none.
+    """
+    with LocalEngine(recipe, limits) as local:
+        if recipe.data.engine == "local":
+            yield local
+            return
+        with connected():
+            yield RayEngine(recipe, limits, local)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,16 @@ def picture(number: int) -> Image.Image:
 
 def form_rows(count: int, per_group: int) -> list[Row]:
     """`count` labelled forms, `per_group` to a customer."""
-    rows: list[Row] = []
-    for number in range(count):
-        image = picture(number)
-        messages = (
-            Message(
-                "user", (SampleImage(f"images/{number}.png", pixel_digest(image), image.size), Text(QUESTION))
-            ),
-            Message("assistant", (Text(label(number)),)),
-        )
-        sample = Sample(f"form-{number:03d}", f"customer-{number // per_group:02d}", messages)
-        rows.append(Row(sample, (encode_png(image),), f"labels.jsonl:{number + 1}"))
-    return rows
+    return [_form(number, number // per_group) for number in range(count)]
+
+
+@cache
+def _form(number: int, customer: int) -> Row:
+    image = picture(number)
+    shown = SampleImage(f"images/{number}.png", pixel_digest(image), image.size)
+    messages = Message("user", (shown, Text(QUESTION))), Message("assistant", (Text(label(number)),))
+    sample = Sample(f"form-{number:03d}", f"customer-{customer:02d}", messages)
+    return Row(sample, (encode_png(image),), f"labels.jsonl:{number + 1}")
 
 
 Answers = Callable[[int], str]

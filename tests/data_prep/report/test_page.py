@@ -22,10 +22,12 @@ from data_prep.report import Copy, CopyPair, Findings, write_report
 from data_prep.report.page import COPIES_SHOWN, FLAGGED_SHOWN
 from data_prep.report.thumbnail import Gallery
 from data_prep.sources.opening import open_sources
+from lensmith.artifact import Artifact
 from lensmith.dataset import Split, read_split
 from lensmith.home import Home
 from lensmith.images import ImageLimits
 from lensmith.page import Picture
+from lensmith.recipe import Recipe
 from lensmith.sample import Origin
 from tests.data_prep.conftest import BankForms
 from tests.data_prep.folder import Folder
@@ -127,28 +129,36 @@ def test_large_pictures_are_shown_small(folder: Folder, home: Home, tmp_path: Pa
     assert len(page) < 2_000_000
 
 
-def findings(folder: Folder, home: Home, tmp_path: Path, found: Findings, **parts: Any) -> str:
-    """The page of a prepared folder, written anew with `found`; `parts` go over its body."""
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Artifact]:
+    """Twenty good rows and one that is refused, prepared: the recipe and the dataset."""
+    root = tmp_path_factory.mktemp("twenty")
+    folder = Folder(root / "handed-over")
+    folder.fill(20)
+    folder.add(folder.row("bad", answer=""))
     recipe = folder.recipe()
-    dataset = prepare(recipe, home).dataset
-    for name in ("train", "validation"):
-        for part in (f"data/{name}.arrow", f"data/{name}.images.arrow"):
-            (tmp_path / "page" / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(dataset.path / part, tmp_path / "page" / part)
+    return recipe, prepare(recipe, Home(root / "home")).dataset
+
+
+def findings(twenty: tuple[Recipe, Artifact], tmp_path: Path, found: Findings, **parts: Any) -> str:
+    """The page of the twenty rows, written anew with `found`; `parts` go over its body."""
+    recipe, dataset = twenty
+    shutil.copytree(dataset.path / "data", tmp_path / "page/data")
     body = {**dataset.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
     body |= {"similar": {"exact": 1, "pairs": 40, "kept": "together"}, **parts}
     write_report(tmp_path / "page", body, found, open_sources(recipe.data), LIMITS)
     return (tmp_path / "page" / "report.html").read_text()
 
 
-def test_flagged_rows_are_shown_with_reason_and_picture(folder: Folder, home: Home, tmp_path: Path) -> None:
-    folder.fill(20)
+def test_flagged_rows_are_shown_with_reason_and_picture(
+    twenty: tuple[Recipe, Artifact], tmp_path: Path
+) -> None:
     flag = Flag("outer_space", f"the answer is ' 7' {HOSTILE}", "remove it")
     flagged = [
         Flagged(f"labels.jsonl:{n}", f"row {n} {HOSTILE}", (flag,), 0, (f"images/good-{n % 20}-0.png",))
         for n in range(70)
     ]
-    page = Tags(findings(folder, home, tmp_path, Findings(flagged=flagged)))
+    page = Tags(findings(twenty, tmp_path, Findings(flagged=flagged)))
     assert page.text.count(FLAG_TITLES["outer_space"]) == FLAGGED_SHOWN + 1
     assert f"Row by row, {FLAGGED_SHOWN} of 70" in page.text
     assert page.text.count(HOSTILE) == 2 * FLAGGED_SHOWN
@@ -157,14 +167,13 @@ def test_flagged_rows_are_shown_with_reason_and_picture(folder: Folder, home: Ho
 
 
 def test_copies_stand_side_by_side_and_the_exam_stays_sealed(
-    folder: Folder, home: Home, tmp_path: Path
+    twenty: tuple[Recipe, Artifact], tmp_path: Path
 ) -> None:
-    folder.fill(20)
     left = Copy("row-left", "labels.jsonl:1", 0, "images/good-1-0.png", "train")
     right = Copy("row-right", "labels.jsonl:2", 0, "images/good-2-0.png", None)
     exam = Copy("row-exam", "labels.jsonl:3", 0, "images/good-3-0.png", "held_out")
     copies = [CopyPair("exact", left, right), *[CopyPair("near", left, exam)] * 40]
-    text = findings(folder, home, tmp_path, Findings(copies=copies))
+    text = findings(twenty, tmp_path, Findings(copies=copies))
     page = Tags(text)
     assert (
         "1 refused row repeats a picture, equal in every pixel. 40 pairs of pictures show nearly the same"
@@ -179,8 +188,7 @@ def test_copies_stand_side_by_side_and_the_exam_stays_sealed(
     assert shown.count("Picture of row row-left") == shown.count("Picture of row row-right") == 1
 
 
-def test_no_more_is_read_than_is_shown(folder: Folder, home: Home, tmp_path: Path) -> None:
-    folder.fill(20)
+def test_no_more_is_read_than_is_shown(twenty: tuple[Recipe, Artifact], tmp_path: Path) -> None:
     taken: list[int] = []
 
     def pairs() -> Iterator[CopyPair]:
@@ -189,15 +197,14 @@ def test_no_more_is_read_than_is_shown(folder: Folder, home: Home, tmp_path: Pat
             side = Copy("a", "b", 0, "images/good-1-0.png", "train")
             yield CopyPair("near", side, side)
 
-    findings(folder, home, tmp_path, Findings(copies=pairs()))
+    findings(twenty, tmp_path, Findings(copies=pairs()))
     assert len(taken) == COPIES_SHOWN
 
 
 @pytest.mark.parametrize("code", ["image_unsafe", "forgotten"])
 def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
-    folder: Folder, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Code
+    twenty: tuple[Recipe, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Code
 ) -> None:
-    folder.fill(20)
     opened: list[str] = []
 
     def watched(gallery: Gallery, source: int, paths: Iterable[str]) -> tuple[Picture, ...]:
@@ -211,8 +218,7 @@ def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
         Refusal("labels.jsonl:1", "a", tuple(flaws.values()), 0, ("images/good-1-0.png",)),
         Refusal("labels.jsonl:2", "b", (flaws["empty_answer"],), 0, ("images/good-2-0.png",)),
     ]
-    folder.add(folder.row("bad", answer=""))
-    findings(folder, home, tmp_path, Findings(refusals=refusals))
+    findings(twenty, tmp_path, Findings(refusals=refusals))
     assert "images/good-2-0.png" in opened
     assert "images/good-1-0.png" not in opened
 
@@ -244,19 +250,17 @@ def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -
 
 
 def test_half_a_pair_of_surrogates_is_written_as_its_escape(
-    folder: Folder, home: Home, tmp_path: Path
+    twenty: tuple[Recipe, Artifact], tmp_path: Path
 ) -> None:
-    folder.fill(20)
     flagged = [Flagged("labels.jsonl:1", "a", (Flag("outer_space", "the answer is \ud800", "remove it"),))]
-    assert "the answer is \\ud800" in findings(folder, home, tmp_path, Findings(flagged=flagged))
+    assert "the answer is \\ud800" in findings(twenty, tmp_path, Findings(flagged=flagged))
 
 
-def test_the_origin_of_rows_is_counted(folder: Folder, home: Home, tmp_path: Path) -> None:
-    folder.fill(20)
+def test_the_origin_of_rows_is_counted(twenty: tuple[Recipe, Artifact], tmp_path: Path) -> None:
     origins = OriginCounts()
     for number in range(20):
         origins.add(Origin(HOSTILE, "CC-BY-4.0", f"person {number}"))
-    text = findings(folder, home, tmp_path, Findings(), origins=origins.summary())
+    text = findings(twenty, tmp_path, Findings(), origins=origins.summary())
     page = Tags(text)
     assert "CC-BY-4.0" in page.text
     assert HOSTILE in page.text

@@ -9,20 +9,22 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.data_prep.instructions.handwritten import TEXTS
-from tests.data_prep.personal.handwritten import NOBODY
+from tests.data_prep.personal.make_labelled import HANDWRITTEN as PERSONAL
 
-LABELLED = Path(__file__).with_name("labelled.jsonl")
+HERE = Path(__file__).parent
+LABELLED = HERE / "labelled.jsonl"
+# By kind: texts that speak to a model, and texts that only look so.
+HANDWRITTEN = json.loads((HERE / "handwritten.json").read_text(encoding="utf-8"))
 
 
 def labelled() -> Iterator[dict[str, object]]:
     """Every text; `spans` is [""] where it holds its kind: the exact stretch is not labelled."""
-    for kind, (positives, negatives) in TEXTS.items():
-        for text in positives:
+    for kind, texts in HANDWRITTEN.items():
+        for text in texts["holds"]:
             yield {"kind": kind, "text": text, "spans": [""]}
-        for text in negatives:
+        for text in texts["looks so"]:
             yield {"kind": kind, "text": text, "spans": []}
-    for text in NOBODY:
+    for text in PERSONAL["nobody"]:
         yield {"kind": "*", "text": text, "spans": []}
 
 

@@ -13,12 +13,13 @@ from data_prep.workbook import Workbook
 
 _REPEATS: frozenset[Code] = frozenset({"duplicate_row", "contradiction", "image_across_groups"})
 # The page shows 24 pairs; near copies are those that nobody finds by other means.
-_NEAR_FIRST = 16
+_NEAR_FIRST = 12
+_ANSWERS_FIRST = 6
 
 
 def find_evidence(book: Workbook, sources: Sequence[Source]) -> Findings:
     """Refused and flagged rows, copies, and why each source was taken for its format."""
-    pairs = chain(islice(_near(book), _NEAR_FIRST), _exact(book))
+    pairs = chain(islice(_near(book), _NEAR_FIRST), islice(_near_answers(book), _ANSWERS_FIRST), _exact(book))
     return Findings(book.refusals(), _flagged(book), pairs, tuple(each.why for each in sources))
 
 
@@ -38,6 +39,22 @@ def _near(book: Workbook) -> Iterator[CopyPair]:
         left, right = _first_with(book, first), _first_with(book, second)
         if left and right:
             yield CopyPair("near", left, right)
+
+
+def _near_answers(book: Workbook) -> Iterator[CopyPair]:
+    for pair in book.db.execute("SELECT first, second FROM near_answers ORDER BY rowid"):
+        left, right = (_answering(book, number) for number in pair)
+        yield CopyPair("answer", left, right)
+
+
+def _answering(book: Workbook, number: int) -> Copy:
+    """A row, its answer and its first picture."""
+    row, place, source, path, taken, split = book.db.execute(
+        "SELECT rows.id, place, rows.source, path, taken, split FROM rows"
+        " LEFT JOIN shown ON shown.n = rows.n AND at = 0 LEFT JOIN pictures USING (p) WHERE rows.n = ?",
+        (number,),
+    ).fetchone()
+    return Copy(row, place, source, path or "", split if taken else None, book.answer(number))
 
 
 def _exact(book: Workbook) -> Iterator[CopyPair]:

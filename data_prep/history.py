@@ -11,7 +11,7 @@ from data_prep.assignment import Previous
 from data_prep.refusal import Flaw, quoted
 from data_prep.similar.exams import find_exam_pictures
 from data_prep.split import SplitName
-from data_prep.thumbnails import Gallery
+from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from lensmith.artifact import Artifact
 from lensmith.data_settings import Data
@@ -77,18 +77,18 @@ def most_pictures(exams: Mapping[str, RowFile]) -> int:
     return max((len(_sizes(rows)) for rows in exams.values()), default=0)
 
 
-def refuse_exam_pictures(book: Workbook, exams: Mapping[str, RowFile], gallery: Gallery) -> None:
+def refuse_exam_pictures(book: Workbook, exams: Mapping[str, RowFile], thumbnails: ThumbnailFile) -> None:
     """Refuse every taken row that shows a picture, or a near copy of one, of an earlier exam."""
     found: dict[int, list[Flaw]] = {}
     for exam, rows in exams.items():
         sizes = _sizes(rows)
-        thumbnails = (each.as_py() for (column,) in rows.image_columns("fingerprint") for each in column)
-        hits = find_exam_pictures(gallery.behind(sizes, thumbnails), len(sizes))
+        prints = (each.as_py() for (column,) in rows.image_columns("fingerprint") for each in column)
+        hits = find_exam_pictures(thumbnails.behind(sizes, prints), len(sizes))
         if not hits:
             continue
         ids = _shown_by(rows)
         named = {place: ids[sealed] for place, sealed in hits}
-        for number, place in zip(gallery.rows.tolist(), gallery.places.tolist(), strict=True):
+        for number, place in zip(thumbnails.rows.tolist(), thumbnails.places.tolist(), strict=True):
             if place in named:
                 what = f"shows the picture of row {quoted(named[place])} of held_out-{exam[:12]}"
                 mend = "leave it out: a model that learned it could not be examined there"
@@ -96,7 +96,7 @@ def refuse_exam_pictures(book: Workbook, exams: Mapping[str, RowFile], gallery: 
     for number, flaws in found.items():
         book.refuse(number, dict.fromkeys(flaws))
     if found:
-        gallery.leave_out(found)
+        thumbnails.leave_out(found)
 
 
 def _shown_by(rows: RowFile) -> dict[int, str]:

@@ -51,7 +51,7 @@ from data_prep.split import SPLITS, SplitName
 from data_prep.splitting import split_rows
 from data_prep.statistics import counts
 from data_prep.templates import FOLDER
-from data_prep.thumbnails import Gallery
+from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from data_prep.writing import write_split
 from lensmith.artifact import Artifact
@@ -150,9 +150,10 @@ def _make(
     judge_rows(book)
     cap_sources(book, asked.sources, data)
     exams = open_exams(asked.exams, home)
-    gallery = Gallery(book, home.work_path(asked.dataset_key) / "thumbnails", most_pictures(exams))
-    refuse_exam_pictures(book, exams, gallery)
-    similar = split_rows(book, data, read_previous(asked.previous, home), gallery)
+    work = home.work_path(asked.dataset_key)
+    thumbnails = ThumbnailFile(book, work / "thumbnails", most_pictures(exams))
+    refuse_exam_pictures(book, exams, thumbnails)
+    similar = split_rows(book, data, read_previous(asked.previous, home), thumbnails, work)
     _stop_if_too_many(book, data)
     _stop_if_empty(book, data)
     weigh_sources(book, asked.sources, data)
@@ -175,6 +176,7 @@ def _make(
         draft.body["similar"] = {
             "exact": exact_copies(book),
             "pairs": similar.pictures,
+            "answers": similar.answers,
             "kept": data.similar,
         }
         draft.body.update(describe(book, asked.grid))

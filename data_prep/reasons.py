@@ -129,7 +129,7 @@ REFUSED: dict[Code, Reason] = {
         "Correct the group, or remove one of the two.",
     ),
     "two_splits": Reason(
-        "By its group or by a near copy of its picture, the row belongs to rows of two splits.",
+        "By its group, or by a near copy of its picture or answer, the row belongs to rows of two splits.",
         "Correct the group, or leave the row out.",
     ),
     "old_exam": Reason(

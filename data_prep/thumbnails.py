@@ -37,7 +37,7 @@ class _Hung:
     wall: Thumbnails
 
 
-class Gallery:
+class ThumbnailFile:
     """Every picture that a taken row shows, once, in the order of the rows; written when first asked for.
 
     In front there is room for the pictures of an exam, at most `room`. Rows that are refused later are to be

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS pictures (
 CREATE TABLE IF NOT EXISTS shown (n INTEGER NOT NULL, at INTEGER NOT NULL, p INTEGER NOT NULL,
     PRIMARY KEY (n, at)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS near (first BLOB NOT NULL, second BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS near_answers (first INTEGER NOT NULL, second INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS first_ids (id TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS first_questions (
     question BLOB PRIMARY KEY, n INTEGER NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID;
@@ -353,6 +354,25 @@ class Workbook:
         self.db.execute("DELETE FROM near")
         self.db.execute("BEGIN")
         self.db.executemany("INSERT INTO near VALUES (?, ?)", pairs)
+        self.db.execute("COMMIT")
+
+    def taken_answers(self, least: int) -> Iterator[tuple[int, str]]:
+        """(row, answer) of every taken row that answers with so many characters, in order."""
+        found = self.db.execute(
+            "SELECT n, sample FROM rows WHERE taken AND answered >= ? ORDER BY n", (least,)
+        )
+        return ((number, load_sample(sample).answer) for number, sample in found)
+
+    def answer(self, number: int) -> str:
+        """The answer of a row."""
+        (sample,) = self.db.execute("SELECT sample FROM rows WHERE n = ?", (number,)).fetchone()
+        return load_sample(sample).answer
+
+    def near_answers(self, pairs: Iterable[Sequence[int]]) -> None:
+        """Write down which rows have answers that are near copies."""
+        self.db.execute("DELETE FROM near_answers")
+        self.db.execute("BEGIN")
+        self.db.executemany("INSERT INTO near_answers VALUES (?, ?)", pairs)
         self.db.execute("COMMIT")
 
     def assign(self, places: Iterable[tuple[str, int]]) -> None:

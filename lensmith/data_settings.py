@@ -138,7 +138,13 @@ class Data(Section):
     answer_schema: Schema | None = Field(default=None, description="JSON Schema that answers must meet")
     split: SplitRule = Field(default_factory=SplitRule, description="how rows are split")
     similar: Literal["together", "ignore"] = Field(
-        default="together", description="whether near copies of one picture must stay in one split"
+        default="together",
+        description="whether near copies of one picture, or of one long answer, must stay in one split",
+    )
+    long_answer: Count = Field(
+        default=30,
+        description="words from which an answer, or a text in a JSON answer, is compared with others: shorter"
+        " ones are alike without any leak",
     )
     previous: str = Field(
         default="", description="the dataset this one follows, by id: its rows keep their split"

@@ -10,25 +10,32 @@ from data_prep.flag import Flagged
 from data_prep.refusal import Refusal
 from data_prep.split import SplitName
 
-CopyKind = Literal["exact", "near"]
-COPY_KINDS: dict[CopyKind, str] = {"exact": "The same picture", "near": "Nearly the same picture"}
+CopyKind = Literal["exact", "near", "answer"]
+COPY_KINDS: dict[CopyKind, str] = {
+    "exact": "The same picture",
+    "near": "Nearly the same picture",
+    "answer": "Nearly the same answer",
+}
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One picture of a pair: the row that shows it, where that is found, the number of its source, and its
-    path there. `split` is None for a row that was refused."""
+    """One side of a pair: the row, where it is found, the number of its source, and the path of its picture
+    there, "" where it has none. `split` is None for a row that was refused; `answer` is what is compared, ""
+    where that is the picture."""
 
     row: str
     place: str
     source: int
     picture: str
     split: SplitName | None
+    answer: str = ""
 
 
 @dataclass(frozen=True)
 class CopyPair:
-    """Two pictures that are equal in every pixel (exact) or show the same thing (near)."""
+    """Two pictures that are equal in every pixel (exact) or show the same thing (near); or two answers that
+    say nearly the same."""
 
     kind: CopyKind
     left: Copy

@@ -55,12 +55,14 @@ class Listed:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a pair; `image` is None where the picture is the exam's or cannot be opened."""
+    """One side of a pair; `image` is None where the picture is the exam's or cannot be opened. `answer` is ""
+    where pictures are compared, or the exam has it."""
 
     place: str
     row: str
     said: str
     image: Picture | None
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,10 @@ def copy_pair(pair: CopyPair, gallery: Gallery) -> Pair:
 def _side(copy: Copy, gallery: Gallery, sealed: bool) -> Side:
     if copy.split == "held_out":
         return Side("", "", "a row of the exam, which stays sealed", None)
-    images = () if sealed else gallery.thumbnails(copy.source, [copy.picture])
+    images = () if sealed or not copy.picture else gallery.thumbnails(copy.source, [copy.picture])
     said = f"taken, {copy.split}" if copy.split else "refused"
-    return Side(copy.place, copy.row, said, images[0] if images else None)
+    answer = "" if sealed else _cut(copy.answer)
+    return Side(copy.place, copy.row, said, images[0] if images else None, answer)
 
 
 def _lot(row: str) -> bytes:

@@ -30,7 +30,7 @@ def test_copies_and_formats_are_shown(folder: Folder, home: Home) -> None:
     folder.add({**folder.row("repeat", "group-4", path="images/good-4-0.png")})
     dataset = prepare(folder.recipe(), home).dataset
     page = (dataset.path / "report.html").read_text()
-    assert dataset.body["similar"] == {"exact": 2, "pairs": 1, "kept": "together"}
+    assert dataset.body["similar"] == {"exact": 2, "pairs": 1, "answers": 0, "kept": "together"}
     assert page.count("<h3>The same picture</h3>") == 2
     assert page.count("<h3>Nearly the same picture</h3>") == 1
     assert "2 refused rows repeat a picture" in page

@@ -12,7 +12,7 @@ import pytest
 from data_prep.judging import judge_rows
 from data_prep.seen import Seen
 from data_prep.sources.source import Found
-from data_prep.thumbnails import Gallery
+from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from lensmith.sample import Image, Message, Sample, Text
 
@@ -32,7 +32,7 @@ def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
     book.add(0, 0, found)
     book.saw(
         (each.number, Seen(100 + number, 50, b"", number.to_bytes(32, "big"), thumbnail(number)))
-        for each in book.unseen(10_000)
+        for each in book.unseen(10_000, 0)
         for number in [int(each.path.removesuffix(".png"))]
     )
     judge_rows(book)
@@ -44,9 +44,9 @@ def book(tmp_path: Path) -> Iterator[Workbook]:
         yield book
 
 
-def hung(gallery: Gallery) -> list[tuple[int, bytes]]:
+def hung(thumbnails: ThumbnailFile) -> list[tuple[int, bytes]]:
     """Width and thumbnail of every picture."""
-    pictures = gallery.pictures
+    pictures = thumbnails.pictures
     return [
         (int(width), each.tobytes())
         for (width, _), each in zip(pictures.sizes, pictures.thumbnails, strict=True)
@@ -59,48 +59,48 @@ def expected(*numbers: int) -> list[tuple[int, bytes]]:
 
 def test_every_picture_hangs_once_by_its_first_row(book: Workbook, tmp_path: Path) -> None:
     fill(book, (7,), (3, 7), (5, 3), (3,))
-    gallery = Gallery(book, tmp_path / "thumbnails", 2)
-    assert hung(gallery) == expected(7, 3, 5)
-    assert list(zip(gallery.rows.tolist(), gallery.places.tolist(), strict=True)) == [
+    thumbnails = ThumbnailFile(book, tmp_path / "thumbnails", 2)
+    assert hung(thumbnails) == expected(7, 3, 5)
+    assert list(zip(thumbnails.rows.tolist(), thumbnails.places.tolist(), strict=True)) == [
         (0, 0), (1, 1), (1, 0), (2, 2), (2, 1), (3, 1),
     ]  # fmt: skip
-    assert gallery.identity(1) == (3).to_bytes(32, "big")
+    assert thumbnails.identity(1) == (3).to_bytes(32, "big")
 
 
 def test_exams_of_several_sizes_hang_before_them_in_turn(book: Workbook, tmp_path: Path) -> None:
     fill(book, (7,), (3,))
-    gallery = Gallery(book, tmp_path / "thumbnails", 3)
+    thumbnails = ThumbnailFile(book, tmp_path / "thumbnails", 3)
     for numbers in ([11, 12, 13], [], [14]):
         sizes = np.array([(100 + number, 50) for number in numbers], np.int32).reshape(-1, 2)
-        both = gallery.behind(sizes, map(thumbnail, numbers))
+        both = thumbnails.behind(sizes, map(thumbnail, numbers))
         assert both.sizes[:, 0].tolist() == [100 + number for number in [*numbers, 7, 3]]
         assert [each.tobytes() for each in both.thumbnails] == [thumbnail(each) for each in [*numbers, 7, 3]]
-    assert hung(gallery) == expected(7, 3)
+    assert hung(thumbnails) == expected(7, 3)
 
 
 def test_what_only_refused_rows_show_is_taken_down(book: Workbook, tmp_path: Path) -> None:
     fill(book, (0,), (1, 2), (2,), *((number,) for number in range(3, 3000)))
-    gallery = Gallery(book, tmp_path / "thumbnails", 1)
-    gallery.leave_out([0, 1, 4])
-    assert hung(gallery) == expected(2, 3, *range(5, 3000))
-    assert gallery.rows[:3].tolist() == [2, 3, 5]
-    assert gallery.places[:3].tolist() == [0, 1, 2]
-    assert gallery.identity(2) == (5).to_bytes(32, "big")
-    gallery.leave_out(range(5000))
-    assert hung(gallery) == []
+    thumbnails = ThumbnailFile(book, tmp_path / "thumbnails", 1)
+    thumbnails.leave_out([0, 1, 4])
+    assert hung(thumbnails) == expected(2, 3, *range(5, 3000))
+    assert thumbnails.rows[:3].tolist() == [2, 3, 5]
+    assert thumbnails.places[:3].tolist() == [0, 1, 2]
+    assert thumbnails.identity(2) == (5).to_bytes(32, "big")
+    thumbnails.leave_out(range(5000))
+    assert hung(thumbnails) == []
 
 
 def test_no_row_shows_a_picture(book: Workbook, tmp_path: Path) -> None:
-    assert hung(Gallery(book, tmp_path / "thumbnails", 0)) == []
+    assert hung(ThumbnailFile(book, tmp_path / "thumbnails", 0)) == []
 
 
 def test_thumbnails_are_not_held_in_memory(book: Workbook, tmp_path: Path) -> None:
     fill(book, *((number,) for number in range(4000)))
     tracemalloc.start()
-    gallery = Gallery(book, tmp_path / "thumbnails", 2000)
-    both = gallery.behind(np.full((2000, 2), 64, np.int32), map(thumbnail, range(2000)))
-    gallery.leave_out(range(0, 4000, 2))
-    assert len(gallery.pictures) == 2000
+    thumbnails = ThumbnailFile(book, tmp_path / "thumbnails", 2000)
+    both = thumbnails.behind(np.full((2000, 2), 64, np.int32), map(thumbnail, range(2000)))
+    thumbnails.leave_out(range(0, 4000, 2))
+    assert len(thumbnails.pictures) == 2000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # 24 MB of thumbnails; a batch of 1,024 is 4 MB.

@@ -45,7 +45,7 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     body = {
         **dataset.body,
         "flagged": {"rows": 1, "by_reason": {"long_answer": 1}},
-        "similar": {"exact": 1, "pairs": 0, "kept": "together"},
+        "similar": {"exact": 1, "pairs": 0, "answers": 0, "kept": "together"},
         "labels": {**dataset.body["labels"], "fields": [field, *dataset.body["labels"]["fields"]]},
     }
     flagged = Flagged(f"{LONG}:1", LONG, (Flag("long_answer", LONG, LONG),), 0, (picture,))

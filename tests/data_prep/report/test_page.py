@@ -145,7 +145,7 @@ def findings(twenty: tuple[Recipe, Artifact], tmp_path: Path, found: Findings, *
     recipe, dataset = twenty
     shutil.copytree(dataset.path / "data", tmp_path / "page/data")
     body = {**dataset.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
-    body |= {"similar": {"exact": 1, "pairs": 40, "kept": "together"}, **parts}
+    body |= {"similar": {"exact": 1, "pairs": 40, "answers": 0, "kept": "together"}, **parts}
     write_report(tmp_path / "page", body, found, open_sources(recipe.data), LIMITS)
     return (tmp_path / "page" / "report.html").read_text()
 

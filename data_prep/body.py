@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.flag import FLAG_CODES, FlagCode, Flagged
 from data_prep.refusal import CODES, Code, Refusal
 from data_prep.sources.source import Source
-from data_prep.split import RULE
+from data_prep.split import rule_of
 from data_prep.statistics import counts, image_statistics, text_statistics, token_statistics
 from data_prep.workbook import Workbook
 from lensmith.data_settings import Data
@@ -57,7 +57,12 @@ def held_out_body(sources: list[dict[str, Any]], book: Workbook, data: Data) -> 
         "sources": sources,
         "rows": rows["held_out"],
         "groups": groups["held_out"],
-        "split": {"rule": RULE, "seed": data.split.seed, "held_out": data.split.held_out},
+        "split": {
+            "rule": rule_of(data.split),
+            "seed": data.split.seed,
+            "held_out": data.split.held_out,
+            "stratify": data.split.stratify,
+        },
         "answer": data.answer,
     }
 
@@ -78,7 +83,7 @@ def dataset_body(
         "groups": groups,
         "refused": {"rows": book.refused(), "by_reason": dict(by_reason(book.refusals()))},
         "flagged": {"rows": flagged_rows, "by_reason": flagged},
-        "split": {"rule": RULE, **recipe.data.split.model_dump(mode="json")},
+        "split": {"rule": rule_of(recipe.data.split), **recipe.data.split.model_dump(mode="json")},
         "leaks": leaks,
         "answer": recipe.data.answer,
         "family": recipe.family,

@@ -15,7 +15,14 @@ from lensmith.files import canonical_json
 
 SplitName = Literal["train", "validation", "held_out"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "held_out")
-RULE = "the first 53 bits of SHA-256 over [seed, group], as a fraction: low is held out, next validation"
+_RULE = "the first 53 bits of SHA-256 over [seed, group], as a fraction: low is held out, next validation"
+
+_STRATIFIED = "by source or field, groups in the order of {} until each split has its share"
+
+
+def rule_of(rule: SplitRule) -> str:
+    """How groups are drawn, in words."""
+    return _RULE if rule.stratify == "none" else _STRATIFIED.format(_RULE)
 
 
 def fraction(seed: int, group: str) -> float:

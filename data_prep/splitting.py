@@ -13,6 +13,7 @@ from data_prep.near_answers import find_near_answers
 from data_prep.refusal import Flaw, quoted
 from data_prep.similar.search import find_near
 from data_prep.split import SPLITS
+from data_prep.strata import strata_of
 from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from lensmith.data_settings import Data
@@ -37,7 +38,7 @@ def split_rows(
         said = find_near_answers(book, data, work)
         pairs, alike = np.concatenate([shown, said], 1), Alike(pictures, said.shape[1])
     left, right = np.searchsorted(np.array(numbers, np.int64), pairs)
-    assigned = assign(ids, groups, (left, right), data.split, previous)
+    assigned = assign(ids, groups, (left, right), data.split, previous, strata_of(book, data))
     book.assign(
         (SPLITS[code], number) for code, number in zip(assigned.splits.tolist(), numbers, strict=True)
     )

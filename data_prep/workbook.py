@@ -324,6 +324,10 @@ class Workbook:
             groups.append(names.setdefault(group, group))
         return numbers, ids, groups
 
+    def taken_sources(self) -> Iterator[int]:
+        """The source of every taken row, in order."""
+        return (source for (source,) in self.db.execute("SELECT source FROM rows WHERE taken ORDER BY n"))
+
     def taken_of(self, source: int, split: str | None = None) -> list[tuple[int, str]]:
         """(number, id) of every taken row of a source, in a split or in all, in order."""
         return self.db.execute(

@@ -115,6 +115,11 @@ class SplitRule(Section):
     validation: Share = Field(default=0.1, description="share of the groups for validation")
     held_out: Share = Field(default=0.2, description="share of the groups for the sealed held-out set")
     seed: int = Field(default=17, description="of the hash; another seed is another split")
+    stratify: Annotated[str, Field(min_length=1)] = Field(
+        default="none",
+        description="in what each split gets its share of the groups: in all rows (none), in each source"
+        " (source), or in the rows with each value of an answer's field, by its name",
+    )
 
     @model_validator(mode="after")
     def _leaves_train(self) -> SplitRule:
@@ -172,6 +177,8 @@ class Data(Section):
             raise ValueError("give the data either as source or as sources")
         if self.sources and (self.format or self.options):
             raise ValueError("format and options belong to each of the sources")
+        if self.answer != "json" and self.split.stratify not in ("none", "source"):
+            raise ValueError("split.stratify names a field, which only answers in JSON have")
         return self
 
     def all_sources(self) -> list[SourceSpec]:

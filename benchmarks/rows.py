@@ -56,7 +56,7 @@ def make(folder: Path, count: int) -> None:
         answer = json.dumps({"account": f"{number:06d}", "amount": f"{number / 7:.2f}"})
         asked = Message("user", (image, Text("Read the form. Answer with JSON only.")))
         sample = Sample(f"r{number}", "g", (asked, Message("assistant", (Text(answer),))))
-        rows.append(Row(sample, (data,), f"labels.jsonl:{number + 1}"))
+        rows.append(Row(sample, (data,)))
         record = {"id": sample.id, "messages": dump_messages(sample.messages), "image": data}
         records.append(record)
     write_rows(folder / "rows.arrow", rows)

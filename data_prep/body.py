@@ -1,4 +1,4 @@
-"""What the two artifacts say of themselves: the bodies of `dataset` and `held_out`."""
+"""What the three artifacts say of themselves: the bodies of `dataset`, `held_out` and `intake`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from data_prep.evidence import exact_copies
+from data_prep.figures.describe import describe
 from data_prep.flag import FLAG_CODES, FlagCode, Flagged
 from data_prep.refusal import CODES, Code, Refusal
 from data_prep.sources.source import Source
 from data_prep.split import rule_of
+from data_prep.splitting import Alike
 from data_prep.statistics import counts, image_statistics, text_statistics, token_statistics
 from data_prep.workbook import Workbook
 from lensmith.data_settings import Data
@@ -37,7 +40,7 @@ def by_flag(flagged: Iterable[Flagged]) -> tuple[int, dict[FlagCode, int]]:
     return total, dict(sorted(rows.items(), key=lambda item: (-item[1], FLAG_CODES.index(item[0]))))
 
 
-def source_facts(book: Workbook, sources: Sequence[Source]) -> list[dict[str, Any]]:
+def _source_facts(book: Workbook, sources: Sequence[Source]) -> list[dict[str, Any]]:
     """Each source and its digest; a digest over path and pixels of every image taken from it."""
     facts: list[dict[str, Any]] = []
     for at, source in enumerate(sources):
@@ -50,11 +53,10 @@ def source_facts(book: Workbook, sources: Sequence[Source]) -> list[dict[str, An
     return facts
 
 
-def held_out_body(sources: list[dict[str, Any]], book: Workbook, data: Data) -> dict[str, Any]:
+def held_out_body(book: Workbook, data: Data) -> dict[str, Any]:
     """Only what makes this exam this exam: another validation share or family leaves its id as it is."""
     rows, groups = counts(book)
     return {
-        "sources": sources,
         "rows": rows["held_out"],
         "groups": groups["held_out"],
         "split": {
@@ -68,7 +70,6 @@ def held_out_body(sources: list[dict[str, Any]], book: Workbook, data: Data) -> 
 
 
 def dataset_body(
-    sources: list[dict[str, Any]],
     book: Workbook,
     leaks: dict[str, dict[str, int]],
     grid: ImageGrid | None,
@@ -76,13 +77,9 @@ def dataset_body(
 ) -> dict[str, Any]:
     """All of the dataset's body but the id of its held-out set, which the caller adds once it is known."""
     rows, groups = counts(book)
-    flagged_rows, flagged = by_flag(book.flagged())
     return {
-        "sources": sources,
         "rows": rows,
         "groups": groups,
-        "refused": {"rows": book.refused(), "by_reason": dict(by_reason(book.refusals()))},
-        "flagged": {"rows": flagged_rows, "by_reason": flagged},
         "split": {"rule": rule_of(recipe.data.split), **recipe.data.split.model_dump(mode="json")},
         "leaks": leaks,
         "answer": recipe.data.answer,
@@ -90,4 +87,25 @@ def dataset_body(
         "images": image_statistics(book),
         "text": text_statistics(book),
         "image_tokens": token_statistics(book, grid) if grid else None,
+        **describe(book, grid),
+    }
+
+
+def intake_body(
+    book: Workbook, sources: Sequence[Source], data: Data, alike: Alike, agreement: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What was handed over and what became of it."""
+    flagged_rows, flagged = by_flag(book.flagged())
+    return {
+        "sources": _source_facts(book, sources),
+        "refused": {"rows": book.refused(), "by_reason": dict(by_reason(book.refusals()))},
+        "flagged": {"rows": flagged_rows, "by_reason": flagged},
+        "similar": {
+            "exact": exact_copies(book),
+            "pairs": alike.pictures,
+            "answers": alike.answers,
+            "kept": data.similar,
+        },
+        "left_out": book.left_out(),
+        "agreement": agreement,
     }

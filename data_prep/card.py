@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from data_prep.refusal import TITLES
 from data_prep.split import SPLITS
 from data_prep.statistics import measures
 from data_prep.templates import render
@@ -44,7 +43,6 @@ def write_card(folder: Path, body: dict[str, Any]) -> None:
     """Write `README.md` from the body of a dataset artifact."""
     facts = {
         "body": body,
-        "titles": TITLES,
         "splits": SPLITS,
         "measures": measures(body),
         "origins": _origins(body["origins"]),

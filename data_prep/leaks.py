@@ -77,7 +77,7 @@ def _images(rows: RowFile, split: str, limits: ImageLimits) -> tuple[np.ndarray,
             wrong.add(image.digest)
     problems: list[Problem] = []
     places = (each for (values,) in rows.columns("images") for each in values.to_pylist())
-    for (sample, _), shown in zip(rows.samples(), places, strict=True):
+    for sample, shown in zip(rows.samples(), places, strict=True):
         there = [stated[place] for place in shown]
         if there != [image.digest for image in sample.images] or wrong.intersection(there):
             problems.append(Problem("shows another image than it states", f"{split} row {quoted(sample.id)}"))

@@ -1,4 +1,4 @@
-"""The refused and the flagged rows as files: JSONL for programs, CSV for a spreadsheet."""
+"""The refused, the flagged and the taken rows as files: JSONL for programs, CSV for a spreadsheet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ REFUSED_JSONL = "refused.jsonl"
 REFUSED_CSV = "refused.csv"
 FLAGGED_JSONL = "flagged.jsonl"
 FLAGGED_CSV = "flagged.csv"
+TAKEN_JSONL = "taken.jsonl"
+TAKEN_CSV = "taken.csv"
 COLUMNS = ("place", "row", "code", "reason", "mend")
 
 
@@ -34,3 +36,8 @@ def write_flagged(folder: Path, flagged: Iterable[Flagged]) -> None:
         for flag in row.flags
     )
     write_records(folder, "flagged", COLUMNS, records)
+
+
+def write_taken(folder: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Write taken.jsonl and taken.csv into `folder`: (place, row, split) of every row that is learned."""
+    write_records(folder, "taken", ("place", "row", "split"), rows)

@@ -390,6 +390,14 @@ class Workbook:
         """(id, group, place) of a row."""
         return self.db.execute("SELECT id, grp, place FROM rows WHERE n = ?", (number,)).fetchone()
 
+    def learned(self) -> Iterator[tuple[str, str, str]]:
+        """(place, id, split) of every taken row but those of the exam, in order."""
+        return iter(
+            self.db.execute(
+                "SELECT place, id, split FROM rows WHERE taken AND split != 'held_out' ORDER BY n"
+            )
+        )
+
     def refused(self) -> int:
         """Refused rows."""
         return self.db.execute("SELECT COUNT(*) FROM rows WHERE NOT taken AND left_out IS NULL").fetchone()[0]

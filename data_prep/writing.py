@@ -29,7 +29,7 @@ def write_split(
         _write_images(book, sources, split, writer, engine)
         with Progress(f"{split} rows written") as progress:
             for row in book.readable(split=split):
-                writer.put_row(with_pictures(row.sample, book.shown_by(row.number)), row.place, row.times)
+                writer.put_row(with_pictures(row.sample, book.shown_by(row.number)), row.times)
                 progress.add()
 
 

@@ -43,7 +43,6 @@ class PreviewRow:
     """One training row. images: PNG, rebuilt from the very tensor that the model gets; sizes in pixels."""
 
     row: str
-    source: str
     images: tuple[bytes, ...]
     sizes: tuple[tuple[int, int], ...]
     image_tokens: int
@@ -85,7 +84,6 @@ def preview_row(encoder: RowEncoder, row: Row) -> PreviewRow:
     pictures = seen_images(encoded, encoder.processor)
     return PreviewRow(
         row=row.sample.id,
-        source=row.source,
         images=tuple(encode_png(picture) for picture in pictures),
         sizes=tuple(picture.size for picture in pictures),
         image_tokens=int((encoded.tokens["mm_token_type_ids"] > 0).sum()),
@@ -142,7 +140,7 @@ def preview_text(rows: list[PreviewRow]) -> str:
     for row in rows:
         sizes = ", ".join(f"{width} x {height} pixels" for width, height in row.sizes)
         parts.append(
-            f"{row.row}  ({row.source})\n"
+            f"{row.row}\n"
             f"  {sizes}; {row.tokens} tokens: {row.image_tokens} image, {row.learned} with loss\n"
             f"{_indented(row.prompt)}▶{_indented(row.answer).lstrip()}◀\n"
         )

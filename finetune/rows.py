@@ -39,7 +39,6 @@ class RowTokens:
     """A row's cost in language-model tokens: of the prompt's text, its images, and the answer."""
 
     row: str
-    source: str
     text: int
     image: int
     answer: int
@@ -148,7 +147,7 @@ class RowEncoder:
         sizes = [[Image.open(io.BytesIO(data)).size for data in row.images] for row in rows]
         counts = self.count([row.sample for row in rows], sizes, grid).tolist()
         return [
-            RowTokens(row.sample.id, row.source, text, image, answer)
+            RowTokens(row.sample.id, text, image, answer)
             for row, (text, image, answer) in zip(rows, counts, strict=True)
         ]
 
@@ -197,7 +196,7 @@ class RowEncoder:
         }
         length = len(tokens["input_ids"])
         if length > self.max_length:
-            raise too_long([(row.sample.id, row.source, length)], self.max_length)
+            raise too_long([(row.sample.id, length)], self.max_length)
         labels = torch.cat([torch.full((length - len(answer),), IGNORED), answer])
         images = {name: values for name, values in given.items() if name not in PER_TOKEN}
         encoded = Encoded(row.sample.id, tokens, labels, images)
@@ -207,20 +206,20 @@ class RowEncoder:
 
 def check_lengths(rows: Iterable[RowTokens], max_length: int) -> Iterator[RowTokens]:
     """Pass rows through; raises InputError at the end, naming every row above `max_length` tokens."""
-    longer: list[tuple[str, str, int]] = []
+    longer: list[tuple[str, int]] = []
     for each in rows:
         if each.total > max_length:
-            longer.append((each.row, each.source, each.total))
+            longer.append((each.row, each.total))
         yield each
     if longer:
         raise too_long(longer, max_length)
 
 
-def too_long(rows: list[tuple[str, str, int]], max_length: int) -> InputError:
-    """The error for rows (id, source, tokens) above the limit."""
+def too_long(rows: list[tuple[str, int]], max_length: int) -> InputError:
+    """The error for rows (id, tokens) above the limit."""
     shown = [
-        Problem(f"has {length:,} tokens", f"row {row} ({source})", f"raise train.max_length to {length:,}")
-        for row, source, length in sorted(rows, key=lambda each: -each[2])[:_SHOWN]
+        Problem(f"has {length:,} tokens", f"row {row}", f"raise train.max_length to {length:,}")
+        for row, length in sorted(rows, key=lambda each: -each[1])[:_SHOWN]
     ]
     return InputError(f"{len(rows)} rows are longer than train.max_length {max_length:,}", shown)
 

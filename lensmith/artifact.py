@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.files import digest_file, digest_json
 
-Kind = Literal["base", "dataset", "held_out", "run", "model", "trace", "report", "profile", "release"]
+Kind = Literal[
+    "base", "dataset", "held_out", "intake", "run", "model", "trace", "report", "profile", "release"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"
 RECORD = "record.json"

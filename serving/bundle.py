@@ -30,6 +30,7 @@ def make_release(
     report: Artifact,
     dataset: Artifact,
     held_out: Artifact,
+    intake: Artifact,
     merge_proof: Attestation | None,
     serve_proof: Attestation,
 ) -> Artifact:
@@ -43,8 +44,9 @@ def make_release(
     judged = read_report(report)
     proofs = [serve_proof] if merge_proof is None else [merge_proof, serve_proof]
     _check_proofs(proofs)
-    _check_parts(home, model, profile, judged, dataset, held_out, merge_proof, serve_proof)
-    inputs = {"model": model, "profile": profile, "report": report, "dataset": dataset, "held_out": held_out}
+    _check_parts(home, model, profile, judged, dataset, held_out, intake, merge_proof, serve_proof)
+    inputs = {"model": model, "profile": profile, "report": report}
+    inputs |= {"dataset": dataset, "held_out": held_out, "intake": intake}
     if judged.comparison is not None:
         baseline_trace = home.by_id(judged.comparison.trace)
         inputs["baseline_profile"] = home.by_id(baseline_trace.manifest.inputs["profile"])
@@ -79,7 +81,13 @@ def make_release(
     with home.create("release", key, inputs) as draft:
         content = release.model_dump(mode="json")
         card = model_card(
-            release, base_name=recipe.base.path.name, base=base, run=run, dataset=dataset, profile=profile
+            release,
+            base_name=recipe.base.path.name,
+            base=base,
+            run=run,
+            dataset=dataset,
+            intake=intake,
+            profile=profile,
         )
         write_json(draft.path / RELEASE_FILE, content)
         write_atomically(draft.path / CARD_FILE, card.encode())
@@ -117,6 +125,7 @@ def _check_parts(
     report: Report,
     dataset: Artifact,
     held_out: Artifact,
+    intake: Artifact,
     merge_proof: Attestation | None,
     serve_proof: Attestation,
 ) -> None:
@@ -130,6 +139,7 @@ def _check_parts(
         ("the report is on held-out set", report.held_out, held_out.id),
         ("the dataset's held-out set is", dataset.body["held_out"], held_out.id),
         ("the model was trained on", trained_on, dataset.id),
+        ("the intake is of", intake.manifest.inputs["dataset"], dataset.id),
         ("the serve proof is about", serve_proof.subject, model.id),
         ("the serve proof is about profile", serve_proof.evidence["profile"], profile.id),
     ]

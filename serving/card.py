@@ -19,7 +19,14 @@ _METHODS = {"lora": "LoRA", "full": "full fine-tune"}
 
 
 def model_card(
-    release: Release, *, base_name: str, base: Artifact, run: Artifact, dataset: Artifact, profile: Artifact
+    release: Release,
+    *,
+    base_name: str,
+    base: Artifact,
+    run: Artifact,
+    dataset: Artifact,
+    intake: Artifact,
+    profile: Artifact,
 ) -> str:
     """The card as Markdown. base_name: the checkpoint's name as people know it, never a place on a disk."""
     parts = [
@@ -28,7 +35,7 @@ def model_card(
         release.intended_use,
         _origin(release, base_name, base, run),
         _training(run),
-        _data(dataset),
+        _data(dataset, intake),
         _evaluation(release),
         _proofs(release.proofs),
         _serving(release, profile),
@@ -99,19 +106,19 @@ def _training(run: Artifact) -> str:
     return f"## How it was trained\n\n| setting | value |\n|---|---|\n{table}"
 
 
-def _data(dataset: Artifact) -> str:
+def _data(dataset: Artifact, intake: Artifact) -> str:
     body = dataset.body
     rows = [
         f"| {split.replace('_', '-')} | {body['rows'][split]:,} | {body['groups'][split]:,} |"
         for split in ("train", "validation", "held_out")
     ]
-    files = ", ".join(f"{source['file']} (SHA-256 `{source['sha256'][:12]}`)" for source in body["sources"])
+    sources = [f"{each['file']} (SHA-256 `{each['sha256'][:12]}`)" for each in intake.body["sources"]]
     return "\n".join(
         [
             "## Data",
             "",
-            f"From {files}; {body['refused']['rows']:,} rows were refused. No group and no image is in two"
-            " splits.",
+            f"From {', '.join(sources)}; {intake.body['refused']['rows']:,} rows were refused. No group and"
+            " no image is in two splits.",
             "",
             "| split | rows | groups |",
             "|---|--:|--:|",

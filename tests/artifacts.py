@@ -126,7 +126,7 @@ def make_held_out(home: Home, forms: Path, count: int = 24) -> Artifact:
 def good_rows(forms: Path) -> list[Row]:
     """The rows of a handed-over folder that parse and whose image decodes, each picture once."""
     rows: dict[str, Row] = {}
-    for number, line in enumerate((forms / "labels.jsonl").read_text(encoding="utf-8").splitlines(), 1):
+    for line in (forms / "labels.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             content = json.loads(line)
             path = content["messages"][0]["content"][0]["path"]
@@ -142,5 +142,5 @@ def good_rows(forms: Path) -> list[Row]:
             Message("assistant", (Text(answer),)),
         )
         sample = Sample(content["id"], content["group"], messages)
-        rows.setdefault(digest, Row(sample, (encode_png(image),), f"labels.jsonl:{number}"))
+        rows.setdefault(digest, Row(sample, (encode_png(image),)))
     return list(rows.values())

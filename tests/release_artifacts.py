@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from PIL import Image, ImageDraw
@@ -79,7 +80,7 @@ def _form(number: int, customer: int) -> Row:
     shown = SampleImage(f"images/{number}.png", pixel_digest(image), image.size)
     messages = Message("user", (shown, Text(QUESTION))), Message("assistant", (Text(label(number)),))
     sample = Sample(f"form-{number:03d}", f"customer-{customer:02d}", messages)
-    return Row(sample, (encode_png(image),), f"labels.jsonl:{number + 1}")
+    return Row(sample, (encode_png(image),))
 
 
 Answers = Callable[[int], str]
@@ -118,8 +119,20 @@ class World:
             held_out=self.held_out.id,
             rows={"train": 120, "validation": 20, "held_out": rows},
             groups={"train": 60, "validation": 10, "held_out": rows // per_group},
+        )
+        self.intake = self.make_intake("intake", self.dataset)
+
+    def make_intake(
+        self, name: str, dataset: Artifact, files: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Artifact:
+        """What was handed over for `dataset`."""
+        return self.artifact(
+            "intake",
+            name,
+            {"dataset": dataset, "held_out": self.held_out},
+            {"refused.jsonl": b"", **files},
             refused={"rows": 3, "by_reason": {"missing-image": 2, "empty-answer": 1}},
-            sources=[{"file": "labels.jsonl", "sha256": "5" * 64, "rows": 143 + rows}],
+            sources=[{"file": "labels.jsonl", "sha256": "5" * 64, "rows": 143 + len(self.rows)}],
         )
 
     def artifact(
@@ -274,6 +287,7 @@ class World:
             report=judged,
             dataset=self.dataset,
             held_out=self.held_out,
+            intake=self.intake,
             merge_proof=self.proof("merge-proof", model),
             serve_proof=self.proof("serve-proof", model),
         )

@@ -1,6 +1,6 @@
 """The page that people open to see what became of the rows they handed over."""
 
-from data_prep.report.findings import Copy, CopyKind, CopyPair, Findings
+from data_prep.report.findings import Before, Copy, CopyKind, CopyPair, Findings
 from data_prep.report.page import REPORT, write_report
 
-__all__ = ["REPORT", "Copy", "CopyKind", "CopyPair", "Findings", "write_report"]
+__all__ = ["REPORT", "Before", "Copy", "CopyKind", "CopyPair", "Findings", "write_report"]

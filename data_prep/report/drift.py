@@ -57,9 +57,9 @@ class Drift:
 def find_shifts(body: Mapping[str, Any], previous: Mapping[str, Any]) -> tuple[Shift, ...]:
     """Everything that the bodies of two datasets let compare.
 
-    A dataset made before labels and histograms were counted gives fewer shifts.
+    Of a version whose intake was removed, nobody knows what was refused.
     """
-    shifts = [_refused(body, previous)]
+    shifts = [_refused(body, previous)] if "refused" in previous else []
     if "labels" in previous:
         shifts += _fields(body["labels"], previous["labels"])
     if "histograms" in previous:

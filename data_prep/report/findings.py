@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from data_prep.flag import Flagged
 from data_prep.refusal import Refusal
 from data_prep.split import SplitName
+from lensmith.artifact import Artifact
 
 CopyKind = Literal["exact", "near", "answer"]
 COPY_KINDS: dict[CopyKind, str] = {
@@ -40,6 +41,19 @@ class CopyPair:
     kind: CopyKind
     left: Copy
     right: Copy
+
+
+@dataclass(frozen=True)
+class Before:
+    """The version before this one; its intake is None where that was removed."""
+
+    dataset: Artifact
+    intake: Artifact | None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What both say of themselves."""
+        return self.dataset.body | (self.intake.body if self.intake else {})
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from data_prep.flag import FLAG_TITLES
 from data_prep.refusal import TITLES
 from data_prep.report.charts import Bar, bars, columns
 from data_prep.report.drift import Drift, find_shifts
-from data_prep.report.findings import Findings
+from data_prep.report.findings import Before, Findings
 from data_prep.report.shown import copy_pair, flagged_row, refused_row, taken_rows
 from data_prep.report.thumbnail import Gallery
 from data_prep.sources.detect import TITLES as FORMAT_TITLES
@@ -41,17 +41,19 @@ _SAMPLES: dict[Split, int] = {"train": 12, "validation": 6}
 
 def write_report(
     folder: Path,
-    body: dict[str, Any],
+    dataset: Artifact,
+    intake: dict[str, Any],
     findings: Findings,
     sources: list[Source],
     limits: ImageLimits,
-    previous: Artifact | None = None,
+    before: Before | None = None,
 ) -> None:
-    """Write `report.html` into `folder`, which holds the dataset's rows already.
+    """Write `report.html` into `folder`: what `intake`, the body of that artifact, tells of `dataset`.
 
     At most 100 refused and 60 flagged rows and 24 pairs of copies are shown, with their pictures from
-    `sources`. With `previous`, the dataset before this one, the page begins with what changed.
+    `sources`. With `before`, the version before this one, the page begins with what changed.
     """
+    body = dataset.body | intake
     with Gallery(sources, limits) as gallery:
         rows = {
             "refused": [refused_row(each, gallery) for each in islice(findings.refusals, REFUSED_SHOWN)],
@@ -67,7 +69,8 @@ def write_report(
         "splits": SPLITS,
         "measures": measures(body),
         "samples": {
-            split: taken_rows(folder / split_file(split), count, limits) for split, count in _SAMPLES.items()
+            split: taken_rows(dataset.path / split_file(split), count, limits)
+            for split, count in _SAMPLES.items()
         },
         **rows,
         "fields": [_field(field, body["labels"]["rows"]) for field in body["labels"]["fields"]],
@@ -75,7 +78,7 @@ def write_report(
         "stated": _stated(body["origins"]),
         "edges": columns(body["histograms"]["image_edge"]),
         "tokens": body["histograms"]["image_tokens"] and columns(body["histograms"]["image_tokens"]),
-        "drift": _drift(folder, body, previous) if previous else None,
+        "drift": _drift(dataset.path, body, before) if before else None,
         "total": sum(body["rows"].values()),
     }
     write_atomically(folder / REPORT, render("report.html.j2", facts).encode("utf-8", "backslashreplace"))
@@ -102,14 +105,14 @@ def _stated(origins: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[Bar
     ]
 
 
-def _drift(folder: Path, body: dict[str, Any], previous: Artifact) -> Drift:
-    new, old = _row_hashes(folder), _row_hashes(previous.path)
+def _drift(folder: Path, body: dict[str, Any], before: Before) -> Drift:
+    new, old = _row_hashes(folder), _row_hashes(before.dataset.path)
     return Drift(
-        previous.short,
-        {split: (previous.body["rows"][split], body["rows"][split]) for split in SPLITS},
+        before.dataset.short,
+        {split: (before.dataset.body["rows"][split], body["rows"][split]) for split in SPLITS},
         len(np.setdiff1d(new, old, assume_unique=True)),
         len(np.setdiff1d(old, new, assume_unique=True)),
-        find_shifts(body, previous.body),
+        find_shifts(body, before.body),
     )
 
 

@@ -27,7 +27,6 @@ class Taken:
 
     row: str
     group: str
-    source: str
     question: str
     answer: str
     fields: tuple[tuple[str, str], ...]
@@ -123,7 +122,6 @@ def _taken(row: Row, limits: ImageLimits) -> Taken:
     return Taken(
         sample.id,
         sample.group,
-        row.source,
         _cut("\n".join(message.text for message in sample.prompt)),
         _cut(sample.answer),
         _fields(sample.answer),

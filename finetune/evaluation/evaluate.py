@@ -131,7 +131,6 @@ def _write_predictions(path: Path, rows: dict[str, ExamRow], judged: Sequence[li
             line = {
                 "row": row.id,
                 "group": row.group,
-                "source": row.source,
                 "images": list(row.images),
                 "label": row.label,
                 **_prediction(contestants[0]),

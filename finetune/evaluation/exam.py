@@ -24,7 +24,6 @@ class ExamRow:
     id: str
     group: str
     label: str
-    source: str
     digests: tuple[str, ...]
     images: tuple[str, ...]
 
@@ -71,7 +70,6 @@ def read_exam(
             sample.id,
             sample.group,
             rendering.said(sample.messages[-1]),
-            row.source,
             digests,
             files,
         )

@@ -48,7 +48,6 @@ class Card:
 
     row: str
     group: str
-    source: str
     pictures: tuple[Picture, ...]
     tags: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -98,7 +97,6 @@ def _card(folder: Path, rows: dict[str, ExamRow], contestants: tuple[Judged, ...
     return Card(
         row=visible(row.id),
         group=visible(row.group),
-        source=visible(row.source),
         pictures=tuple(_picture(folder / name) for name in row.images),
         tags=_tags(contestants),
         lines=_field_lines(contestants) if subject.fields else (_whole_line(contestants),),

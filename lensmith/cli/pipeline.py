@@ -19,7 +19,7 @@ from lensmith.errors import GateRefused, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
-Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact])
+Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact, Artifact])
 
 
 class Pipeline:
@@ -39,12 +39,12 @@ class Pipeline:
         return self._stage("base", lambda: pin_base(self.recipe, self.home))
 
     @functools.cached_property
-    def _prepared(self) -> tuple[Artifact, Artifact]:
+    def _prepared(self) -> tuple[Artifact, Artifact, Artifact]:
         from data_prep.prepare import prepare
 
-        def work() -> tuple[Artifact, Artifact]:
+        def work() -> tuple[Artifact, Artifact, Artifact]:
             prepared = prepare(self.recipe, self.home)
-            return prepared.dataset, prepared.held_out
+            return prepared.dataset, prepared.held_out, prepared.intake
 
         return self._stage("prepare", work)
 
@@ -57,6 +57,11 @@ class Pipeline:
     def held_out(self) -> Artifact:
         """The sealed held-out rows."""
         return self._prepared[1]
+
+    @property
+    def intake(self) -> Artifact:
+        """What was handed over, what was refused, and the report on it."""
+        return self._prepared[2]
 
     @functools.cached_property
     def run(self) -> Artifact:
@@ -219,6 +224,7 @@ class Pipeline:
                 report=report,
                 dataset=self.dataset,
                 held_out=self.held_out,
+                intake=self.intake,
                 merge_proof=merge_proof,
                 serve_proof=serve_proof,
             ),

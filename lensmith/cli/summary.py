@@ -27,14 +27,14 @@ def summarise(pipeline: Pipeline, promoted: dict[str, Any] | None) -> dict[str, 
     """The facts of a finished pipeline as one JSON object."""
     recipe = pipeline.recipe
     return {
-        "dataset": _named(pipeline.dataset) | _rows(pipeline.dataset),
+        "dataset": _named(pipeline.dataset) | _rows(pipeline.dataset, pipeline.intake),
         "scores": read_report(pipeline.report).model_dump(mode="json"),
         "baseline": pipeline.baseline_name,
         "proofs": [_proof(proof) for proof in pipeline.proofs],
         "release": _named(pipeline.release) | {"name": recipe.release.name},
         "promoted": promoted,
         "pages": {
-            "data": str(pipeline.dataset.path / "report.html"),
+            "data": str(pipeline.intake.path / "report.html"),
             "evaluation": str(pipeline.report.path / "page.html"),
             "card": str(pipeline.release.path / "README.md"),
         },
@@ -99,8 +99,8 @@ def _with_interval(score: Score) -> str:
     return f"{score.value:.3f} [{score.interval.lower:.3f}, {score.interval.upper:.3f}]"
 
 
-def _rows(dataset: Artifact) -> dict[str, Any]:
-    refused = dataset.body["refused"]
+def _rows(dataset: Artifact, intake: Artifact) -> dict[str, Any]:
+    refused = intake.body["refused"]
     return {"rows": dataset.body["rows"], "refused": refused["rows"], "reasons": refused["by_reason"]}
 
 

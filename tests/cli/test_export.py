@@ -23,7 +23,7 @@ from tests.data_prep.folder import picture
 def row(number: int) -> Row:
     ask = Message("user", (Image(f"form-{number}.png", f"{number:04x}"), Text("Read the form.")))
     answer = Message("assistant", (Text(json.dumps({"n": str(number)})),))
-    return Row(Sample(f"row-{number}", f"g{number}", (ask, answer)), (picture(number),), f"x:{number}")
+    return Row(Sample(f"row-{number}", f"g{number}", (ask, answer)), (picture(number),))
 
 
 @pytest.fixture

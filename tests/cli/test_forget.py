@@ -39,13 +39,15 @@ class Forms(World):
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)
-        for each in (self.dataset, self.held_out):
+        for each in (self.dataset, self.held_out, self.intake):
             shutil.rmtree(each.path)
         names = {50: "ada", 51: "ada", 52: "ada", 64: "ada", 3: "bob", 4: "bob"}
         rows = [labelled(row, names.get(number, "cleo")) for number, row in enumerate(form_rows(68, 2))]
         self.rows = rows[:48]
         self.held_out = self.make_held_out("exam", self.rows)
         self.dataset = self.make_dataset("first", rows[48:64], rows[64:], self.held_out)
+        blurred = b'{"row": "blurred-1", "code": "image_unreadable"}\n'
+        self.intake = self.make_intake("intake", self.dataset, {"refused.jsonl": blurred})
 
     def make_dataset(
         self, name: str, train: Sequence[Row], validation: Sequence[Row], held_out: Artifact
@@ -53,13 +55,10 @@ class Forms(World):
         with self.home.create("dataset", digest_json(["dataset", name]), {}) as draft:
             write_rows(draft.path / split_file("train"), train)
             write_rows(draft.path / split_file("validation"), validation)
-            (draft.path / "refused.jsonl").write_text('{"row": "blurred-1", "code": "image_unreadable"}\n')
             draft.body.update(
                 held_out=held_out.id,
                 rows={"train": len(train), "validation": len(validation), "held_out": 48},
                 groups={"train": 8, "validation": 2, "held_out": 24},
-                refused={"rows": 0, "by_reason": {}},
-                sources=[{"file": "labels.jsonl", "sha256": "5" * 64, "rows": 68}],
             )
         return draft.artifact
 
@@ -98,8 +97,9 @@ def test_what_learned_from_rows_is_found_two_steps_down_and_in_production(
     home: Home, world: Forms, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = told(home, capsys, "--where", "origin.labeller=ada", "--dry-run")
-    (held,) = answer["holds"]
-    assert held["id"] == world.dataset.id
+    held, listed = answer["holds"]
+    assert (held["id"], listed["id"]) == (world.dataset.id, world.intake.id)
+    assert listed["rows"] == {"listed": ["form-050", "form-051", "form-052", "form-064"]}
     assert held["rows"] == {"train": ["form-050", "form-051", "form-052"], "validation": ["form-064"]}
     assert {each["kind"]: each["learned"] for each in answer["made_from_them"]} == {
         "run": True,
@@ -159,6 +159,7 @@ def test_a_model_tuned_further_is_found_through_its_weights(
     first = world.model("one")
     clean = form_rows(80, 2)[70:]
     world.dataset = world.make_dataset("clean", clean[:8], clean[8:], world.held_out)
+    world.intake = world.make_intake("clean", world.dataset)
     world.base = world.make_base(list_files(first.path), first.path)
     second = world.model("further")
     answer = told(home, capsys, "--where", "origin.labeller=ada", "--dry-run")
@@ -174,6 +175,7 @@ def test_a_release_without_them_is_not_reached_by_being_compared(
     world.rows, world.held_out = form_rows(128, 2)[80:], exam
     clean = form_rows(80, 2)[70:]
     world.dataset = world.make_dataset("clean", clean[:8], clean[8:], exam)
+    world.intake = world.make_intake("clean", world.dataset)
     new = world.release(
         "clean", lambda number: label(number + 80), baseline=old,
         baseline_answer=lambda number: wrong_every(2)(number + 80),
@@ -246,7 +248,7 @@ def test_nothing_is_removed_while_it_is_served_unless_one_insists(
     assert not (home.root / FILE).exists()
     answer = told(home, capsys, *where, "--delete", "--even-served")
     assert len(answer["removed"]) == 4
-    assert kinds(home) == {"base", "dataset", "run", "model", "profile", "release"}
+    assert kinds(home) == {"base", "dataset", "intake", "run", "model", "profile", "release"}
     assert any("not removed, because a channel points at it" in each for each in answer["next"])
     assert not list((home.root / "work").glob("*/*"))
     # What is gone is remembered: the release is still known to have been examined with them.
@@ -263,7 +265,7 @@ def test_a_release_that_nobody_serves_goes_with_its_page(
     world = Forms(home)
     world.release("one", wrong_every(3))
     answer = told(home, capsys, "--where", "id=form-003", "--delete")
-    assert kinds(home) == {"base", "dataset", "run", "model", "profile"}
+    assert kinds(home) == {"base", "dataset", "intake", "run", "model", "profile"}
     assert answer["removed"][-1] == world.held_out.id
     entries = [json.loads(line) for line in (home.root / FILE).read_text().splitlines()]
     assert [each["kind"] for each in entries if each["act"] == "remove"] == [
@@ -292,7 +294,7 @@ def test_a_removal_that_was_killed_is_finished_by_the_next(
         assert forget(home, "--where", "id=form-003", "--delete") == 130
     assert list((home.root / "work" / "removed").iterdir())
     told(home, capsys, "--where", "id=form-003", "--delete")
-    assert kinds(home) == {"base", "dataset", "run", "model", "profile"}
+    assert kinds(home) == {"base", "dataset", "intake", "run", "model", "profile"}
     assert not (home.root / "work" / "removed").exists()
 
 
@@ -354,7 +356,7 @@ def test_the_dataset_is_made_without_them_and_they_do_not_come_back(
     old = {each.id for each in home.all()}
     answer = told(home, capsys, "--where", "origin.labeller=ada", "--recipe", recipe, "--delete")
     assert set(answer["removed"]) == old
-    assert {each.id for each in home.all()} == {answer["dataset"], answer["held_out"]}
+    assert {each.id for each in home.all()} == {answer["dataset"], answer["held_out"], answer["intake"]}
     assert not (home.root / "cache").exists()
     after = prepared()
     assert after == {row: split for row, split in before.items() if int(row[4:]) % 3 != 2}

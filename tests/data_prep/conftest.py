@@ -57,7 +57,7 @@ def line_of(place: str) -> int:
 def refused(prepared: Prepared) -> dict[int, set[str]]:
     """Reason codes by line, as refused.jsonl states them."""
     codes: dict[int, set[str]] = defaultdict(set)
-    for text in (prepared.dataset.path / "refused.jsonl").read_text().splitlines():
+    for text in (prepared.intake.path / "refused.jsonl").read_text().splitlines():
         record = json.loads(text)
         codes[line_of(record["place"])].add(record["code"])
     return dict(codes)

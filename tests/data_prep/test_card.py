@@ -43,7 +43,7 @@ def test_what_programs_read(forms: BankForms) -> None:
     assert "license" not in facts
     assert "language" not in facts
     assert "No row states its licence, consent or source." in text
-    assert "16 rows were refused" in text
+    assert "is told by the intake made with it" in text
 
 
 @pytest.mark.slow

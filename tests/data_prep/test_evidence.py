@@ -28,9 +28,9 @@ def test_copies_and_formats_are_shown(folder: Folder, home: Home) -> None:
     folder.add(folder.row("smaller", "g-smaller", path=folder.image("smaller.jpg", resaved(large))))
     folder.add(folder.row("again", "g-first", path="images/good-3-0.png"))
     folder.add({**folder.row("repeat", "group-4", path="images/good-4-0.png")})
-    dataset = prepare(folder.recipe(), home).dataset
-    page = (dataset.path / "report.html").read_text()
-    assert dataset.body["similar"] == {"exact": 2, "pairs": 1, "answers": 0, "kept": "together"}
+    intake = prepare(folder.recipe(), home).intake
+    page = (intake.path / "report.html").read_text()
+    assert intake.body["similar"] == {"exact": 2, "pairs": 1, "answers": 0, "kept": "together"}
     assert page.count("<h3>The same picture</h3>") == 2
     assert page.count("<h3>Nearly the same picture</h3>") == 1
     assert "2 refused rows repeat a picture" in page
@@ -43,8 +43,8 @@ def test_no_flagged_row_of_the_exam_is_shown(folder: Folder, home: Home, tmp_pat
         answer = json.dumps({"mail": f"person{number}@example.org"})
         folder.add(folder.row(f"row<{number}>", f"g{number}", answer))
     prepared = prepare(folder.recipe(), home)
-    page = (prepared.dataset.path / "report.html").read_text()
-    assert prepared.dataset.body["flagged"]["rows"] == 60
+    page = (prepared.intake.path / "report.html").read_text()
+    assert prepared.intake.body["flagged"]["rows"] == 60
     sealed = [row.sample.id for row in read_held_out(home, prepared.held_out, "test that no report shows it")]
     shown = [number for number in range(60) if f"row&lt;{number}&gt;" in page]
     assert sealed

@@ -147,15 +147,15 @@ def test_prepare_refuses_them_again_and_again_and_moves_no_other_row(home: Home,
     after = places(prepared, home)
     assert len(after) == 40
     assert after == {row: split for row, split in before.items() if int(row[4:]) % 3 != 2}
-    assert prepared.dataset.body["refused"] == {"rows": 20, "by_reason": {"forgotten": 20}}
+    assert prepared.intake.body["refused"] == {"rows": 20, "by_reason": {"forgotten": 20}}
     # The page of refused rows would show their pictures, the tables their names.
     for path in prepared.dataset.path.iterdir():
         if path.is_file():
             assert '"row-2"' not in path.read_text()
             assert "row-2<" not in path.read_text()
-    record = json.loads((prepared.dataset.path / "refused.jsonl").read_text().splitlines()[0])
+    record = json.loads((prepared.intake.path / "refused.jsonl").read_text().splitlines()[0])
     assert (record["place"], record["row"], record["code"]) == ("labels.jsonl:3", "", "forgotten")
-    page = (prepared.dataset.path / "report.html").read_text()
+    page = (prepared.intake.path / "report.html").read_text()
     assert page.count("data:image/") == 18
 
     # The same file once more, with new rows of the same desk: in a new home the list would be empty.

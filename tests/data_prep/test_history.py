@@ -55,7 +55,7 @@ def test_near_copies_of_two_groups_stay_in_one_split(folder: Folder, home: Home,
     apart = [name for name in names if len(splits_of(prepared, home, f"{name}-a", f"{name}-b")) > 1]
     # Eight pairs whose groups are drawn apart: some lie in two splits unless the copies are noticed.
     assert bool(apart) == (similar == "ignore")
-    assert prepared.dataset.body["similar"]["pairs"] == (8 if similar == "together" else 0)
+    assert prepared.intake.body["similar"]["pairs"] == (8 if similar == "together" else 0)
 
 
 def test_rows_of_the_previous_dataset_keep_their_split(folder: Folder, home: Home) -> None:
@@ -89,7 +89,7 @@ def test_a_new_row_that_ties_two_splits_is_refused_with_both(folder: Folder, hom
     line = folder.add(folder.row("bridge", group, path=folder.image("bridge.png", turned.getvalue())))
     second = prepare(folder.recipe(previous=first.dataset.id), home)
     assert refused(second)[line] == {"two_splits"}
-    said = (second.dataset.path / "refused.csv").read_text(encoding="utf-8-sig")
+    said = (second.intake.path / "refused.csv").read_text(encoding="utf-8-sig")
     assert "(train)" in said
     assert f"'{exam}' (held_out)" in said
     assert before.items() <= places(second, home).items()
@@ -116,7 +116,7 @@ def test_a_picture_of_an_earlier_exam_is_not_taken(folder: Folder, home: Home, t
     guarded = prepare(later.recipe("serve.max_images=2", exams=[exam.id]), home)
     assert refused(free) == {}
     assert refused(guarded) == {line: {"old_exam"}, last: {"old_exam"}}
-    assert (free.dataset.body["similar"]["pairs"], guarded.dataset.body["similar"]["pairs"]) == (1, 0)
+    assert (free.intake.body["similar"]["pairs"], guarded.intake.body["similar"]["pairs"]) == (1, 0)
     reads = [
         json.loads(text)["reason"] for text in (home.root / "held_out_reads.jsonl").read_text().splitlines()
     ]
@@ -156,9 +156,9 @@ def test_a_cap_leaves_good_rows_out(folder: Folder, home: Home, tmp_path: Path) 
     taken = places(prepared, home)
     assert len([row for row in taken if row.startswith("more-")]) == 15
     assert len(taken) == 45
-    assert prepared.dataset.body["left_out"] == {"cap": 25}
-    assert prepared.dataset.body["refused"]["rows"] == 0
-    assert [source["file"] for source in prepared.dataset.body["sources"]] == ["labels.jsonl", "more.jsonl"]
+    assert prepared.intake.body["left_out"] == {"cap": 25}
+    assert prepared.intake.body["refused"]["rows"] == 0
+    assert [source["file"] for source in prepared.intake.body["sources"]] == ["labels.jsonl", "more.jsonl"]
 
 
 def test_a_weight_shows_training_rows_again_and_no_others(folder: Folder, home: Home, tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_several_labels_of_one_thing_become_one_row(folder: Folder, home: Home) 
     taken = places(prepared, home)
     assert {row for row in taken if not row.startswith("good-")} == {"a-ann", "c-ann"}
     assert list(refused(prepared).values()) == [{"labels_disagree"}] * 3
-    body = prepared.dataset.body
+    body = prepared.intake.body
     assert body["left_out"] == {"label": 4}
     (field,) = body["agreement"]
     assert (field["field"], field["items"]) == ("n", 3)
     assert field["percent"] == pytest.approx(4 / 9)
     assert body["flagged"]["by_reason"] == {"labels_differ": 1}
-    with (prepared.dataset.path / "disagreements.csv").open(encoding="utf-8-sig", newline="") as stream:
+    with (prepared.intake.path / "disagreements.csv").open(encoding="utf-8-sig", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert {each["item"] for each in table} == {"a", "b"}
     # Without the setting the same rows contradict each other.

@@ -18,6 +18,7 @@ from lensmith.artifact import verify
 from lensmith.dataset import read_held_out, read_split
 from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
+from lensmith.intake import find_intake
 from lensmith.row_file import Row, RowFile, images_file
 from tests.conftest import ROOT, RecipeMaker
 from tests.data_prep.conftest import BankForms, line_of, refused
@@ -58,18 +59,17 @@ def assert_nothing_left(home: Home) -> None:
 def test_every_planted_row_is_refused_and_nothing_else(forms: BankForms) -> None:
     expected = {flaw.line: EXPECTED[flaw.flaw] for flaw in forms.planted}
     assert refused(forms.prepared) == expected
-    body = forms.prepared.dataset.body
+    body = forms.prepared.intake.body
     assert body["refused"]["rows"] == len(expected)
-    assert sum(body["rows"].values()) == body["sources"][0]["rows"] - len(expected)
+    taken = sum(forms.prepared.dataset.body["rows"].values())
+    assert taken == body["sources"][0]["rows"] - len(expected)
     assert {flaw.flaw for flaw in forms.planted} == EXPECTED.keys()
 
 
 def test_a_later_copy_names_the_row_it_copies(forms: BankForms) -> None:
     reasons = {
         line_of(record["place"]): record["reason"]
-        for record in map(
-            json.loads, (forms.prepared.dataset.path / "refused.jsonl").read_text().splitlines()
-        )
+        for record in map(json.loads, (forms.prepared.intake.path / "refused.jsonl").read_text().splitlines())
     }
     copies = [flaw for flaw in forms.planted if flaw.flaw.startswith(("copied", "repeated"))]
     assert len(copies) == 6
@@ -86,16 +86,16 @@ def test_groups_stay_together_and_images_are_what_they_state(forms: BankForms) -
     assert {split: len(each) for split, each in groups.items()} == body["groups"]
     assert forms.prepared.held_out.body["rows"] == body["rows"]["held_out"]
     row = rows["train"][0]
-    assert row.source.startswith("labels.jsonl:")
     assert json.loads(row.sample.answer).keys() == {"account", "amount", "date"}
     assert all(data.startswith(b"\x89PNG") for data in row.images)
 
 
-def test_both_artifacts_verify_and_state_their_source(forms: BankForms) -> None:
-    dataset, held_out = forms.prepared.dataset, forms.prepared.held_out
+def test_all_three_verify_and_belong_together(forms: BankForms) -> None:
+    dataset, held_out, intake = forms.prepared.dataset, forms.prepared.held_out, forms.prepared.intake
     assert forms.home.verify(dataset) == [dataset]
     assert forms.home.verify(held_out) == [held_out]
-    assert dataset.body["sources"] == held_out.body["sources"]
+    assert forms.home.verify(intake) == [intake, dataset, held_out]
+    assert find_intake(forms.home, dataset) == intake
     assert dataset.body["held_out"] == held_out.id
     assert set(dataset.body["leaks"]) == {
         "train and validation",
@@ -103,6 +103,34 @@ def test_both_artifacts_verify_and_state_their_source(forms: BankForms) -> None:
         "validation and held_out",
     }
     assert all(set(shared.values()) == {0} for shared in dataset.body["leaks"].values())
+
+
+def test_every_row_that_is_learned_is_listed_with_its_place(forms: BankForms) -> None:
+    lines = (forms.prepared.intake.path / "taken.jsonl").read_text().splitlines()
+    listed = {record["row"]: record for record in map(json.loads, lines)}
+    rows = all_rows(forms.prepared, forms.home)
+    wanted = {row.sample.id: split for split in ("train", "validation") for row in rows[split]}
+    assert {row: record["split"] for row, record in listed.items()} == wanted
+    handed = (forms.recipe.data.source or Path()).read_bytes().splitlines()
+    assert all(json.loads(handed[line_of(each["place"]) - 1])["id"] == row for row, each in listed.items())
+
+
+def test_a_dataset_is_its_rows_wherever_they_come_from(folder: Folder, home: Home) -> None:
+    """Another name, another order of keys and one more bad row: the same rows, so the same dataset."""
+    folder.fill()
+    first = prepare(folder.recipe(), home)
+    folder.lines = [json.dumps(dict(reversed(json.loads(line).items()))).encode() for line in folder.lines]
+    folder.add(b"broken")
+    again = prepare(folder.recipe(), home)
+    assert again.intake.body["refused"]["rows"] == 1
+    assert (again.dataset.id, again.held_out.id) == (first.dataset.id, first.held_out.id)
+    assert again.intake.id != first.intake.id
+    assert again.dataset.manifest.key != first.dataset.manifest.key
+    row = json.loads(folder.lines[0])
+    row["meta"] = {"seen": "twice"}
+    folder.lines[0] = json.dumps(row).encode()
+    other = prepare(folder.recipe(), home)
+    assert (other.dataset.id, other.held_out.id) != (first.dataset.id, first.held_out.id)
 
 
 def test_image_tokens_are_counted_with_the_base_s_own_grid(forms: BankForms) -> None:
@@ -146,7 +174,7 @@ def test_datasets_loads_it_with_decoded_images(forms: BankForms, tmp_path: Path)
 
 
 def test_nothing_names_a_place_on_this_machine(forms: BankForms) -> None:
-    for artifact in (forms.prepared.dataset, forms.prepared.held_out):
+    for artifact in (forms.prepared.dataset, forms.prepared.held_out, forms.prepared.intake):
         for path in artifact.path.rglob("*"):
             if path.is_file() and path.name != "record.json":
                 assert str(forms.home.root.parent).encode() not in path.read_bytes(), path
@@ -164,8 +192,8 @@ def test_all_flaws_of_a_row_and_of_the_file_are_listed(folder: Folder, home: Hom
         broken: {"not_json"},
         absolute: {"image_path"},
     }
-    assert prepared.dataset.body["refused"]["rows"] == 3
-    assert prepared.dataset.body["refused"]["by_reason"]["image_path"] == 2
+    assert prepared.intake.body["refused"]["rows"] == 3
+    assert prepared.intake.body["refused"]["by_reason"]["image_path"] == 2
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder: Folder, home: Home, tmp_path: Path) -> None:
@@ -183,7 +211,7 @@ def test_a_row_that_serving_would_refuse_is_not_taken(folder: Folder, home: Home
     line = folder.add(pair)
     one = prepare(folder.recipe(), home)
     assert refused(one) == {line: {"too_many_images"}}
-    text = (one.dataset.path / "refused.csv").read_text()
+    text = (one.intake.path / "refused.csv").read_text()
     assert "2 images, a request may show 1" in text
     assert "raise serve.max_images, or give fewer images" in text
     # The setting decides which rows are taken: what was prepared under another does not count.
@@ -207,7 +235,7 @@ def test_too_many_bad_rows_write_nothing_and_say_why(folder: Folder, home: Home)
     assert said[2].startswith("labels.jsonl:13: ")
     assert said[-1] == "and 2 more rows"
     assert_nothing_left(home)
-    assert prepare(folder.recipe(max_bad=0.5), home).dataset.body["refused"]["rows"] == 12
+    assert prepare(folder.recipe(max_bad=0.5), home).intake.body["refused"]["rows"] == 12
 
 
 def test_no_rows_left_for_a_split(folder: Folder, home: Home) -> None:
@@ -317,7 +345,7 @@ def test_a_dataset_of_another_exam_is_not_taken(folder: Folder, home: Home) -> N
     shutil.rmtree(prepared.held_out.path)
     with home.create("held_out", prepared.held_out.manifest.key, {}) as draft:
         draft.body.update(rows=0)
-    with pytest.raises(IntegrityError, match="another held-out set"):
+    with pytest.raises(IntegrityError, match="do not belong together"):
         find_prepared(recipe, home)
 
 
@@ -325,11 +353,11 @@ def test_the_exam_alone_can_be_made_again(folder: Folder, home: Home) -> None:
     folder.fill()
     recipe = folder.recipe()
     first = prepare(recipe, home)
-    for artifact in (first.held_out, first.dataset):
+    for artifact in (first.held_out, first.dataset, first.intake):
         shutil.rmtree(artifact.path)
         assert find_prepared(recipe, home) is None
         again = prepare(recipe, home)
-        assert (again.dataset.id, again.held_out.id) == (first.dataset.id, first.held_out.id)
+        assert again == first
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     )
     home = Home(tmp_path_factory.mktemp("pages"))
     with home.create("dataset", "0" * 64, {}) as draft:
-        rows = [Row(Sample(name, "g", messages), (page,), "labels.jsonl:1") for name in "ab"]
+        rows = [Row(Sample(name, "g", messages), (page,)) for name in "ab"]
         write_rows(draft.path / split_file("train"), rows)
     return draft.artifact
 

@@ -52,7 +52,7 @@ def row_of(answer: str, *sizes: tuple[int, int], question: str = "Read the form.
         "a", "g", (Message("user", (*images, Text(question))), Message("assistant", (Text(answer),)))
     )
     pictures = tuple(encode_png(Picture.effect_noise(size, 60).convert("RGB")) for size in sizes)
-    return Row(sample, pictures, "labels.jsonl:1")
+    return Row(sample, pictures)
 
 
 def test_only_answer_and_end_of_turn_carry_loss(
@@ -323,7 +323,7 @@ def tool_row(*last: Message) -> Row:
         *last,
     )
     pictures = tuple(encode_png(Picture.effect_noise((64, 64), 60).convert("RGB")) for _ in range(2))
-    return Row(Sample("t", "g", messages, tools=(ZOOM,)), pictures, "labels.jsonl:1")
+    return Row(Sample("t", "g", messages, tools=(ZOOM,)), pictures)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def row(number: int, images: int = 1) -> Row:
         (Message("user", parts), Message("assistant", (Text('{"n": 1}'),))),
         {"desk": number, "nested": {"a": [1, None, "ü"]}},
     )
-    return Row(sample, tuple(b"\x89PNG" + bytes([at]) for at in range(images)), f"labels.jsonl:{number}")
+    return Row(sample, tuple(b"\x89PNG" + bytes([at]) for at in range(images)))
 
 
 def held_out(home: Home, rows: int = 3) -> Artifact:

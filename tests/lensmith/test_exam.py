@@ -12,7 +12,7 @@ from lensmith.sample import Message, Sample, Text
 
 def make_rows(groups: int, each: int) -> list[Row]:
     messages = (Message("user", (Text("q"),)), Message("assistant", (Text("a"),)))
-    return [Row(Sample(f"{g}-{i}", f"g{g}", messages), (), "") for g in range(groups) for i in range(each)]
+    return [Row(Sample(f"{g}-{i}", f"g{g}", messages), ()) for g in range(groups) for i in range(each)]
 
 
 def ids(rows: list[Row]) -> list[str]:

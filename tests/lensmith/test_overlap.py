@@ -16,7 +16,7 @@ from lensmith.sample import Image, Message, Sample, Text
 
 def row(name: str, group: str, digest: str) -> Row:
     asked = Message("user", (Image(f"{name}.png", digest, (8, 8)), Text("Read.")))
-    return Row(Sample(name, group, (asked, Message("assistant", (Text("7"),)))), (b"png",), "x:1")
+    return Row(Sample(name, group, (asked, Message("assistant", (Text("7"),)))), (b"png",))
 
 
 @pytest.fixture

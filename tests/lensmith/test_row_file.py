@@ -27,7 +27,7 @@ def row(number: int, images: int = 1, first: int | None = None) -> Row:
         ({"name": "zoom", "parameters": {}},) if number % 2 else (),
         Origin(labeller="ada") if number % 2 else Origin(),
     )
-    return Row(sample, tuple(b"\x89PNG" + name.encode() for name in names), f"labels.jsonl:{number}")
+    return Row(sample, tuple(b"\x89PNG" + name.encode() for name in names))
 
 
 @pytest.mark.parametrize("count", [0, 1, 64, 65, 256, 300])
@@ -39,7 +39,7 @@ def test_rows_survive_the_disk(tmp_path: Path, count: int) -> None:
     assert len(stored) == count
     assert list(stored) == rows
     assert stored[count // 2 :] == rows[count // 2 :]
-    assert list(stored.samples()) == [(each.sample, each.source) for each in rows]
+    assert list(stored.samples()) == [each.sample for each in rows]
 
 
 def test_by_number_from_both_ends_and_not_beyond(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 def test_an_image_too_few_is_an_error(tmp_path: Path) -> None:
     good = row(1, images=2)
     with pytest.raises(ValueError, match="zip"):
-        write_rows(tmp_path / "train.arrow", [Row(good.sample, good.images[:1], "x:1")])
+        write_rows(tmp_path / "train.arrow", [Row(good.sample, good.images[:1])])
 
 
 def test_an_image_without_digest_is_an_error(tmp_path: Path) -> None:
     unnamed = Message("user", (Image("a.png"),))
     with pytest.raises(ValueError, match="without the digest"):
-        write_rows(tmp_path / "train.arrow", [Row(Sample("a", "g", (unnamed,)), (b"1",), "x:1")])
+        write_rows(tmp_path / "train.arrow", [Row(Sample("a", "g", (unnamed,)), (b"1",))])
 
 
 def test_another_process_maps_the_files_itself(tmp_path: Path) -> None:

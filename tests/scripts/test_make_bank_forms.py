@@ -177,7 +177,8 @@ def test_planted_list_is_written_apart_and_torch_is_not_imported(tmp_path: Path)
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
     planted = json.loads((tmp_path / "planted.json").read_text())
     assert len(planted) == FLAWS_OF_A_KIND * len(FLAWS)
-    assert {"labels.jsonl", "images", "README.txt"} == {path.name for path in (tmp_path / "out").iterdir()}
+    handed = {"labels.jsonl", "export.json", "labelling.xml", "images", "README.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == handed
 
 
 def test_amounts_and_dates_are_written_as_people_do() -> None:

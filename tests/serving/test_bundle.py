@@ -31,6 +31,7 @@ def parts(world: World, name: str = "one") -> dict[str, Any]:
         "report": world.report(model, label, world.base, all_wrong),
         "dataset": world.dataset,
         "held_out": world.held_out,
+        "intake": world.intake,
         "merge_proof": world.proof("merge-proof", model),
         "serve_proof": world.proof("serve-proof", model),
     }
@@ -71,7 +72,7 @@ def test_lineage_goes_back_to_base_and_rows(world: World) -> None:
     release = make_release(world.recipe, world.home, **parts(world))
     lines = json.loads((release.path / "lineage.json").read_bytes())
     kinds = {line["kind"] for line in lines}
-    assert kinds == {"base", "dataset", "held_out", "run", "model", "profile", "trace", "report"}
+    assert kinds == {"base", "dataset", "held_out", "intake", "run", "model", "profile", "trace", "report"}
     ids = {line["id"] for line in lines}
     assert all(value in ids for line in lines for value in line["inputs"].values())
 

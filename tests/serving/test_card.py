@@ -26,6 +26,7 @@ def card(world: World, release: Release, run: Artifact | None = None) -> str:
         base=world.base,
         run=run or world.run("one"),
         dataset=world.dataset,
+        intake=world.intake,
         profile=world.profile(model),
     )
 

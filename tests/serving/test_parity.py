@@ -27,7 +27,7 @@ ROWS = 70
 
 def held_out_rows(count: int = ROWS) -> list[Row]:
     messages = (Message("user", (Text("?"),)), Message("assistant", (Text("!"),)))
-    return [Row(Sample(f"row-{i}", f"group-{i % 20}", messages), (), f"f:{i}") for i in range(count)]
+    return [Row(Sample(f"row-{i}", f"group-{i % 20}", messages), ()) for i in range(count)]
 
 
 def answer(row: Row, **changes: Any) -> TraceRow:

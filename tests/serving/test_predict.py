@@ -37,7 +37,6 @@ def rows() -> list[Row]:
                 (Message("user", (Text(f"read form {i}"),)), Message("assistant", (Text("x"),))),
             ),
             (),
-            f"f:{i}",
         )
         for i in range(ROWS)
     ]

@@ -150,6 +150,7 @@ def test_an_adapter_is_promoted_without_merge_proof(world: World, policy: Policy
         report=world.report(run, label, world.base, all_wrong),
         dataset=world.dataset,
         held_out=world.held_out,
+        intake=world.intake,
         merge_proof=None,
         serve_proof=world.proof("serve-proof", run),
     )

@@ -34,7 +34,7 @@ def two_image_row() -> Row:
         Message("user", (Text("Compare "), Image("a.png"), Text(" with "), Image("b.png"))),
         Message("assistant", (Text("the answer"),)),
     )
-    return Row(Sample("r", "g", messages), (png("red"), png("blue")), "f:1")
+    return Row(Sample("r", "g", messages), (png("red"), png("blue")))
 
 
 def reply(**changes: Any) -> bytes:
@@ -87,7 +87,7 @@ def tool_row() -> Row:
         Message("tool", (Text("cut:"), Image("b.png"))),
         Message("assistant", (Text("the answer"),)),
     )
-    return Row(Sample("r", "g", messages, tools=(zoom,)), (png("red"), png("blue")), "f:1")
+    return Row(Sample("r", "g", messages, tools=(zoom,)), (png("red"), png("blue")))
 
 
 def test_tools_calls_and_their_results_are_sent_as_training_rendered_them() -> None:

@@ -79,7 +79,7 @@ def test_a_conversation_with_tools_is_asked_as_it_was_taught(exam: Exam, merged_
         Message("tool", (Text("nothing "), Text("more"))),
         Message("assistant", (Text("7"),)),
     )
-    row = Row(Sample("tools", "g", messages, tools=(zoom,)), (picture,), "f:1")
+    row = Row(Sample("tools", "g", messages, tools=(zoom,)), (picture,))
     rendering = exam.recipe.rendering
     body = request_body(row, rendering, merged_engine.model_name, 2)
     reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)

@@ -17,15 +17,17 @@ from lensmith.sample import Origin
 
 # Enough of them to find a misspelt one.
 _VALUES_KEPT = 10_000
+# What an intake says of rows that its dataset holds.
+_LISTED = "listed"
 _SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
 class Holding:
-    """A dataset or held-out set, and the ids of the rows that are meant in it.
+    """A dataset, held-out set or intake, and the ids of the rows that are meant in it.
 
-    By "train", "validation", "held_out"; "refused": ids of rows that the dataset did not take, but whose
-    pictures its report may show.
+    By "train", "validation", "held_out". Of an intake: "refused", rows that were not taken, but whose
+    pictures its report may show; "listed", rows of its dataset, which its files name and its report may show.
     """
 
     artifact: Artifact
@@ -59,6 +61,12 @@ class Survey:
     meta: set[str] = field(default_factory=set)
     values: dict[str, set[str]] = field(default_factory=dict)
 
+    @property
+    def matching(self) -> int:
+        """Rows that were found; one in two datasets counts twice, one that an intake lists does not."""
+        found = (each.rows.items() for each in self.holdings)
+        return sum(len(ids) for rows in found for name, ids in rows if name != _LISTED)
+
     def look_into(self, home: Home, artifact: Artifact, why: str) -> None:
         """Add what a dataset or a held-out set holds; `why` is logged with the reading of a held-out set."""
         try:
@@ -80,8 +88,14 @@ class Survey:
             raise IntegrityError("it has no row file that this version reads")
         for split in splits:
             yield split, list(self._matching(read_split(artifact, split)))
-        if REFUSED_JSONL in files:
-            yield "refused", list(self._refused(artifact))
+
+    def look_at_intake(self, intake: Artifact) -> None:
+        """Add what an intake tells of the rows that are meant; its dataset was looked into before."""
+        of = intake.manifest.inputs["dataset"]
+        taken = {row for each in self.holdings if each.artifact.id == of for row in each.ids}
+        rows = {"refused": list(self._refused(intake)), _LISTED: sorted(taken)}
+        if found := {name: ids for name, ids in rows.items() if ids}:
+            self.holdings.append(Holding(intake, found))
 
     def _matching(self, rows: RowFile) -> Iterator[str]:
         for columns in rows.columns("id", "group", "origin", "meta"):
@@ -101,11 +115,11 @@ class Survey:
             if each.field.startswith(META):
                 self.meta.update(facts.meta)
 
-    def _refused(self, dataset: Artifact) -> Iterator[str]:
+    def _refused(self, intake: Artifact) -> Iterator[str]:
         """Of a row that was refused only the id is kept."""
         if {each.field for each in self.conditions} != {"id"}:
             return
-        with (dataset.path / REFUSED_JSONL).open(encoding="utf-8") as lines:
+        with (intake.path / REFUSED_JSONL).open(encoding="utf-8") as lines:
             # One record a flaw: a row can have several.
             for row in dict.fromkeys(json.loads(line)["row"] for line in lines):
                 if Facts(row, "", {}, {}).meet(self.conditions):
@@ -113,8 +127,10 @@ class Survey:
 
 
 def survey(home: Home, conditions: Sequence[Condition], why: str) -> Survey:
-    """Look for the rows that meet all of `conditions` in every dataset and held-out set of `home`."""
+    """Look for the rows that meet all of `conditions` in every dataset, held-out set and intake."""
     found = Survey(tuple(conditions))
     for artifact in [*home.all("dataset"), *home.all("held_out")]:
         found.look_into(home, artifact, why)
+    for intake in home.all("intake"):
+        found.look_at_intake(intake)
     return found

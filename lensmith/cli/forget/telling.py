@@ -18,8 +18,8 @@ def listing(reach: Reach) -> list[str]:
     """What matches, what was made from it, and what could not be looked into."""
     survey = reach.survey
     lines = [
-        f"{sum(len(each.ids) for each in survey.holdings):,} rows match in {len(survey.holdings)} of the"
-        " datasets and held-out sets here"
+        f"{survey.matching:,} rows match in {len(survey.holdings)} of the datasets, held-out sets and"
+        " intakes here"
     ]
     lines += [f"  {_held(each)}" for each in survey.holdings]
     if not survey.holdings:

@@ -113,12 +113,13 @@ def _remake(pipeline: Pipeline, home: Home, conditions: tuple[Condition, ...], w
     """Prepare again, and look into what came of it."""
     from lensmith.cli.forget.rows import Survey
 
-    dataset, held_out = pipeline.dataset, pipeline.held_out
+    dataset, held_out, intake = pipeline.dataset, pipeline.held_out, pipeline.intake
     left = Survey(conditions)
     for artifact in (dataset, held_out):
         left.look_into(home, artifact, why)
+    left.look_at_intake(intake)
     if left.holdings or left.unread:
         problems = [Problem("still holds such rows", each.artifact.short) for each in left.holdings]
         problems += [Problem(each.why, each.artifact.short) for each in left.unread]
         raise IntegrityError("the dataset was made again, and the rows are not gone", problems)
-    return {"dataset": dataset.id, "held_out": held_out.id}
+    return {"dataset": dataset.id, "held_out": held_out.id, "intake": intake.id}

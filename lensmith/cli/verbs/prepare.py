@@ -15,14 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the dataset and its held-out set."""
+    """Make the dataset, its held-out set and the intake."""
     pipeline = pipeline_of(arguments)
-    dataset, held_out = pipeline.dataset, pipeline.held_out
+    dataset, held_out, intake = pipeline.dataset, pipeline.held_out, pipeline.intake
     if arguments.json:
-        print_json(
-            {"dataset": dataset.id, "held_out": held_out.id, "path": str(dataset.path), **dataset.body}
-        )
+        ids = {"dataset": dataset.id, "held_out": held_out.id, "intake": intake.id}
+        paths = {"path": str(dataset.path), "intake_path": str(intake.path)}
+        print_json({**dataset.body, **intake.body, **ids, **paths})
         return 0
     print(f"{dataset.short}  {dataset.path}\n{held_out.short}  {held_out.path}")
-    print(f"report  {dataset.path / 'report.html'}\nrefused {dataset.path / 'refused.csv'}")
+    print(f"report  {intake.path / 'report.html'}\nrefused {intake.path / 'refused.csv'}")
     return 0

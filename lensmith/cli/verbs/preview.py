@@ -34,7 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
         facts = [
             {
                 "row": row.row,
-                "source": row.source,
                 "sizes": row.sizes,
                 "tokens": row.tokens,
                 "image_tokens": row.image_tokens,

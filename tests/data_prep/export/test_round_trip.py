@@ -49,7 +49,7 @@ def row(*messages: Message, name: str = "r", **changes: Any) -> Row:
     pictures = tuple(
         picture(int(hashlib.sha256(image.path.encode()).hexdigest()[:6], 16)) for image in sample.images
     )
-    return Row(sample, pictures, "x:1")
+    return Row(sample, pictures)
 
 
 def plain(sample: Sample, source: Source | None = None, images: Iterable[bytes] = ()) -> Sample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from data_prep.flag import Flag, Flagged
 from data_prep.refusal import Flaw, Refusal
-from data_prep.report import Copy, CopyPair, Findings, write_report
+from data_prep.report import Before, Copy, CopyPair, Findings, write_report
 from data_prep.sources.opening import open_sources
 from lensmith.images import ImageLimits
 from tests.browser import Browser, find_browser
@@ -37,13 +36,12 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with every part, and words that no line can hold."""
     folder = tmp_path_factory.mktemp("page")
     dataset = forms.prepared.dataset
-    shutil.copytree(dataset.path / "data", folder / "data")
     picture = "images/form-00004.png"
     side = Copy(LONG, f"{LONG}:1", 0, picture, "train")
     field = {**dataset.body["labels"]["fields"][0], "name": LONG}
     field["values"] = {**field["values"], "values": [[LONG[:80], 20]]}
     body = {
-        **dataset.body,
+        **forms.prepared.intake.body,
         "flagged": {"rows": 1, "by_reason": {"long_answer": 1}},
         "similar": {"exact": 1, "pairs": 0, "answers": 0, "kept": "together"},
         "labels": {**dataset.body["labels"], "fields": [field, *dataset.body["labels"]["fields"]]},
@@ -52,7 +50,8 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     refused = Refusal(f"{LONG}:1", LONG, (Flaw("image_missing", LONG, LONG),), 0, (picture,))
     found = Findings([refused], [flagged], [CopyPair("exact", side, side)], (LONG,))
     limits = ImageLimits(max_bytes=10_000_000, max_pixels=10_000_000)
-    write_report(folder, body, found, open_sources(forms.recipe.data), limits, dataset)
+    before = Before(dataset, forms.prepared.intake)
+    write_report(folder, dataset, body, found, open_sources(forms.recipe.data), limits, before)
     return folder / "report.html"
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,13 +15,12 @@ import pytest
 
 from data_prep.figures.origin_counts import OriginCounts
 from data_prep.flag import FLAG_TITLES, Flag, Flagged
-from data_prep.prepare import prepare
+from data_prep.prepare import Prepared, prepare
 from data_prep.refusal import Code, Flaw, Refusal
-from data_prep.report import Copy, CopyPair, Findings, write_report
+from data_prep.report import Before, Copy, CopyPair, Findings, write_report
 from data_prep.report.page import COPIES_SHOWN, FLAGGED_SHOWN
 from data_prep.report.thumbnail import Gallery
 from data_prep.sources.opening import open_sources
-from lensmith.artifact import Artifact
 from lensmith.dataset import Split, read_split
 from lensmith.home import Home
 from lensmith.images import ImageLimits
@@ -68,17 +66,17 @@ def hostile(folder: Folder) -> None:
 
 def test_hostile_rows_stay_text(folder: Folder, home: Home) -> None:
     hostile(folder)
-    path = prepare(folder.recipe(), home).dataset.path
-    page = Tags((path / "report.html").read_text())
+    prepared = prepare(folder.recipe(), home)
+    page = Tags((prepared.intake.path / "report.html").read_text())
     assert "script" not in [tag for tag, _ in page.tags]
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert all(str(a["src"]).startswith("data:image/") for tag, a in page.tags if tag == "img")
     assert page.text.count(HOSTILE) > 20
-    assert "<script" not in (path / "README.md").read_text()
+    assert "<script" not in (prepared.dataset.path / "README.md").read_text()
 
 
 def test_the_page_needs_nothing_else(forms: BankForms) -> None:
-    text = (forms.prepared.dataset.path / "report.html").read_text()
+    text = (forms.prepared.intake.path / "report.html").read_text()
     page = Tags(text)
     assert not re.search(r"(src|href)=\"(?!data:|#)", text)
     assert "url(" not in text
@@ -92,7 +90,7 @@ def test_the_page_needs_nothing_else(forms: BankForms) -> None:
 def test_the_exam_is_not_shown(forms: BankForms) -> None:
     from lensmith.dataset import read_held_out
 
-    page = (forms.prepared.dataset.path / "report.html").read_text()
+    page = (forms.prepared.intake.path / "report.html").read_text()
     refused = {one for flaw in forms.planted for one in flaw.ids}
     rows = list(read_held_out(forms.home, forms.prepared.held_out, "test that no report shows it"))
     assert rows
@@ -103,7 +101,7 @@ def test_a_spreadsheet_opens_the_refusals_and_runs_nothing(folder: Folder, home:
     folder.fill()
     folder.add(folder.row("=HYPERLINK(1)", answer=""), folder.row('@é, "x"', answer=""))
     prepared = prepare(folder.recipe(), home)
-    data = (prepared.dataset.path / "refused.csv").read_bytes()
+    data = (prepared.intake.path / "refused.csv").read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     assert [row["row"] for row in rows] == ["'=HYPERLINK(1)", '\'@é, "x"']
@@ -111,9 +109,7 @@ def test_a_spreadsheet_opens_the_refusals_and_runs_nothing(folder: Folder, home:
         ("labels.jsonl:13", "empty_answer"),
         ("labels.jsonl:14", "empty_answer"),
     ]
-    records = [
-        json.loads(line) for line in (prepared.dataset.path / "refused.jsonl").read_text().splitlines()
-    ]
+    records = [json.loads(line) for line in (prepared.intake.path / "refused.jsonl").read_text().splitlines()]
     assert [record["row"] for record in records] == ["=HYPERLINK(1)", '@é, "x"']
     assert all(record["reason"] and record["mend"] for record in records)
 
@@ -124,34 +120,34 @@ def test_large_pictures_are_shown_small(folder: Folder, home: Home, tmp_path: Pa
     for number in range(12):
         name = folder.image(f"big-{number}.png", picture(number + 100, 1600, 900))
         folder.add(folder.row(f"big-{number}", path=name))
-    page = (prepare(folder.recipe(), home).dataset.path / "report.html").read_text()
+    page = (prepare(folder.recipe(), home).intake.path / "report.html").read_text()
     assert 'width="400" height="225"' in page
     assert len(page) < 2_000_000
 
 
 @pytest.fixture(scope="module")
-def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Artifact]:
-    """Twenty good rows and one that is refused, prepared: the recipe and the dataset."""
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Prepared]:
+    """Twenty good rows and one that is refused, prepared: the recipe and what was made."""
     root = tmp_path_factory.mktemp("twenty")
     folder = Folder(root / "handed-over")
     folder.fill(20)
     folder.add(folder.row("bad", answer=""))
     recipe = folder.recipe()
-    return recipe, prepare(recipe, Home(root / "home")).dataset
+    return recipe, prepare(recipe, Home(root / "home"))
 
 
-def findings(twenty: tuple[Recipe, Artifact], tmp_path: Path, found: Findings, **parts: Any) -> str:
+def findings(twenty: tuple[Recipe, Prepared], tmp_path: Path, found: Findings, **parts: Any) -> str:
     """The page of the twenty rows, written anew with `found`; `parts` go over its body."""
-    recipe, dataset = twenty
-    shutil.copytree(dataset.path / "data", tmp_path / "page/data")
-    body = {**dataset.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
+    recipe, prepared = twenty
+    (tmp_path / "page").mkdir()
+    body = {**prepared.intake.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
     body |= {"similar": {"exact": 1, "pairs": 40, "answers": 0, "kept": "together"}, **parts}
-    write_report(tmp_path / "page", body, found, open_sources(recipe.data), LIMITS)
+    write_report(tmp_path / "page", prepared.dataset, body, found, open_sources(recipe.data), LIMITS)
     return (tmp_path / "page" / "report.html").read_text()
 
 
 def test_flagged_rows_are_shown_with_reason_and_picture(
-    twenty: tuple[Recipe, Artifact], tmp_path: Path
+    twenty: tuple[Recipe, Prepared], tmp_path: Path
 ) -> None:
     flag = Flag("outer_space", f"the answer is ' 7' {HOSTILE}", "remove it")
     flagged = [
@@ -167,7 +163,7 @@ def test_flagged_rows_are_shown_with_reason_and_picture(
 
 
 def test_copies_stand_side_by_side_and_the_exam_stays_sealed(
-    twenty: tuple[Recipe, Artifact], tmp_path: Path
+    twenty: tuple[Recipe, Prepared], tmp_path: Path
 ) -> None:
     left = Copy("row-left", "labels.jsonl:1", 0, "images/good-1-0.png", "train")
     right = Copy("row-right", "labels.jsonl:2", 0, "images/good-2-0.png", None)
@@ -188,7 +184,7 @@ def test_copies_stand_side_by_side_and_the_exam_stays_sealed(
     assert shown.count("Picture of row row-left") == shown.count("Picture of row row-right") == 1
 
 
-def test_no_more_is_read_than_is_shown(twenty: tuple[Recipe, Artifact], tmp_path: Path) -> None:
+def test_no_more_is_read_than_is_shown(twenty: tuple[Recipe, Prepared], tmp_path: Path) -> None:
     taken: list[int] = []
 
     def pairs() -> Iterator[CopyPair]:
@@ -203,7 +199,7 @@ def test_no_more_is_read_than_is_shown(twenty: tuple[Recipe, Artifact], tmp_path
 
 @pytest.mark.parametrize("code", ["image_unsafe", "forgotten"])
 def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
-    twenty: tuple[Recipe, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Code
+    twenty: tuple[Recipe, Prepared], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Code
 ) -> None:
     opened: list[str] = []
 
@@ -225,7 +221,7 @@ def test_a_picture_that_is_unsafe_or_forgotten_is_not_opened(
 
 def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -> None:
     folder.fill(60)
-    old = prepare(folder.recipe(), home).dataset
+    before = prepare(folder.recipe(), home)
     for line, number in enumerate(range(60)):
         row = json.loads(folder.lines[line])
         if number % 2:
@@ -234,14 +230,16 @@ def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -
     folder.lines = folder.lines[2:]
     folder.add(folder.row("new-1", "group-1"), folder.row("new-2", "group-5"))
     recipe = folder.recipe()
-    new = prepare(recipe, home).dataset
+    after = prepare(recipe, home)
+    old, new = before.dataset, after.dataset
     ids = [
         {row.sample.id for split in SPLITS_READ for row in read_split(dataset, split)}
         for dataset in (old, new)
     ]
     page_folder = tmp_path / "page"
-    shutil.copytree(new.path / "data", page_folder / "data")
-    write_report(page_folder, new.body, Findings(), open_sources(recipe.data), LIMITS, old)
+    page_folder.mkdir()
+    compared = Before(old, before.intake)
+    write_report(page_folder, new, after.intake.body, Findings(), open_sources(recipe.data), LIMITS, compared)
     page = Tags((page_folder / "report.html").read_text())
     assert f"Compared with {old.short}: {len(ids[1] - ids[0])} rows" in page.text
     assert f"are new, {len(ids[0] - ids[1])} are no longer there" in page.text
@@ -250,13 +248,13 @@ def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -
 
 
 def test_half_a_pair_of_surrogates_is_written_as_its_escape(
-    twenty: tuple[Recipe, Artifact], tmp_path: Path
+    twenty: tuple[Recipe, Prepared], tmp_path: Path
 ) -> None:
     flagged = [Flagged("labels.jsonl:1", "a", (Flag("outer_space", "the answer is \ud800", "remove it"),))]
     assert "the answer is \\ud800" in findings(twenty, tmp_path, Findings(flagged=flagged))
 
 
-def test_the_origin_of_rows_is_counted(twenty: tuple[Recipe, Artifact], tmp_path: Path) -> None:
+def test_the_origin_of_rows_is_counted(twenty: tuple[Recipe, Prepared], tmp_path: Path) -> None:
     origins = OriginCounts()
     for number in range(20):
         origins.add(Origin(HOSTILE, "CC-BY-4.0", f"person {number}"))

@@ -1,0 +1,107 @@
+"""What is asked of a preparation: its sources as opened, what binds it, and the keys of what it makes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data_prep.answer_schema.schema import read_schema
+from data_prep.forgetting import Forgotten
+from data_prep.history import resolve_exams, resolve_previous
+from data_prep.report import Before
+from data_prep.sources.opening import open_sources
+from data_prep.sources.source import Source
+from data_prep.templates import FOLDER
+from lensmith.artifact import Artifact
+from lensmith.files import digest_json
+from lensmith.home import Home
+from lensmith.images import ImageLimits
+from lensmith.intake import find_intake
+from lensmith.page import template_digests
+from lensmith.provenance import stage_key
+from lensmith.recipe import Recipe
+from lensmith.tokens import ImageGrid, read_grid
+
+MODULE = "data_prep.prepare"
+PACKAGES = (
+    "pillow", "pyarrow", "pydantic", "jinja2", "numpy", "xxhash", "jsonschema", "phonenumbers", "pyyaml",
+)  # fmt: skip
+# What names a place: the key holds what lies there instead; and what must not matter.
+_TOLD_BY_CONTENT: dict[str, Any] = {
+    "source": True,
+    "sources": {"__all__": {"path"}},
+    "previous": True,
+    "exams": True,
+    "answer_schema": {"file", "inline"},
+    # Who does the work changes nothing of it.
+    "engine": True,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The sources as opened, the earlier datasets that bind this one, what is forgotten, the image grid of
+    the base, and the three keys."""
+
+    sources: list[Source]
+    previous: Artifact | None
+    before: Before | None
+    exams: list[Artifact]
+    limits: ImageLimits
+    grid: ImageGrid | None
+    forgotten: Forgotten
+    dataset_key: str
+    held_out_key: str
+    intake_key: str
+
+
+def ask(recipe: Recipe, home: Home) -> Asked:
+    """Read the labels and look at size and time of their images, to know the keys; decodes no image.
+
+    Raises InputError where labels, schema or an earlier dataset cannot be read at all.
+    """
+    data = recipe.data
+    sources = open_sources(data)
+    grid = _grid(recipe)
+    previous = resolve_previous(data, home)
+    exams = resolve_exams(data, home)
+    forgotten = Forgotten.load(home.root)
+    asked = {
+        "sources": [_source_asked(source) for source in sources],
+        "data": data.model_dump(mode="json", exclude=_TOLD_BY_CONTENT),
+        "previous": previous and previous.id,
+        "exams": [each.id for each in exams],
+        "schema": None
+        if data.answer_schema is None
+        else digest_json(read_schema(data.answer_schema).content),
+        "coordinates": asdict(recipe.model_family.coordinates),
+        "markup": list(recipe.model_family.markup),
+        "max_images": recipe.serve.max_images,
+        "forgotten": forgotten.digest,
+    }
+    held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
+    # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.
+    templates = template_digests(FOLDER)
+    seen = asked | {"grid": grid and asdict(grid), "family": recipe.family, "templates": templates}
+    dataset_key = stage_key("dataset", MODULE, PACKAGES, seen, {})
+    before = Before(previous, find_intake(home, previous)) if previous else None
+    compared = {"compared": before and before.intake and before.intake.id}
+    intake_key = stage_key("intake", MODULE, PACKAGES, seen | compared, {})
+    limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
+    return Asked(
+        sources, previous, before, exams, limits, grid, forgotten, dataset_key, held_out_key, intake_key
+    )
+
+
+def _grid(recipe: Recipe) -> ImageGrid | None:
+    """The base's image grid; None while there is no base yet: data can be checked before it arrives."""
+    if not recipe.base.path.is_dir():
+        return None
+    return read_grid(recipe.base.path, recipe.model_family, recipe.pixel_budget)
+
+
+def _source_asked(source: Source) -> list[object]:
+    """Name, format and content of a source; size and time of change of every picture that its rows name."""
+    paths = {image.path for found in source.rows() if found.sample for image in found.sample.images}
+    stamps = [[path, *source.picture_stamp(path)] for path in sorted(paths)]
+    return [source.name, source.format, source.facts(), digest_json(stamps)]

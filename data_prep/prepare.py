@@ -24,6 +24,7 @@ from data_prep.body import by_reason, dataset_body, held_out_body, source_facts
 from data_prep.card import write_card
 from data_prep.engines.engine import Engine, open_engine
 from data_prep.evidence import exact_copies, find_evidence
+from data_prep.fetching import drop_refused, fetch_pictures
 from data_prep.figures.describe import describe
 from data_prep.forgetting import Forgotten
 from data_prep.history import (
@@ -144,7 +145,9 @@ def _make(
     data = recipe.data
     read_rows(book, asked.sources, engine, asked.forgotten)
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
+        fetch_pictures(book, asked.sources)
         look_at_pictures(book, asked.sources, asked.limits, cache, engine)
+        drop_refused(book, asked.sources)
     book.forget_judgements()
     agreement = settle_labels(book, data.labels)
     judge_rows(book)
@@ -195,7 +198,7 @@ def _make(
 
 def _ask(recipe: Recipe, home: Home) -> _Asked:
     data = recipe.data
-    sources = open_sources(data)
+    sources = open_sources(data, home.root / "cache/downloads")
     grid = _grid(recipe)
     previous = resolve_previous(data, home)
     exams = resolve_exams(data, home)

@@ -109,6 +109,22 @@ class SourceSpec(Section):
     weight: Positive = Field(default=1.0, description="times a training row of it is seen in an epoch")
 
 
+class Download(Section):
+    """Images that rows name by an address on the web (http or https)."""
+
+    hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
+    ] = Field(
+        default=(),
+        description="hosts that images may be fetched from, by their exact names in lower case, with the port"
+        " where it is not the usual one; none: an address is refused",
+    )
+    http: bool = Field(default=False, description="whether addresses without encryption are fetched as well")
+    seconds: Positive = Field(
+        default=60.0, description="time that one image may take, redirects included, in seconds"
+    )
+
+
 class SplitRule(Section):
     """How rows are assigned to splits: by a hash of seed and group, so that adding rows moves none."""
 
@@ -168,6 +184,7 @@ class Data(Section):
         description="where rows and pictures are checked: this machine, or the cluster at RAY_ADDRESS (one of"
         " its own on this machine where that is unset); the dataset is the same",
     )
+    download: Download = Field(default_factory=Download, description="images named by address")
     max_image_pixels: Count = Field(default=100_000_000, description="decoded size accepted, in pixels")
     max_image_bytes: Count = Field(default=50_000_000, description="encoded size accepted, in bytes")
 

@@ -52,7 +52,7 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     refused = Refusal(f"{LONG}:1", LONG, (Flaw("image_missing", LONG, LONG),), 0, (picture,))
     found = Findings([refused], [flagged], [CopyPair("exact", side, side)], (LONG,))
     limits = ImageLimits(max_bytes=10_000_000, max_pixels=10_000_000)
-    write_report(folder, body, found, open_sources(forms.recipe.data), limits, dataset)
+    write_report(folder, body, found, open_sources(forms.recipe.data, folder), limits, dataset)
     return folder / "report.html"
 
 

@@ -146,7 +146,7 @@ def findings(twenty: tuple[Recipe, Artifact], tmp_path: Path, found: Findings, *
     shutil.copytree(dataset.path / "data", tmp_path / "page/data")
     body = {**dataset.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
     body |= {"similar": {"exact": 1, "pairs": 40, "answers": 0, "kept": "together"}, **parts}
-    write_report(tmp_path / "page", body, found, open_sources(recipe.data), LIMITS)
+    write_report(tmp_path / "page", body, found, open_sources(recipe.data, tmp_path), LIMITS)
     return (tmp_path / "page" / "report.html").read_text()
 
 
@@ -241,7 +241,7 @@ def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -
     ]
     page_folder = tmp_path / "page"
     shutil.copytree(new.path / "data", page_folder / "data")
-    write_report(page_folder, new.body, Findings(), open_sources(recipe.data), LIMITS, old)
+    write_report(page_folder, new.body, Findings(), open_sources(recipe.data, tmp_path), LIMITS, old)
     page = Tags((page_folder / "report.html").read_text())
     assert f"Compared with {old.short}: {len(ids[1] - ids[0])} rows" in page.text
     assert f"are new, {len(ids[0] - ids[1])} are no longer there" in page.text

@@ -38,6 +38,7 @@ from data_prep.history import (
 from data_prep.judging import judge_rows
 from data_prep.labels.disagreements import write_disagreements
 from data_prep.leaks import prove_no_leaks
+from data_prep.lengths import MakeCounter, counted_with, too_long_rows
 from data_prep.looking import look_at_pictures
 from data_prep.picture_cache import PictureCache
 from data_prep.reading import read_rows
@@ -114,12 +115,14 @@ def find_prepared(recipe: Recipe, home: Home) -> Prepared | None:
     return _find(_ask(recipe, home), home)
 
 
-def prepare(recipe: Recipe, home: Home) -> Prepared:
+def prepare(recipe: Recipe, home: Home, make_counter: MakeCounter | None = None) -> Prepared:
     """Check every row, refuse the bad ones with reasons, split by group, prove the splits apart, write.
 
     Raises InputError when the labelled file cannot be read, when more than `data.max_bad` of its rows are
     refused, or when a split is left without rows; nothing is written then. Raises IntegrityError when
     the written splits share a group or an image.
+
+    `make_counter` is asked for what counts rows where the recipe refuses long ones (`data.too_long`).
     """
     asked = _ask(recipe, home)
     if found := _find(asked, home):
@@ -128,7 +131,7 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
     work = home.work_path(asked.dataset_key)
     try:
         with Workbook(work / "workbook.sqlite") as book, open_engine(recipe, asked.limits) as engine:
-            return _make(book, engine, asked, recipe, home, started)
+            return _make(book, engine, asked, recipe, home, make_counter, started)
     except InputError:
         # What is to be mended changes the key: nobody would go on from here.
         shutil.rmtree(work, ignore_errors=True)
@@ -140,7 +143,13 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
 
 
 def _make(
-    book: Workbook, engine: Engine, asked: _Asked, recipe: Recipe, home: Home, started: float
+    book: Workbook,
+    engine: Engine,
+    asked: _Asked,
+    recipe: Recipe,
+    home: Home,
+    make_counter: MakeCounter | None,
+    started: float,
 ) -> Prepared:
     data = recipe.data
     read_rows(book, asked.sources, engine, asked.forgotten)
@@ -150,7 +159,7 @@ def _make(
         drop_refused(book, asked.sources)
     book.forget_judgements()
     agreement = settle_labels(book, data.labels)
-    judge_rows(book)
+    judge_rows(book, too_long_rows(book, recipe, asked.grid, make_counter))
     cap_sources(book, asked.sources, data)
     exams = open_exams(asked.exams, home)
     work = home.work_path(asked.dataset_key)
@@ -215,6 +224,7 @@ def _ask(recipe: Recipe, home: Home) -> _Asked:
         "markup": list(recipe.model_family.markup),
         "max_images": recipe.serve.max_images,
         "forgotten": forgotten.digest,
+        "counted": counted_with(recipe, grid),
     }
     held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
     # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.

@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lensmith.artifact import MANIFEST, Artifact
 from lensmith.attestation import Attestation
@@ -19,7 +19,21 @@ from lensmith.errors import GateRefused, InputError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
+if TYPE_CHECKING:
+    from data_prep.lengths import MakeCounter, RowCounter
+
 Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact])
+
+
+def counter_of(recipe: Recipe) -> MakeCounter:
+    """What counts rows as training does; the tokenizer is loaded when it is asked for."""
+
+    def make() -> RowCounter:
+        from finetune.encoder import row_encoder
+
+        return row_encoder(recipe, recipe.base.path)
+
+    return make
 
 
 class Pipeline:
@@ -43,7 +57,7 @@ class Pipeline:
         from data_prep.prepare import prepare
 
         def work() -> tuple[Artifact, Artifact]:
-            prepared = prepare(self.recipe, self.home)
+            prepared = prepare(self.recipe, self.home, counter_of(self.recipe))
             return prepared.dataset, prepared.held_out
 
         return self._stage("prepare", work)

@@ -99,6 +99,16 @@ def test_it_is_told_before_anything_is_trained(
     assert main(["prepare", str(recipe), "--home", str(home.root)]) == 0
 
 
+@pytest.mark.slow
+def test_without_validation_rows_there_is_nothing_to_ask(
+    make_recipe: RecipeMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = str(make_recipe(data__split__validation=0.0))
+    assert main(["evaluate", recipe, "--split", "validation", "--home", str(tmp_path / "home")]) == 2
+    assert "has no validation rows" in capsys.readouterr().err
+    assert Home(tmp_path / "home").all("run") == []
+
+
 def test_a_trace_on_validation_rows_is_no_stage_of_a_release(home: Home, make_recipe: RecipeMaker) -> None:
     from lensmith.cli.stages import _made_from
 

@@ -125,7 +125,7 @@ def _quotes(
 ) -> tuple[str, ...]:
     """Ids of the rows that a trace, report or release shows.
 
-    Raises IntegrityError where its exam is gone and nothing else tells whose rows they are.
+    Raises IntegrityError where what it was asked is gone and nothing else tells whose rows they are.
     """
     path = artifact.path / _QUOTING[artifact.kind]
     exam = _asked(artifact)
@@ -139,7 +139,7 @@ def _quotes(
     if artifact.kind == "release":
         raise IntegrityError(f"what its page quotes is not known: its exam held_out-{exam[:12]} is gone")
     if not {each.field for each in survey.conditions} <= {"id", "group"}:
-        raise IntegrityError(f"it names rows and groups only, and its exam held_out-{exam[:12]} is gone")
+        raise IntegrityError(f"it names rows and groups only, and what it was asked, {exam[:12]}, is gone")
     rows = _asked_rows(artifact)
     return tuple(row for row, group in rows if Facts(row, group, {}, {}).meet(survey.conditions))
 

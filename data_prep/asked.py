@@ -8,6 +8,7 @@ from typing import Any
 from data_prep.answer_schema.schema import read_schema
 from data_prep.forgetting import Forgotten
 from data_prep.history import resolve_exams, resolve_previous
+from data_prep.lengths import counted_with
 from data_prep.report import Before
 from data_prep.sources.opening import open_sources
 from data_prep.sources.source import Source
@@ -61,7 +62,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     Raises InputError where labels, schema or an earlier dataset cannot be read at all.
     """
     data = recipe.data
-    sources = open_sources(data)
+    sources = open_sources(data, home.root / "cache/downloads")
     grid = _grid(recipe)
     previous = resolve_previous(data, home)
     exams = resolve_exams(data, home)
@@ -78,6 +79,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         "markup": list(recipe.model_family.markup),
         "max_images": recipe.serve.max_images,
         "forgotten": forgotten.digest,
+        "counted": counted_with(recipe, grid),
     }
     held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
     # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.

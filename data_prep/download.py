@@ -44,7 +44,7 @@ class DownloadPolicy:
     """What a recipe allows to fetch.
 
     `hosts` are exact names, with a port where it is not the scheme's own ("images.example.org:8443").
-    `networks` lifts the ban on addresses inside: for a team's own image server, and for tests.
+    `networks` lifts the ban on addresses inside.
     """
 
     hosts: frozenset[str]
@@ -97,6 +97,15 @@ class Downloader:
         except Unfit as error:
             return Flaw("image_download", f"{quoted(url)}: {error.what}", error.mend)
         return Downloaded(path, len(data), cached=False)
+
+    def forget(self, url: str) -> None:
+        """Keep no copy of what was fetched from `url`."""
+        try:
+            target = parse(url, self.policy.hosts, self.policy.schemes)
+        except Unfit:
+            # What may not be fetched was not.
+            return
+        (self.folder / _place(target.url)).unlink(missing_ok=True)
 
     def _follow(self, target: Target) -> bytes:
         deadline = time.monotonic() + self.policy.total_seconds

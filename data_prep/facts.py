@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import ExifTags, Image, ImageOps
 
 from data_prep.reduced import png, webp
-from data_prep.similar.thumbnail import SIDE, small_grey
+from data_prep.similar.grey import SIDE, small_grey
 from lensmith.images import ImageLimits, content_format, decode_opened, open_image, plain_words
 
 # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the work; twice the side leaves enough detail.

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import secrets
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from data_prep.conditions import Condition, Facts
 from data_prep.refusal import Flaw
 from lensmith.artifact import Artifact, Kind
-from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.decision import check_decision
+from lensmith.errors import IntegrityError, Problem
 from lensmith.files import digest_json, sync_file
 from lensmith.home import Home
 from lensmith.sample import Sample
@@ -203,17 +203,6 @@ def removed_before(home_root: Path, conditions: Sequence[Condition]) -> list[Rem
         for entry in read_entries(home_root)
         if isinstance(entry, Removal) and entry.where == [seal(entry.salt, each) for each in conditions]
     ]
-
-
-def check_decision(who: str, why: str) -> None:
-    """Raise InputError where a decision has no person or reason, or one that is not plain text."""
-    problems = [
-        Problem("is empty" if not text.strip() else "holds a control character", f"--{name}", mend)
-        for name, text, mend in (("who", who, "say who decides"), ("why", why, "say the reason, for the log"))
-        if not text.strip() or any(unicodedata.category(each) == "Cc" for each in text)
-    ]
-    if problems:
-        raise InputError("a decision needs a person and a reason", problems)
 
 
 def _append(home: Home, entry: Decision | Removal) -> None:

@@ -34,7 +34,7 @@ def name_flaw(path: str) -> Flaw | None:
     if not path or "\0" in path:
         return Flaw("image_path", f"the image path {quoted(path)} names nothing", "name the image's file")
     if "://" in path or path.startswith("data:"):
-        mend = "download it and give the path of the file"
+        mend = "download it and give the path of the file, or have data.download.hosts allow its host"
         return Flaw("image_path", f"the image path {quoted(path)} is an address", mend)
     parts = PurePosixPath(path)
     if parts.is_absolute() or "\\" in path:

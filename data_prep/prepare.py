@@ -26,10 +26,12 @@ from data_prep.card import write_card
 from data_prep.engines.engine import Engine, open_engine
 from data_prep.enough import stop_if_empty, stop_if_too_many
 from data_prep.evidence import find_evidence
+from data_prep.fetching import drop_refused, fetch_pictures
 from data_prep.history import most_pictures, open_exams, read_previous, refuse_exam_pictures
 from data_prep.judging import judge_rows
 from data_prep.labels.disagreements import write_disagreements
 from data_prep.leaks import prove_no_leaks
+from data_prep.lengths import MakeCounter, too_long_rows
 from data_prep.looking import look_at_pictures
 from data_prep.picture_cache import PictureCache
 from data_prep.reading import read_rows
@@ -68,12 +70,14 @@ def find_prepared(recipe: Recipe, home: Home) -> Prepared | None:
     return _find(ask(recipe, home), home)
 
 
-def prepare(recipe: Recipe, home: Home) -> Prepared:
+def prepare(recipe: Recipe, home: Home, make_counter: MakeCounter | None = None) -> Prepared:
     """Check every row, refuse the bad ones with reasons, split by group, prove the splits apart, write.
 
     Raises InputError when the labelled file cannot be read, when more than `data.max_bad` of its rows are
     refused, or when a split is left without rows; nothing is written then. Raises IntegrityError when
     the written splits share a group or an image.
+
+    `make_counter` is asked for what counts rows where the recipe refuses long ones (`data.too_long`).
     """
     asked = ask(recipe, home)
     if found := _find(asked, home):
@@ -82,7 +86,7 @@ def prepare(recipe: Recipe, home: Home) -> Prepared:
     work = home.work_path(asked.intake_key)
     try:
         with Workbook(work / "workbook.sqlite") as book, open_engine(recipe, asked.limits) as engine:
-            told = _decide(book, engine, asked, recipe, home, work)
+            told = _decide(book, engine, asked, recipe, home, work, make_counter)
             dataset, held_out = _write_rows(book, engine, asked, recipe, home)
             intake = _write_intake(book, asked, recipe, home, told, dataset, held_out, started)
     except InputError:
@@ -104,15 +108,25 @@ class _Told:
     alike: Alike
 
 
-def _decide(book: Workbook, engine: Engine, asked: Asked, recipe: Recipe, home: Home, work: Path) -> _Told:
+def _decide(
+    book: Workbook,
+    engine: Engine,
+    asked: Asked,
+    recipe: Recipe,
+    home: Home,
+    work: Path,
+    make_counter: MakeCounter | None,
+) -> _Told:
     """Which rows are taken, and which split each lies in."""
     data = recipe.data
     read_rows(book, asked.sources, engine, asked.forgotten)
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
+        fetch_pictures(book, asked.sources)
         look_at_pictures(book, asked.sources, asked.limits, cache, engine)
+        drop_refused(book, asked.sources)
     book.forget_judgements()
     agreement = settle_labels(book, data.labels)
-    judge_rows(book)
+    judge_rows(book, too_long_rows(book, recipe, asked.grid, make_counter))
     cap_sources(book, asked.sources, data)
     exams = open_exams(asked.exams, home)
     thumbnails = ThumbnailFile(book, work / "thumbnails", most_pictures(exams))

@@ -136,6 +136,11 @@ REFUSED: dict[Code, Reason] = {
         "The picture is in an exam that is guarded: who learned it could not be examined with it.",
         "Leave the row out.",
     ),
+    "too_long": Reason(
+        "Its text, pictures and answer together are more than the model may read. No row is cut.",
+        "Shorten the text, show fewer pictures, or ask whoever keeps the recipe for a lower"
+        " `pixels.image_tokens.max` or a greater `train.max_length`.",
+    ),
     "forgotten": Reason(
         "It was decided that such rows are not used again. They do not count as bad.",
         "Leave it out of what you hand over, and ask whoever keeps the data about your copy.",

@@ -41,6 +41,7 @@ Code = Literal[
     "image_across_groups",
     "two_splits",
     "old_exam",
+    "too_long",
     "forgotten",
 ]
 
@@ -81,6 +82,7 @@ TITLES: dict[Code, str] = {
     "image_across_groups": "The image belongs to another group",
     "two_splits": "The row ties rows of two splits together",
     "old_exam": "The row shows a picture of an earlier exam",
+    "too_long": "The row has more tokens than is taught or served",
     "forgotten": "The row is to be forgotten",
 }
 CODES: tuple[Code, ...] = get_args(Code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from data_prep.seen import Seen
-from data_prep.similar.thumbnail import thumbnail
+from data_prep.similar.grey import small_grey
 from lensmith.images import ImageLimits, decode_image, encode_png, pixel_digest
 from lensmith.stored_image import StoredImage
 
@@ -17,14 +17,14 @@ def see(data: bytes, limits: ImageLimits) -> Seen:
     """Size, digests and thumbnail of an encoded image. Raises BadImage."""
     image = decode_image(data, limits)
     identity = bytes.fromhex(pixel_digest(image))
-    return Seen(image.width, image.height, file_digest(data), identity, thumbnail(image).tobytes())
+    return Seen(image.width, image.height, file_digest(data), identity, small_grey(image).tobytes())
 
 
 def store(data: bytes, limits: ImageLimits) -> StoredImage:
     """The image as a split keeps it. Raises BadImage."""
     image = decode_image(data, limits)
     return StoredImage(
-        pixel_digest(image), image.width, image.height, encode_png(image), thumbnail(image).tobytes()
+        pixel_digest(image), image.width, image.height, encode_png(image), small_grey(image).tobytes()
     )
 
 

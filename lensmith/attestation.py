@@ -16,7 +16,7 @@ from lensmith.errors import IntegrityError
 from lensmith.files import digest_json, write_json
 from lensmith.home import Home
 
-Predicate = Literal["merge-proof", "serve-proof", "gate", "promotion", "rollback"]
+Predicate = Literal["merge-proof", "serve-proof", "gate", "promotion", "rollback", "retirement"]
 
 
 class Attestation(BaseModel):

@@ -109,6 +109,22 @@ class SourceSpec(Section):
     weight: Positive = Field(default=1.0, description="times a training row of it is seen in an epoch")
 
 
+class Download(Section):
+    """Images that rows name by an address on the web (http or https)."""
+
+    hosts: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(:[0-9]{1,5})?$")], ...], Field(strict=False)
+    ] = Field(
+        default=(),
+        description="hosts that images may be fetched from, by their exact names in lower case, with the port"
+        " where it is not the usual one; none: an address is refused",
+    )
+    http: bool = Field(default=False, description="whether addresses without encryption are fetched as well")
+    seconds: Positive = Field(
+        default=60.0, description="time that one image may take, redirects included, in seconds"
+    )
+
+
 class SplitRule(Section):
     """How rows are assigned to splits: by a hash of seed and group, so that adding rows moves none."""
 
@@ -160,6 +176,12 @@ class Data(Section):
     personal: Personal = Field(default_factory=Personal, description="personal data in labels")
     wording: Wording = Field(default_factory=Wording, description="the wording of labels")
     labels: Labels = Field(default_factory=Labels, description="several labels for one row")
+    too_long: Literal["keep", "refuse"] = Field(
+        default="keep",
+        description="a row beyond train.max_length, or that leaves serve.max_new_tokens no room in"
+        " serve.max_model_len: kept, so that training stops and names it, or refused here, counted with the"
+        " base's tokenizer",
+    )
     max_bad: Share | Count = Field(
         default=0.05, description="refused rows beyond which nothing is written: a share, or a count"
     )
@@ -168,6 +190,7 @@ class Data(Section):
         description="where rows and pictures are checked: this machine, or the cluster at RAY_ADDRESS (one of"
         " its own on this machine where that is unset); the dataset is the same",
     )
+    download: Download = Field(default_factory=Download, description="images named by address")
     max_image_pixels: Count = Field(default=100_000_000, description="decoded size accepted, in pixels")
     max_image_bytes: Count = Field(default=50_000_000, description="encoded size accepted, in bytes")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+from dataclasses import dataclass
 from typing import Literal
 
 from lensmith.artifact import Artifact
@@ -48,3 +49,29 @@ def read_held_out(home: Home, held_out: Artifact, reason: str) -> RowFile:
     finally:
         os.close(handle)
     return RowFile(held_out.path / HELD_OUT_FILE)
+
+
+@dataclass(frozen=True)
+class HeldOutRead:
+    """One reading of held-out rows: when (UTC) and why."""
+
+    at: str
+    reason: str
+
+
+def held_out_reads(home: Home, held_out: Artifact) -> list[HeldOutRead]:
+    """Every reading of a held-out set in this home, oldest first."""
+    path = home.root / READS_LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    entries = [json.loads(line) for line in lines]
+    return [HeldOutRead(each["at"], each["reason"]) for each in entries if each["held_out"] == held_out.id]
+
+
+def read_asked(home: Home, asked: Artifact, reason: str) -> RowFile:
+    """The rows that a model is asked: a held-out set's, logged, or a dataset's validation rows."""
+    return read_split(asked, "validation") if asked.kind == "dataset" else read_held_out(home, asked, reason)
+
+
+def asked_role(asked: Artifact) -> Literal["held_out", "validation"]:
+    """How traces and reports name, among their inputs, what was asked."""
+    return "validation" if asked.kind == "dataset" else "held_out"

@@ -91,8 +91,8 @@ class Comparison(_Part):
 class Report(_Part):
     """The body of a report artifact, and its `report.json`.
 
-    subject: id of what answered (a model, base or run). trace, held_out: ids of the artifacts read.
-    engine: engine, version and dtype that answered. Numbers are rounded to six decimals.
+    subject: id of what answered (a model, base or run). trace, held_out: ids of the artifacts read, as in
+    `TraceSettings`. engine: engine, version and dtype that answered. Numbers are rounded to six decimals.
     """
 
     schema_version: Literal[1] = 1

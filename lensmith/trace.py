@@ -42,8 +42,9 @@ class TraceSettings(BaseModel):
     """How a trace was made; the body of a trace artifact.
 
     subject: id of the artifact that answered (a model, base or run). engine: "transformers" or "vllm".
-    dtype: of weights and activations. max_new_tokens: the limit. held_out: id of the rows asked.
-    rows: how many were asked. serving: "merged", "adapter", "base" or "none" (transformers).
+    dtype: of weights and activations. max_new_tokens: the limit. held_out: id of the exam that was asked, or
+    of the dataset whose validation rows were. rows: how many were asked. serving: "merged", "adapter", "base"
+    or "none" (transformers).
     template: SHA-256 of the chat template used.
     """
 

@@ -15,6 +15,7 @@ from lensmith.errors import InputError, Problem
 from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
+from lensmith.retirement import MEND, retirement
 from lensmith.section import Section
 from lensmith.yaml_file import read_yaml
 from serving.registry import Channel, Entry
@@ -146,7 +147,7 @@ def judge(home: Home, release: Artifact, demands: Demands, production: Entry | N
     Raises IntegrityError where an attestation was edited or is about something else.
     """
     stated = read_release(release)
-    findings: list[Finding] = []
+    findings = _retired_exam(home, stated)
     evidence: dict[str, str] = {"model": stated.subject, "held_out": stated.exam.held_out}
     for predicate in demands.proofs:
         finding, proof = _proof(home, stated, predicate)
@@ -159,6 +160,13 @@ def judge(home: Home, release: Artifact, demands: Demands, production: Entry | N
         if report is not None:
             evidence["report"] = report.id
     return Verdict(tuple(findings), evidence)
+
+
+def _retired_exam(home: Home, release: Release) -> list[Finding]:
+    """What no policy can allow: a release that was judged by an exam whose rows were shown."""
+    over = retirement(home, release.exam.held_out)
+    about = f"held-out set {release.exam.held_out[:12]}"
+    return [Finding("exam", "fail", f"{about} is no exam any more: {over}", MEND)] if over else []
 
 
 def _proof(home: Home, release: Release, predicate: Proof) -> tuple[Finding, Attestation | None]:

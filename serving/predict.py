@@ -14,7 +14,7 @@ import httpx
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.base import template_digest
-from lensmith.dataset import read_held_out
+from lensmith.dataset import asked_role, read_asked
 from lensmith.errors import InputError, Problem
 from lensmith.exam import proof_rows
 from lensmith.home import Home
@@ -49,6 +49,7 @@ def served_trace(
 ) -> Artifact:
     """What the engine answers to the held-out rows, greedily, as a trace artifact in their order.
 
+    held_out: an exam, or a dataset for its validation rows.
     rows: only that many, those that proofs ask (`lensmith.exam`). engine: a running one; else one is
     started with its caches off and stopped again. Raises InputError where the engine stops midway or refuses
     rows (all of them named); nothing is written then.
@@ -59,7 +60,7 @@ def served_trace(
         "max_new_tokens": profile.max_new_tokens,
         "thinking": recipe.train.thinking,
     }
-    inputs = {"profile": profile_artifact, "held_out": held_out}
+    inputs = {"profile": profile_artifact, asked_role(held_out): held_out}
     key = stage_key("served-trace", "serving.predict", PACKAGES, asked, {k: a.id for k, a in inputs.items()})
     if found := home.find("trace", key):
         return found
@@ -69,7 +70,7 @@ def served_trace(
         if engine is None:
             engine = stack.enter_context(running_engine(profile_artifact, home, proof=True))
         ready = time.monotonic()
-        reader = read_held_out(home, held_out, f"served trace of {profile.subject[:12]}")
+        reader = read_asked(home, held_out, f"served trace of {profile.subject[:12]}")
         source = iter(reader if rows is None else proof_rows(reader, rows))
         answers = _ask_all(engine, source, profile, _image_token(places), recipe)
     with home.create("trace", key, inputs) as draft:

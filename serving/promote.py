@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lensmith.artifact import Artifact, verify
 from lensmith.attestation import attest, attestations
 from lensmith.base import verify_base
+from lensmith.decision import check_decision
 from lensmith.errors import GateRefused, InputError, IntegrityError, Problem
 from lensmith.home import Home
 from serving.gates import Policy, judge
@@ -25,7 +25,7 @@ def promote(home: Home, release: Artifact, channel: str, who: str, why: str, pol
     anything changed since it was made; InputError without who, why or a known channel.
     """
     where = channel_named(channel)
-    _check_decision(who, why)
+    check_decision(who, why)
     stated = read_release(release)
     entry = Entry(release.id, stated.name, stated.subject, stated.profile)
     with Registry.open(home) as registry:
@@ -64,7 +64,7 @@ def rollback(home: Home, name: str, channel: str, who: str, why: str) -> Artifac
     where it is gone or not what it was, GateRefused when another manager was quicker.
     """
     where = channel_named(channel)
-    _check_decision(who, why)
+    check_decision(who, why)
     with Registry.open(home) as registry:
         with home.locked("registry"):
             _complete(home, registry, name, where)
@@ -133,18 +133,3 @@ def _complete(home: Home, registry: Registry, name: str, channel: Channel) -> No
     }
     evidence = {"before": act.before} if act.before else {}
     attest(home, act.kind, act.release, True, evidence, statement)
-
-
-def _check_decision(who: str, why: str) -> None:
-    problems = [
-        Problem("is empty", f"--{name}", mend)
-        for name, text, mend in (("who", who, "say who decides"), ("why", why, "say the reason, for the log"))
-        if not text.strip()
-    ]
-    problems += [
-        Problem("holds a control character", f"--{name}", "write one line of plain text")
-        for name, text in (("who", who), ("why", why))
-        if any(unicodedata.category(each) == "Cc" for each in text)
-    ]
-    if problems:
-        raise InputError("an act needs a person and a reason", problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,18 @@ RecipeMaker = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untaught checkpoint of Qwen3-VL's real classes at the smallest size."""
-    from make_tiny_base import SMALLEST, write_untaught
+    """An untaught checkpoint of Qwen3-VL's real classes at the smallest size, one for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    out = shared / "base" / "tiny"
+    out.parent.mkdir(exist_ok=True)
+    with (shared / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            from make_tiny_base import SMALLEST, write_untaught
 
-    out = tmp_path_factory.mktemp("base") / "tiny"
-    write_untaught(out, SMALLEST)
+            write_untaught(out, SMALLEST)
     return out
 
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from finetune.evaluation.evaluate import evaluate
 from lensmith.artifact import Artifact, FileEntry, Kind, list_files
 from lensmith.attestation import Attestation, Predicate, attest
-from lensmith.dataset import HELD_OUT_FILE
+from lensmith.dataset import HELD_OUT_FILE, asked_role
 from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.images import encode_png, pixel_digest
@@ -225,7 +225,7 @@ class World:
         """What `subject` answers as served to `rows` (all of them where not given)."""
         asked = held_out or self.held_out
         profile = self.profile(subject)
-        inputs = {"profile": profile, "held_out": asked}
+        inputs = {"profile": profile, asked_role(asked): asked}
         with self.home.create("trace", digest_json(["trace", subject.id, asked.id, name]), inputs) as draft:
             lines = [
                 trace_row(row, answer(number))

@@ -56,10 +56,7 @@ def write_folder(
     One row is in memory at a time. `more` gives further files, asked once all rows are written. The folder is
     whole or absent: it is filled beside its place and renamed. Raises InputError where it is already there.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            "nothing is written over", [Problem("is already there", str(folder), "name another")]
-        )
+    check_new(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / IMAGES).mkdir(parents=True)
@@ -84,6 +81,14 @@ def write_folder(
         (partial / other).write_text(text, encoding="utf-8")
     partial.rename(folder)
     return Written(name, written, images, dict(left_out))
+
+
+def check_new(folder: Path) -> None:
+    """Raise InputError where something is at `folder` already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "nothing is written over", [Problem("is already there", str(folder), "name another")]
+        )
 
 
 def _image_paths(row: Row) -> list[str]:

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from data_prep.similar.grey import SIDE, grey, small_grey
 from lensmith.images import FORMATS, MAX_ASPECT, BadImage, ImageLimits
 
-SIDE = 64
 # libjpeg decodes at 1/2, 1/4 or 1/8 for a fraction of the work; twice the side leaves enough detail.
 _REDUCED_EDGE = 2 * SIDE
-_WHITE = 255
 
 Thumbnails = npt.NDArray[np.uint8]
 
@@ -45,7 +44,7 @@ def open_reduced(data: bytes, limits: ImageLimits) -> tuple[Image.Image, tuple[i
                 raise BadImage(f"{width} x {height} pixels: longer than {MAX_ASPECT}:1")
             image.draft("L", (_REDUCED_EDGE, _REDUCED_EDGE))
             image.load()
-            return _grey(image), (width, height)
+            return grey(image), (width, height)
     except BadImage:
         raise
     except Exception as error:  # Pillow raises seven kinds on hostile files; each means "cannot decode".
@@ -60,28 +59,7 @@ def thumbnail(image: Image.Image) -> Thumbnails:
     return np.asarray(small_grey(image), np.uint8)
 
 
-def small_grey(image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Image.Image:
-    """The thumbnail as a picture of mode "L"; `box` is the part that counts: left, top, right, bottom."""
-    # Colours can be mixed at any size; what is transparent, deep or indexed has to be grey before.
-    picture = image if image.mode == "RGB" and "transparency" not in image.info else _grey(image)
-    # Lanczos keeps the thumbnail band-limited, so that it can be shifted by parts of a pixel later.
-    return _grey(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box, 3.0))
-
-
 def fingerprint(data: bytes, limits: ImageLimits) -> tuple[Thumbnails, tuple[int, int]]:
     """Thumbnail uint8 [64, 64] of an encoded image and its full (width, height). Raises BadImage."""
     image, size = open_reduced(data, limits)
     return thumbnail(image), size
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        return image.point(lambda value: value / 256).convert("L")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("LA")
-        white = Image.new("L", layered.size, _WHITE)
-        white.paste(layered.getchannel(0), mask=layered.getchannel(1))
-        return white
-    return image.convert("L")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from data_prep.sources.fetched import Fetched, downloader
 from data_prep.sources.registry import open_source
 from data_prep.sources.source import Source
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 
 
-def open_sources(data: Data) -> list[Source]:
-    """Every source that the recipe names, opened.
+def open_sources(data: Data, downloads: Path) -> list[Source]:
+    """Every source that the recipe names, opened; images that are fetched are kept in `downloads`.
 
     Raises InputError where one is not there, its format is not known, or two have one name.
     """
-    opened = [open_source(each.path, each.format or None, each.options) for each in data.all_sources()]
+    opened: list[Source] = [
+        open_source(each.path, each.format or None, each.options) for each in data.all_sources()
+    ]
+    if data.download.hosts:
+        fetch = downloader(data, downloads)
+        opened = [Fetched(each, fetch) for each in opened]
     names = [source.name for source in opened]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

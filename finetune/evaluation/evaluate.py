@@ -6,16 +6,15 @@ engine that ships. Metrics are defined in `metrics`, intervals in `bootstrap`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from finetune.evaluation.exam import ExamRow, answers, check_asked, read_exam
 from finetune.evaluation.metrics import Judged, field_scores, judge
 from finetune.evaluation.page import TEMPLATES, write_page
+from finetune.evaluation.predictions import PREDICTIONS_FILE, write_predictions
 from finetune.evaluation.scoring import Scored, score
 from lensmith.artifact import Artifact
+from lensmith.dataset import asked_role
 from lensmith.errors import InputError
 from lensmith.files import write_json
 from lensmith.home import Home
@@ -23,9 +22,9 @@ from lensmith.page import template_digests
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.report import METRICS, REPORT_FILE, TEXT_METRICS, Comparison, Report
+from lensmith.retirement import check_in_force
 from lensmith.trace import TraceSettings
 
-PREDICTIONS_FILE = "predictions.jsonl"
 PACKAGES = ("numpy", "rapidfuzz", "jinja2", "pillow")
 
 
@@ -34,13 +33,17 @@ def evaluate(
 ) -> Artifact:
     """The report on `trace`, compared with the trace `baseline` where one is given.
 
+    held_out: what was asked, an exam, or a dataset for its validation rows.
+
     The artifact holds report.json (see `lensmith.report.Report`; the body says the same), predictions.jsonl
     (a row each: label, answer, verdict of every field, the baseline's too, image files), images/ and
-    page.html. Raises IntegrityError where a trace does not answer exactly the rows of `held_out`.
+    page.html. Raises IntegrityError where a trace does not answer exactly the rows of `held_out`, GateRefused
+    where that exam was retired.
     """
+    check_in_force(home, held_out)
     traces = [trace] if baseline is None else [trace, baseline]
     settings = [check_asked(each, held_out) for each in traces]
-    inputs = {"trace": trace, "held_out": held_out} | ({"baseline": baseline} if baseline else {})
+    inputs = {"trace": trace, asked_role(held_out): held_out} | ({"baseline": baseline} if baseline else {})
     asked = {
         "answer": recipe.data.answer,
         "evaluate": recipe.evaluate.model_dump(mode="json"),
@@ -63,9 +66,9 @@ def evaluate(
         metrics = METRICS if recipe.data.answer == "json" else TEXT_METRICS
         report = _report(recipe, traces, settings, judged, score(judged, metrics, recipe.evaluate))
         write_json(draft.path / REPORT_FILE, report.model_dump(mode="json"))
-        _write_predictions(draft.path / PREDICTIONS_FILE, rows, judged)
+        write_predictions(draft.path / PREDICTIONS_FILE, rows, judged)
         names = _contestant_names(home, settings)
-        write_page(draft.path, report, recipe.release.name, names, rows, judged)
+        write_page(draft.path, report, recipe.release.name, names, asked_role(held_out), rows, judged)
         draft.body.update(report.model_dump(mode="json"))
     return draft.artifact
 
@@ -122,28 +125,3 @@ def _contestant_names(home: Home, settings: Sequence[TraceSettings]) -> list[str
 
 def _engine(settings: TraceSettings) -> str:
     return f"{settings.engine} {settings.engine_version}, {settings.dtype}"
-
-
-def _write_predictions(path: Path, rows: dict[str, ExamRow], judged: Sequence[list[Judged]]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        for contestants in zip(*judged, strict=True):
-            row = rows[contestants[0].row]
-            line = {
-                "row": row.id,
-                "group": row.group,
-                "images": list(row.images),
-                "label": row.label,
-                **_prediction(contestants[0]),
-                "baseline": _prediction(contestants[1]) if len(contestants) == 2 else None,
-            }
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _prediction(judged: Judged) -> dict[str, Any]:
-    return {
-        "answer": judged.answer,
-        "exact": judged.exact,
-        "json": judged.valid,
-        "edits": judged.edits,
-        "fields": {field.path: field.verdict for field in judged.fields},
-    }

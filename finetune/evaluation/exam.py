@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith.artifact import Artifact
-from lensmith.dataset import read_held_out
+from lensmith.dataset import read_asked
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.rendering import Rendering
@@ -29,13 +29,13 @@ class ExamRow:
 
 
 def check_asked(trace: Artifact, held_out: Artifact) -> TraceSettings:
-    """The trace's settings, after checking that it was made on exactly this held-out set.
+    """The trace's settings, after checking that it was made on exactly this held-out set, or this dataset.
 
     Raises IntegrityError for another held-out set, InputError for an artifact of another kind.
     """
     if trace.kind != "trace":
         raise InputError(f"{trace.short} is not a trace")
-    if held_out.kind != "held_out":
+    if held_out.kind not in ("held_out", "dataset"):
         raise InputError(f"{held_out.short} is not a held-out set")
     settings = trace_settings(trace)
     if settings.held_out != held_out.id:
@@ -54,12 +54,12 @@ def check_asked(trace: Artifact, held_out: Artifact) -> TraceSettings:
 def read_exam(
     home: Home, held_out: Artifact, rendering: Rendering, reason: str, folder: Path
 ) -> Iterator[ExamRow]:
-    """The held-out rows, labels as the model writes them (`Rendering.said`).
+    """The held-out (or a dataset's validation) rows, labels as the model writes them (`Rendering.said`).
 
     Each image is written once to `folder`/images, named by its pixels' digest.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for row in read_held_out(home, held_out, reason):
+    for row in read_asked(home, held_out, reason):
         digests = tuple(image.digest for image in row.sample.images)
         files = tuple(f"images/{digest[:32]}.png" for digest in digests)
         for name, data in zip(files, row.images, strict=True):

@@ -77,6 +77,11 @@ class Judged:
         return (1, self.exact, right, given, labelled, self.edits, len(self.label), self.valid)
 
 
+def is_right(verdicts: Sequence[Verdict], valid: bool, exact: bool) -> bool:
+    """Whether an answer is no mistake: every field right; where there are no fields, the text itself."""
+    return valid and all(verdict == "right" for verdict in verdicts) if verdicts else exact
+
+
 def judge(row: str, group: str, label: str, answer: str, kind: Literal["json", "text"]) -> Judged:
     """Judge one answer; of text answers the fields stay empty and `valid` False."""
     label, answer = label.strip(), answer.strip()

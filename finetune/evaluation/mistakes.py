@@ -13,7 +13,7 @@ from PIL import Image
 from finetune.evaluation.diff import Span, marks, shortened
 from finetune.evaluation.exam import ExamRow
 from finetune.evaluation.fields import field_name
-from finetune.evaluation.metrics import FieldVerdict, Judged
+from finetune.evaluation.metrics import FieldVerdict, Judged, is_right
 from lensmith.page import Picture, encoded_picture, picture, visible
 
 # Cards with pictures make a page heavy; the rest is in predictions.jsonl.
@@ -81,10 +81,7 @@ def mended(folder: Path, rows: dict[str, ExamRow], judged: Sequence[list[Judged]
 
 
 def _right(judged: Judged) -> bool:
-    """Every field right; where there are no fields, the text itself."""
-    if judged.fields:
-        return judged.valid and all(field.verdict == "right" for field in judged.fields)
-    return judged.exact
+    return is_right([field.verdict for field in judged.fields], judged.valid, judged.exact)
 
 
 def _errors(judged: Judged) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from finetune.evaluation.exam import ExamRow
 from finetune.evaluation.metrics import Judged
@@ -32,12 +33,14 @@ def write_page(
     report: Report,
     name: str,
     contestants: Sequence[str],
+    asked: Literal["held_out", "validation"],
     rows: dict[str, ExamRow],
     judged: Sequence[list[Judged]],
 ) -> None:
     """Write page.html into the draft `folder`, which already holds the images.
 
     contestants: what to call what answered, the subject first; `judged` has the verdicts in this order.
+    asked: which rows they were.
     """
     facts = {
         "report": report,
@@ -46,6 +49,7 @@ def write_page(
         "titles": TITLES,
         "lower_is_better": LOWER_IS_BETTER,
         "contestants": contestants,
+        "asked": asked,
         "mark": _mark,
         "better": _better,
         "mistakes": mistakes(folder, rows, judged),

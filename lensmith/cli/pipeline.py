@@ -10,16 +10,30 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lensmith.artifact import MANIFEST, Artifact
 from lensmith.attestation import Attestation
 from lensmith.cli.output import note
-from lensmith.errors import GateRefused, Problem
+from lensmith.errors import GateRefused, InputError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
+if TYPE_CHECKING:
+    from data_prep.lengths import MakeCounter, RowCounter
+
 Made = TypeVar("Made", Artifact, tuple[Artifact, Artifact, Artifact])
+
+
+def counter_of(recipe: Recipe) -> MakeCounter:
+    """What counts rows as training does; the tokenizer is loaded when it is asked for."""
+
+    def make() -> RowCounter:
+        from finetune.encoder import row_encoder
+
+        return row_encoder(recipe, recipe.base.path)
+
+    return make
 
 
 class Pipeline:
@@ -43,7 +57,7 @@ class Pipeline:
         from data_prep.prepare import prepare
 
         def work() -> tuple[Artifact, Artifact, Artifact]:
-            prepared = prepare(self.recipe, self.home)
+            prepared = prepare(self.recipe, self.home, counter_of(self.recipe))
             return prepared.dataset, prepared.held_out, prepared.intake
 
         return self._stage("prepare", work)
@@ -62,6 +76,14 @@ class Pipeline:
     def intake(self) -> Artifact:
         """What was handed over, what was refused, and the report on it."""
         return self._prepared[2]
+
+    @functools.cached_property
+    def exam(self) -> Artifact:
+        """The held-out set, where models may be judged by it. Raises GateRefused where it was retired."""
+        from lensmith.retirement import check_in_force
+
+        check_in_force(self.home, self.held_out)
+        return self.held_out
 
     @functools.cached_property
     def run(self) -> Artifact:
@@ -114,7 +136,8 @@ class Pipeline:
         """What the engine answers on the held-out set."""
         from serving.predict import served_trace
 
-        profile, held_out = self.profile, self.held_out
+        # The exam first: one that is over should not be told after hours of training.
+        held_out, profile = self.exam, self.profile
         return self._stage("trace", lambda: served_trace(self.recipe, self.home, profile, held_out))
 
     @functools.cached_property
@@ -163,7 +186,7 @@ class Pipeline:
         """What the baseline answers on the same held-out set, served as its profile says."""
         from serving.predict import served_trace
 
-        profile, held_out = self.baseline_profile, self.held_out
+        held_out, profile = self.exam, self.baseline_profile
         known = {trace.id for trace in self.home.all("trace")}
         trace = self._stage(
             "trace", lambda: served_trace(self.recipe, self.home, profile, held_out), "of the baseline"
@@ -203,14 +226,32 @@ class Pipeline:
         """How the served model does on the held-out set, against the baseline."""
         from finetune.evaluation.evaluate import evaluate
 
-        trace, baseline, held_out = self.trace, self.baseline_trace, self.held_out
+        trace, baseline, held_out = self.trace, self.baseline_trace, self.exam
         return self._stage("report", lambda: evaluate(self.recipe, self.home, trace, held_out, baseline))
+
+    @functools.cached_property
+    def validation_report(self) -> Artifact:
+        """How the served model does on the validation rows: whose mistakes labellers may see.
+
+        Raises InputError where there are no such rows.
+        """
+        from finetune.evaluation.evaluate import evaluate
+        from serving.predict import served_trace
+
+        dataset = self.dataset
+        if not dataset.body["rows"]["validation"]:
+            problem = Problem("none was set aside", "data.split.validation", "give it a share of the groups")
+            raise InputError(f"{dataset.short} has no validation rows", [problem])
+        profile, where = self.profile, "on validation rows"
+        trace = self._stage("trace", lambda: served_trace(self.recipe, self.home, profile, dataset), where)
+        return self._stage("report", lambda: evaluate(self.recipe, self.home, trace, dataset, None), where)
 
     @functools.cached_property
     def release(self) -> Artifact:
         """The bundle that can be promoted. Raises GateRefused where a proof did not pass."""
         from serving.bundle import make_release
 
+        held_out = self.exam
         # An adapter that is served beside its base was never merged: there is nothing to prove of it.
         merge_proof = self.merge_proof if self.recipe.serve.mode == "merged" else None
         profile, serve_proof, report = self.profile, self.serve_proof, self.report
@@ -223,7 +264,7 @@ class Pipeline:
                 profile=profile,
                 report=report,
                 dataset=self.dataset,
-                held_out=self.held_out,
+                held_out=held_out,
                 intake=self.intake,
                 merge_proof=merge_proof,
                 serve_proof=serve_proof,

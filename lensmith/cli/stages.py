@@ -51,4 +51,6 @@ def _made_from(home: Home, kind: Kind, role: str, upstream: Artifact | None) -> 
     if upstream is None:
         return None
     made = [each for each in home.all(kind) if each.manifest.inputs.get(role) == upstream.id]
+    # What was asked on validation rows is no part of a release.
+    made = [each for each in made if "validation" not in each.manifest.inputs]
     return made[-1] if made else None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from data_prep.forgetting import FILE
+from finetune.evaluation.evaluate import evaluate
 from lensmith.artifact import Artifact, list_files
 from lensmith.cli.forget import reach, removal
 from lensmith.cli.main import main
@@ -122,6 +123,19 @@ def test_what_learned_from_rows_is_found_two_steps_down_and_in_production(
     assert [each for each in reads if each.endswith("asked to")] == [
         "forget, to find the rows that are meant: asked to"
     ] * 2
+
+
+def test_a_report_on_validation_rows_quotes_them(
+    home: Home, world: Forms, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training rows of the same dataset are not in it."""
+    validation = form_rows(68, 2)[64:]
+    trace = world.trace(world.model("one"), label, held_out=world.dataset, rows=validation)
+    report = evaluate(world.recipe, home, trace, world.dataset, None)
+    for where, quoted in (("id=form-064", ["form-064"]), ("id=form-050", [])):
+        answer = told(home, capsys, "--where", where, "--dry-run")
+        found = {each["id"]: each["quotes"] for each in answer["made_from_them"]}
+        assert (found[trace.id], found[report.id]) == (quoted, quoted)
 
 
 def test_rows_that_are_only_in_the_exam_reach_its_dataset_and_what_quotes_them(

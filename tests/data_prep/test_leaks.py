@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import judging, leaks, prepare, writing
+from data_prep import judging, leaks, prepare
 from data_prep.leaks import prove_no_leaks
 from data_prep.refusal import Flaw
 from data_prep.split import SplitName, fraction
@@ -128,7 +128,7 @@ def test_writing_another_image_is_refused(
     folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.fill()
-    monkeypatch.setattr(writing, "STORE", "tests.data_prep.lying_store:store")
+    monkeypatch.setattr("data_prep.writing.STORE", "tests.data_prep.lying_store:store")
     with pytest.raises(IntegrityError) as caught:
         prepare.prepare(folder.recipe(), home)
     assert any("another image than it states" in problem.what for problem in caught.value.problems)

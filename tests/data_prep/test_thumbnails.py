@@ -35,7 +35,7 @@ def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
         for each in book.unseen(10_000, 0)
         for number in [int(each.path.removesuffix(".png"))]
     )
-    judge_rows(book)
+    judge_rows(book, {})
 
 
 @pytest.fixture

@@ -81,9 +81,9 @@ def test_characters_of_several_tokens_are_whole(training: Training) -> None:
     encoder = row_encoder(training.recipe, training.recipe.base.path)
     question, answer = "Straße, 12 €, 日本語 🙂?", "größer ✓"
     messages = (Message("user", (Text(question),)), Message("assistant", (Text(answer),)))
-    shown = preview_row(encoder, Row(Sample("a", "g", messages), (), "labels.jsonl:1"))
+    shown = preview_row(encoder, Row(Sample("a", "g", messages), ()))
     assert question in shown.prompt
     assert shown.answer == f"{answer}<|im_end|>"
     assert [piece.text for piece in shown.pieces if piece.markup][-1] == "<|im_end|>"
-    ids = encoder.encode(Row(Sample("a", "g", messages), (), "labels.jsonl:1")).labels
+    ids = encoder.encode(Row(Sample("a", "g", messages), ())).labels
     assert (shown.tokens, shown.learned) == (len(ids), int((ids != IGNORED).sum()))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.artifact import Artifact
-from lensmith.dataset import HELD_OUT_FILE, READS_LOG
+from lensmith.dataset import HELD_OUT_FILE, READS_LOG, split_file
 from lensmith.errors import InputError
 from lensmith.exam import proof_rows
 from lensmith.home import Home
@@ -109,6 +109,19 @@ def test_each_reading_of_the_held_out_set_is_logged(room: Room, well: Callable[[
     room.trace(well())
     (line,) = (room.home.root / READS_LOG).read_text().splitlines()
     assert json.loads(line)["reason"] == f"served trace of {room.base.id[:12]}"
+
+
+def test_validation_rows_of_a_dataset_are_asked_without_a_reading_of_the_exam(
+    room: Room, well: Callable[[], Engine]
+) -> None:
+    with room.home.create("dataset", "d" * 64, {}) as draft:
+        write_rows(draft.path / split_file("train"), rows()[4:])
+        write_rows(draft.path / split_file("validation"), rows()[:4])
+    trace = served_trace(room.recipe, room.home, room.profile, draft.artifact, engine=well())
+    assert [row.row for row in read_trace(trace)] == [row.sample.id for row in rows()[:4]]
+    assert trace.manifest.inputs == {"profile": room.profile.id, "validation": draft.artifact.id}
+    assert trace_settings(trace).held_out == draft.artifact.id
+    assert not (room.home.root / READS_LOG).exists()
 
 
 def test_proof_rows_alone(room: Room, well: Callable[[], Engine]) -> None:

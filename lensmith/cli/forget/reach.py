@@ -11,10 +11,11 @@ from markupsafe import escape
 
 from data_prep.conditions import Facts
 from data_prep.forgetting import removed_before
-from finetune.evaluation.evaluate import PREDICTIONS_FILE
+from finetune.evaluation.predictions import PREDICTIONS_FILE
 from lensmith.artifact import KINDS, Artifact, Kind
 from lensmith.cli.forget.descent import Descent
 from lensmith.cli.forget.rows import Survey, Unread
+from lensmith.dataset import asked_role
 from lensmith.errors import IntegrityError
 from lensmith.home import Home
 from lensmith.report import PAGE_FILE
@@ -28,6 +29,10 @@ _QUOTING: dict[Kind, str] = {
     "report": PREDICTIONS_FILE,
     "release": f"report/{PAGE_FILE}",
 }
+
+
+# What a model is asked: an exam, or a dataset's validation rows.
+_ASKED: tuple[Kind, ...] = ("held_out", "dataset")
 
 
 @dataclass(frozen=True)
@@ -94,14 +99,15 @@ def reach_of(home: Home, survey: Survey) -> Reach:
     trained = {each for each, splits in held.items() if "train" in splits}
     below, learned = descent.of(holding), descent.of(trained)
     unread = list(survey.unread)
-    asked = {each.artifact.id: each.ids for each in survey.holdings if each.artifact.kind == "held_out"}
-    known = {each.id for each in home.all("held_out")} - {each.artifact.id for each in survey.unread}
+    asked = {each.artifact.id: set(each.rows.get(asked_role(each.artifact), ())) for each in survey.holdings}
+    known = {each.id for kind in _ASKED for each in home.all(kind)}
+    known -= {each.artifact.id for each in survey.unread}
     reached: list[Reached] = []
     for artifact in sorted(home.all(), key=lambda each: KINDS.index(each.kind)):
         quotes: tuple[str, ...] = ()
         may_quote = False
         if artifact.kind in _QUOTING:
-            exam = artifact.manifest.inputs["held_out"]
+            exam = _asked(artifact)
             may_quote = exam in gone and exam not in known
         if artifact.kind in _QUOTING and not may_quote:
             try:
@@ -119,10 +125,10 @@ def _quotes(
 ) -> tuple[str, ...]:
     """Ids of the rows that a trace, report or release shows.
 
-    Raises IntegrityError where its exam is gone and nothing else tells whose rows they are.
+    Raises IntegrityError where what it was asked is gone and nothing else tells whose rows they are.
     """
     path = artifact.path / _QUOTING[artifact.kind]
-    exam = artifact.manifest.inputs["held_out"]
+    exam = _asked(artifact)
     if exam in known:
         wanted = asked.get(exam, set())
         if not wanted:
@@ -133,9 +139,15 @@ def _quotes(
     if artifact.kind == "release":
         raise IntegrityError(f"what its page quotes is not known: its exam held_out-{exam[:12]} is gone")
     if not {each.field for each in survey.conditions} <= {"id", "group"}:
-        raise IntegrityError(f"it names rows and groups only, and its exam held_out-{exam[:12]} is gone")
+        raise IntegrityError(f"it names rows and groups only, and what it was asked, {exam[:12]}, is gone")
     rows = _asked_rows(artifact)
     return tuple(row for row, group in rows if Facts(row, group, {}, {}).meet(survey.conditions))
+
+
+def _asked(artifact: Artifact) -> str:
+    """Id of what a trace or report was made on, or a release judged on."""
+    inputs = artifact.manifest.inputs
+    return inputs["held_out"] if "held_out" in inputs else inputs["validation"]
 
 
 def _asked_rows(artifact: Artifact) -> Iterator[tuple[str, str]]:

@@ -11,13 +11,25 @@ from lensmith.cli.output import print_artifact
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
     add_recipe(parser)
+    parser.add_argument(
+        "--split",
+        choices=("held-out", "validation"),
+        default="held-out",
+        help="the exam (held-out), or the validation rows, whose mistakes can go back to the labellers",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make the serve proof and the report. Raises GateRefused where the proof fails."""
+    """Make the report; of the exam also the serve proof.
+
+    Raises GateRefused where the proof fails or the exam was retired.
+    """
     pipeline = pipeline_of(arguments)
-    report = pipeline.report
-    pipeline.require(pipeline.serve_proof)
+    if arguments.split == "validation":
+        report = pipeline.validation_report
+    else:
+        report = pipeline.report
+        pipeline.require(pipeline.serve_proof)
     print_artifact(report, arguments.json)
     if not arguments.json:
         print(f"page    {report.path / 'page.html'}")

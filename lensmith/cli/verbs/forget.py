@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lensmith.cli.arguments import add_settings, home_of
 from lensmith.cli.output import print_json
 from lensmith.cli.pipeline import Pipeline
+from lensmith.decision import check_decision
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     IntegrityError where the dataset made again still holds the rows.
     """
     from data_prep.conditions import parse_conditions
-    from data_prep.forgetting import Forgotten, check_decision, record_decision
+    from data_prep.forgetting import Forgotten, record_decision
     from lensmith.cli.forget.reach import reach_of
     from lensmith.cli.forget.removal import check_removable, remove
     from lensmith.cli.forget.rows import survey

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lensmith.artifact import Artifact
 from lensmith.cli.arguments import add_recipe, home_of, recipe_of
 from lensmith.cli.output import note, print_json, table
+from lensmith.cli.pipeline import counter_of
 from lensmith.cli.stages import StageState, stage_states
 from lensmith.families.family import TOWERS
 from lensmith.home import Home
@@ -59,7 +60,7 @@ def _dataset(recipe: Recipe, states: list[StageState]) -> Iterator[Artifact]:
 
     note("the data was not prepared yet: reading it once, keeping nothing")
     with tempfile.TemporaryDirectory(prefix="lensmith-plan-") as folder:
-        yield prepare(recipe, Home(Path(folder))).dataset
+        yield prepare(recipe, Home(Path(folder)), counter_of(recipe)).dataset
 
 
 def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) -> str:

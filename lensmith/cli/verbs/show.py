@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 import yaml
 
@@ -10,6 +11,7 @@ from lensmith.attestation import attestations
 from lensmith.cli.arguments import home_of
 from lensmith.cli.output import print_json, table
 from lensmith.cli.reference import resolve
+from lensmith.dataset import held_out_reads
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Body, files, inputs, attestations and the run's record."""
+    """Body, files, inputs, attestations and the run's record; of an exam also every reading of it."""
     home = home_of(arguments)
     artifact = resolve(home, arguments.artifact)
     about = attestations(home, artifact.id)
+    reads = held_out_reads(home, artifact) if artifact.kind == "held_out" else None
     if arguments.json:
         print_json(
             artifact.manifest.model_dump()
@@ -30,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "record": artifact.record(),
                 "attestations": [each.model_dump() for each in about],
             }
+            | ({"reads": [asdict(each) for each in reads]} if reads is not None else {})
         )
         return 0
     print(
@@ -39,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         print("made from")
         for role, input_id in artifact.manifest.inputs.items():
             print(f"  {role:<12} {input_id[:12]}")
+        print()
+    if reads is not None:
+        print(f"read {len(reads):,} times")
+        for each in reads:
+            print(f"  {each.at}  {each.reason}")
         print()
     if about:
         print("attested")

@@ -201,6 +201,11 @@ def test_workers_load_no_torch_and_start_fast() -> None:
     assert min(times) < 0.3
 
 
+def test_what_preparation_asks_of_workers_loads_no_numpy() -> None:
+    program = "import sys, data_prep.sight; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_what_the_pool_adds_to_an_image_is_small() -> None:
     images = 3000
     with pool(budget=Budget()) as one:

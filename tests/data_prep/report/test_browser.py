@@ -51,7 +51,7 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = Findings([refused], [flagged], [CopyPair("exact", side, side)], (LONG,))
     limits = ImageLimits(max_bytes=10_000_000, max_pixels=10_000_000)
     before = Before(dataset, forms.prepared.intake)
-    write_report(folder, dataset, body, found, open_sources(forms.recipe.data), limits, before)
+    write_report(folder, dataset, body, found, open_sources(forms.recipe.data, folder), limits, before)
     return folder / "report.html"
 
 

@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from finetune.evaluation.evaluate import PREDICTIONS_FILE, evaluate
+from finetune.evaluation.evaluate import evaluate
 from finetune.evaluation.mistakes import MOST_MISTAKES
+from finetune.evaluation.predictions import PREDICTIONS_FILE
 from lensmith.artifact import Artifact, verify
 from lensmith.dataset import READS_LOG
 from lensmith.errors import IntegrityError

@@ -80,7 +80,11 @@ def dataset_body(
     return {
         "rows": rows,
         "groups": groups,
-        "split": {"rule": rule_of(recipe.data.split), **recipe.data.split.model_dump(mode="json")},
+        "split": {
+            "rule": rule_of(recipe.data.split),
+            **recipe.data.split.model_dump(mode="json"),
+            "similar": recipe.data.similar,
+        },
         "leaks": leaks,
         "answer": recipe.data.answer,
         "family": recipe.family,

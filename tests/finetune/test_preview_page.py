@@ -37,8 +37,8 @@ def planted() -> list[PreviewRow]:
         Piece(f"{LONG} the answer", 40, True, False),
         Piece("<|im_end|>", 1, True, True),
     )
-    many = PreviewRow(LONG, f"{LONG}:1", (png(900, 300), png(40, 90)), ((900, 300), (40, 90)), 1280, pieces)
-    return [many, PreviewRow(HOSTILE, "labels.jsonl:2", (), (), 0, pieces[-2:])]
+    many = PreviewRow(LONG, (png(900, 300), png(40, 90)), ((900, 300), (40, 90)), 1280, pieces)
+    return [many, PreviewRow(HOSTILE, (), (), 0, pieces[-2:])]
 
 
 @pytest.fixture(scope="module")

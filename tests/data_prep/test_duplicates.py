@@ -29,7 +29,7 @@ def sample(row: str, group: str, *pictures: str, question: str = "Read.", answer
 def codes(book: Workbook, *rows: Sample) -> list[list[str]]:
     """What is wrong with each row. Pictures are known by their path up to a dash."""
     book.add(0, book.count(), [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(rows, 3)])
-    known = [(each.number, each.path.split("-")[0].encode()) for each in book.unseen(100)]
+    known = [(each.number, each.path.split("-")[0].encode()) for each in book.unseen(100, 0)]
     book.saw([(number, Seen(8, 8, name, name)) for number, name in known])
     judge_rows(book, {})
     refused = {each.row: each for each in book.refusals()}

@@ -64,7 +64,9 @@ def test_ids(book: Workbook) -> None:
     found = [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(
         (FIRST, FIRST, sample("a", "g", "d2"), sample("a", "h", "d1")), 3)]  # fmt: skip
     book.add(0, 0, found)
-    book.saw([(each.number, Seen(8, 8, each.path.encode(), each.path.encode())) for each in book.unseen(9)])
+    book.saw(
+        [(each.number, Seen(8, 8, each.path.encode(), each.path.encode())) for each in book.unseen(9, 0)]
+    )
     judge_rows(book, {})
     assert [(each.place, [flaw.code for flaw in each.flaws]) for each in book.refusals()] == [
         ("labels.jsonl:4", ["duplicate_row"]),
@@ -87,6 +89,6 @@ def test_pictures_that_were_not_opened_are_not_compared(book: Workbook) -> None:
     missing = Flaw("image_missing", "there is no file", "add it")
     rows = (sample("a", "g", "x"), sample("b", "h", "x"))
     book.add(0, 0, [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(rows)])
-    book.saw([(each.number, missing) for each in book.unseen(9)])
+    book.saw([(each.number, missing) for each in book.unseen(9, 0)])
     judge_rows(book, {})
     assert [each.flaws for each in book.refusals()] == [(missing,), (missing,)]

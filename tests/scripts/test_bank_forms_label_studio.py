@@ -10,10 +10,10 @@ from bank_forms.flaws import Planted
 from bank_forms.label_studio import OPTIONS
 from make_bank_forms import make_bank_forms
 
-from data_prep.sources.canonical_jsonl import parse_line
 from data_prep.sources.label_studio import LabelStudio, LabelStudioOptions
 from data_prep.sources.source import Found
 from lensmith.sample import Sample
+from tests.data_prep.canonical import parse_line
 
 Handed = tuple[Path, list[Planted]]
 

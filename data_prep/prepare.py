@@ -197,7 +197,7 @@ def _make(
         draft.body["held_out"] = sealed.artifact.id
         write_refusals(draft.path, book.refusals())
         write_flagged(draft.path, book.flagged())
-        write_disagreements(draft.path, disagreements(book, data.labels), lambda label: "")
+        write_disagreements(draft.path, disagreements(book, data.labels))
         write_card(draft.path, draft.body)
         found = find_evidence(book, asked.sources)
         write_report(draft.path, draft.body, found, asked.sources, asked.limits, asked.previous)

@@ -44,6 +44,7 @@ from data_prep.picture_cache import PictureCache
 from data_prep.reading import read_rows
 from data_prep.refusal import TITLES
 from data_prep.refusals_file import write_flagged, write_refusals
+from data_prep.remote import with_sources_here
 from data_prep.report import write_report
 from data_prep.settling import disagreements, settle_labels
 from data_prep.shares import cap_sources, weigh_sources
@@ -93,9 +94,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of this stage: the sources as opened, the earlier datasets that bind this one, what
-    is forgotten, the image grid of the base, and the two keys."""
+    """What is asked of this stage: the recipe with its data on this machine and the places that it came
+    from, the sources as opened, the earlier datasets that bind this one, what is forgotten, the image grid
+    of the base, and the two keys."""
 
+    recipe: Recipe
+    places: list[str]
     sources: list[Source]
     previous: Artifact | None
     exams: list[Artifact]
@@ -130,8 +134,8 @@ def prepare(recipe: Recipe, home: Home, make_counter: MakeCounter | None = None)
     started = time.time()
     work = home.work_path(asked.dataset_key)
     try:
-        with Workbook(work / "workbook.sqlite") as book, open_engine(recipe, asked.limits) as engine:
-            return _make(book, engine, asked, recipe, home, make_counter, started)
+        with Workbook(work / "workbook.sqlite") as book, open_engine(asked.recipe, asked.limits) as engine:
+            return _make(book, engine, asked, home, make_counter, started)
     except InputError:
         # What is to be mended changes the key: nobody would go on from here.
         shutil.rmtree(work, ignore_errors=True)
@@ -146,12 +150,11 @@ def _make(
     book: Workbook,
     engine: Engine,
     asked: _Asked,
-    recipe: Recipe,
     home: Home,
     make_counter: MakeCounter | None,
     started: float,
 ) -> Prepared:
-    data = recipe.data
+    recipe, data = asked.recipe, asked.recipe.data
     read_rows(book, asked.sources, engine, asked.forgotten)
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
         fetch_pictures(book, asked.sources)
@@ -170,7 +173,6 @@ def _make(
     _stop_if_empty(book, data)
     weigh_sources(book, asked.sources, data)
 
-    places = [str(each.path) for each in data.all_sources()]
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
             "train": draft.path / split_file("train"),
@@ -183,7 +185,7 @@ def _make(
             leaks = prove_no_leaks(files, asked.limits)
             sources = source_facts(book, asked.sources)
             sealed.body.update(held_out_body(sources, book, recipe.data))
-            sealed.record.update(places=places)
+            sealed.record.update(places=asked.places)
         draft.body.update(dataset_body(sources, book, leaks, asked.grid, recipe))
         draft.body["similar"] = {
             "exact": exact_copies(book),
@@ -201,11 +203,13 @@ def _make(
         write_card(draft.path, draft.body)
         found = find_evidence(book, asked.sources)
         write_report(draft.path, draft.body, found, asked.sources, asked.limits, asked.previous)
-        draft.record.update(places=places, seconds=round(time.time() - started, 2))
+        draft.record.update(places=asked.places, seconds=round(time.time() - started, 2))
     return Prepared(draft.artifact, sealed.artifact)
 
 
 def _ask(recipe: Recipe, home: Home) -> _Asked:
+    places = [str(each.path) for each in recipe.data.all_sources()]
+    recipe = with_sources_here(recipe, home)
     data = recipe.data
     sources = open_sources(data, home.root / "cache/downloads")
     grid = _grid(recipe)
@@ -232,7 +236,9 @@ def _ask(recipe: Recipe, home: Home) -> _Asked:
     seen = {"grid": grid and asdict(grid), "family": recipe.family, "templates": templates}
     dataset_key = stage_key("dataset", MODULE, PACKAGES, asked | seen, {})
     limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
-    return _Asked(sources, previous, exams, limits, grid, forgotten, dataset_key, held_out_key)
+    return _Asked(
+        recipe, places, sources, previous, exams, limits, grid, forgotten, dataset_key, held_out_key
+    )
 
 
 def _grid(recipe: Recipe) -> ImageGrid | None:

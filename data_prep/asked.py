@@ -9,6 +9,7 @@ from data_prep.answer_schema.schema import read_schema
 from data_prep.forgetting import Forgotten
 from data_prep.history import resolve_exams, resolve_previous
 from data_prep.lengths import counted_with
+from data_prep.remote import with_sources_here
 from data_prep.report import Before
 from data_prep.sources.opening import open_sources
 from data_prep.sources.source import Source
@@ -41,9 +42,11 @@ _TOLD_BY_CONTENT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """The sources as opened, the earlier datasets that bind this one, what is forgotten, the image grid of
-    the base, and the three keys."""
+    """The recipe with its data on this machine and the places that it came from, the sources as opened, the
+    earlier datasets that bind this one, what is forgotten, the image grid of the base, and the three keys."""
 
+    recipe: Recipe
+    places: list[str]
     sources: list[Source]
     previous: Artifact | None
     before: Before | None
@@ -61,6 +64,8 @@ def ask(recipe: Recipe, home: Home) -> Asked:
 
     Raises InputError where labels, schema or an earlier dataset cannot be read at all.
     """
+    places = [str(each.path) for each in recipe.data.all_sources()]
+    recipe = with_sources_here(recipe, home)
     data = recipe.data
     sources = open_sources(data, home.root / "cache/downloads")
     grid = _grid(recipe)
@@ -91,7 +96,18 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     intake_key = stage_key("intake", MODULE, PACKAGES, seen | compared, {})
     limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
     return Asked(
-        sources, previous, before, exams, limits, grid, forgotten, dataset_key, held_out_key, intake_key
+        recipe,
+        places,
+        sources,
+        previous,
+        before,
+        exams,
+        limits,
+        grid,
+        forgotten,
+        dataset_key,
+        held_out_key,
+        intake_key,
     )
 
 

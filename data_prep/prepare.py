@@ -85,10 +85,10 @@ def prepare(recipe: Recipe, home: Home, make_counter: MakeCounter | None = None)
     started = time.time()
     work = home.work_path(asked.intake_key)
     try:
-        with Workbook(work / "workbook.sqlite") as book, open_engine(recipe, asked.limits) as engine:
-            told = _decide(book, engine, asked, recipe, home, work, make_counter)
-            dataset, held_out = _write_rows(book, engine, asked, recipe, home)
-            intake = _write_intake(book, asked, recipe, home, told, dataset, held_out, started)
+        with Workbook(work / "workbook.sqlite") as book, open_engine(asked.recipe, asked.limits) as engine:
+            told = _decide(book, engine, asked, home, work, make_counter)
+            dataset, held_out = _write_rows(book, engine, asked, home)
+            intake = _write_intake(book, asked, home, told, dataset, held_out, started)
     except InputError:
         # What is to be mended changes the key: nobody would go on from here.
         shutil.rmtree(work, ignore_errors=True)
@@ -112,13 +112,12 @@ def _decide(
     book: Workbook,
     engine: Engine,
     asked: Asked,
-    recipe: Recipe,
     home: Home,
     work: Path,
     make_counter: MakeCounter | None,
 ) -> _Told:
     """Which rows are taken, and which split each lies in."""
-    data = recipe.data
+    recipe, data = asked.recipe, asked.recipe.data
     read_rows(book, asked.sources, engine, asked.forgotten)
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
         fetch_pictures(book, asked.sources)
@@ -138,10 +137,9 @@ def _decide(
     return _Told(agreement, alike)
 
 
-def _write_rows(
-    book: Workbook, engine: Engine, asked: Asked, recipe: Recipe, home: Home
-) -> tuple[Artifact, Artifact]:
+def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tuple[Artifact, Artifact]:
     """The dataset and its held-out set."""
+    recipe = asked.recipe
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
             "train": draft.path / split_file("train"),
@@ -161,25 +159,23 @@ def _write_rows(
 def _write_intake(
     book: Workbook,
     asked: Asked,
-    recipe: Recipe,
     home: Home,
     told: _Told,
     dataset: Artifact,
     held_out: Artifact,
     started: float,
 ) -> Artifact:
-    data = recipe.data
+    data = asked.recipe.data
     inputs = {"dataset": dataset, "held_out": held_out}
     with home.create("intake", asked.intake_key, inputs) as draft:
         draft.body.update(intake_body(book, asked.sources, data, told.alike, told.agreement))
         write_refusals(draft.path, book.refusals())
         write_flagged(draft.path, book.flagged())
         write_taken(draft.path, book.learned())
-        write_disagreements(draft.path, disagreements(book, data.labels), lambda label: "")
+        write_disagreements(draft.path, disagreements(book, data.labels))
         found = find_evidence(book, asked.sources)
         write_report(draft.path, dataset, draft.body, found, asked.sources, asked.limits, asked.before)
-        places = [str(each.path) for each in data.all_sources()]
-        draft.record.update(places=places, seconds=round(time.time() - started, 2))
+        draft.record.update(places=asked.places, seconds=round(time.time() - started, 2))
     return draft.artifact
 
 

@@ -21,7 +21,7 @@ def strata_of(book: Workbook, data: Data) -> list[str] | None:
 
 
 def _by_source(book: Workbook, data: Data) -> Iterator[str]:
-    names = [each.path.name for each in data.all_sources()]
+    names = [each.local.name for each in data.all_sources()]
     return (names[source] for source in book.taken_sources())
 
 

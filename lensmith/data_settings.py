@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from lensmith.section import Count, Positive, ResolvedPath, Section, Share
+from lensmith.errors import InputError
+from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share
 
 Action = Literal["ignore", "flag", "redact", "refuse"]
-Place = Literal["id", "group", "question", "answer", "meta"]
+TextPlace = Literal["id", "group", "question", "answer", "meta"]
 DetectorName = Literal[
     "email",
     "iban",
@@ -44,7 +46,7 @@ class Personal(Section):
     detectors: dict[DetectorName, Action] = Field(
         default_factory=dict, description="another action for single detectors"
     )
-    places: Annotated[tuple[Place, ...], Field(strict=False)] = Field(
+    places: Annotated[tuple[TextPlace, ...], Field(strict=False)] = Field(
         default=("id", "group", "question", "answer", "meta"), description="where it is looked for"
     )
     phone_regions: Annotated[
@@ -102,11 +104,18 @@ class Labels(Section):
 class SourceSpec(Section):
     """One of several sources."""
 
-    path: ResolvedPath = Field(description="file or folder that was handed over")
+    path: Place = Field(description="file or folder that was handed over, or its address in a store")
     format: str = Field(default="", description="its format; found out where empty")
     options: dict[str, Any] = Field(default_factory=dict, description="the reader's options")
     cap: Annotated[int, Field(ge=0)] = Field(default=0, description="at most so many rows of it; 0: all")
     weight: Positive = Field(default=1.0, description="times a training row of it is seen in an epoch")
+
+    @property
+    def local(self) -> Path:
+        """Its path on this machine. Raises InputError for an address, which is fetched first."""
+        if isinstance(self.path, str):
+            raise InputError(f"{self.path} was not fetched")
+        return self.path
 
 
 class Download(Section):
@@ -147,8 +156,10 @@ class SplitRule(Section):
 class Data(Section):
     """The labelled data and what is accepted of it."""
 
-    source: ResolvedPath | None = Field(
-        default=None, description="file or folder with the labelled rows; images lie relative to it"
+    source: Place | None = Field(
+        default=None,
+        description="file or folder with the labelled rows, or its address in a store (`s3://bucket/forms`);"
+        " images lie relative to it",
     )
     format: str = Field(default="", description="the format of `source`; found out where empty")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the reader of `source`")

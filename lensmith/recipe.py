@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from lensmith import families
+from lensmith.address import is_address
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
@@ -31,6 +32,8 @@ PATHS = (
     "train.launcher",
     "gates",
 )
+# Those that may be the address of a store instead.
+_ADDRESSED = ("data.source", "data.sources[].path")
 
 
 def _known_family(name: str) -> str:
@@ -220,25 +223,27 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
 
 def _with_absolute_paths(content: dict[str, Any], root: Path) -> dict[str, Any]:
     for dotted in PATHS:
-        _make_absolute(content, dotted.split("."), root)
+        _make_absolute(content, dotted.split("."), root, dotted in _ADDRESSED)
     return content
 
 
-def _make_absolute(section: Any, names: Sequence[str], root: Path) -> None:
+def _make_absolute(section: Any, names: Sequence[str], root: Path, addressed: bool) -> None:
     name, *rest = names
     key = name.removesuffix("[]")
     if not isinstance(section, dict) or key not in section:
         return
     if not rest:
         if isinstance(section[key], str):
-            section[key] = _absolute(section[key], root)
+            section[key] = _absolute(section[key], root, addressed)
         return
     below = section[key]
     for each in below if name != key and isinstance(below, list) else [below]:
-        _make_absolute(each, rest, root)
+        _make_absolute(each, rest, root, addressed)
 
 
-def _absolute(value: str, root: Path) -> str:
+def _absolute(value: str, root: Path, addressed: bool) -> str:
+    if addressed and is_address(value):
+        return value
     return str((root / Path(value).expanduser()).resolve())
 
 
@@ -251,7 +256,7 @@ def _apply(content: dict[str, Any], text: str) -> Problem | None:
     except ValueError as error:
         return Problem(f"is not a YAML value: {error}", text)
     if dotted in PATHS and isinstance(value, str):
-        value = _absolute(value, Path.cwd())
+        value = _absolute(value, Path.cwd(), dotted in _ADDRESSED)
     *parents, last = dotted.split(".")
     section: Any = content
     for name in parents:

@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from lensmith.address import checked_address, is_address
 
 
 def finite(value: float) -> float:
@@ -20,6 +22,16 @@ Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(finite)]
 Count = Annotated[int, Field(ge=1)]
 ResolvedPath = Annotated[Path, Field(strict=False)]
+
+
+def _place(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return checked_address(value) if is_address(value) else Path(value)
+
+
+# A path as `ResolvedPath`; or an address (see `lensmith.address`), which stays text.
+Place = Annotated[Path | str, BeforeValidator(_place)]
 
 
 class Section(BaseModel):

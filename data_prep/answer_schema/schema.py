@@ -47,7 +47,11 @@ class AnswerSchema:
         except TooSlow as slow:
             what = f"the pattern {quoted(slow.pattern)} took too long on it"
             return [
-                Flaw("answer_schema", what, "make the pattern in data.schema simpler, or the text shorter")
+                Flaw(
+                    "answer_schema",
+                    what,
+                    "make the pattern in data.answer_schema simpler, or the text shorter",
+                )
             ]
         except RecursionError:
             return [Flaw("answer_schema", "it is nested too deeply", "write it with fewer levels")]
@@ -64,7 +68,7 @@ class AnswerSchema:
 def read_schema(settings: Schema) -> AnswerSchema:
     """The recipe's schema. Raises InputError where the file cannot be read or the schema not be used."""
     if settings.file is None:
-        return AnswerSchema(settings.inline or {}, "data.schema.inline", settings.pattern_seconds)
+        return AnswerSchema(settings.inline or {}, "data.answer_schema.inline", settings.pattern_seconds)
     return AnswerSchema(_read(settings.file), str(settings.file), settings.pattern_seconds)
 
 

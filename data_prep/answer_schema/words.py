@@ -142,7 +142,7 @@ def _size(words: str, unit: str) -> Callable[[ValidationError], tuple[str, str]]
 def _pattern(error: ValidationError) -> tuple[str, str]:
     return (
         f"is {_value(error.instance)}, which is not of the form {_wanted(error)}",
-        "write it in this form, or correct the pattern in data.schema",
+        "write it in this form, or correct the pattern in data.answer_schema",
     )
 
 

@@ -15,13 +15,12 @@ _MEND = "agree on one answer, and hand over that row only"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The label that is taken, or None with `flaw` for all of them; `others` are the rows that it stands for.
+    """The label that is taken, or None with `flaw` for all of them.
 
     `differing` are the fields whose labels differ; `flag` goes with the taken row where there are any.
     """
 
     taken: Label | None
-    others: tuple[Label, ...]
     differing: tuple[str, ...]
     flag: Flag | None = None
     flaw: Flaw | None = None
@@ -36,15 +35,14 @@ def adjudicate(labels: Sequence[Label], rule: str) -> Verdict:
     """
     differing = differing_fields(labels)
     if len({label.same for label in labels}) == 1:
-        return Verdict(labels[0], tuple(labels[1:]), ())
+        return Verdict(labels[0], ())
     taken, why = _decide(labels, rule)
     shown = f"{_people(labels)} differ in {', '.join(differing)}"
     if taken is None:
-        return Verdict(None, tuple(labels), differing, flaw=Flaw("labels_disagree", f"{shown}: {why}", _MEND))
-    others = tuple(label for label in labels if label is not taken)
+        return Verdict(None, differing, flaw=Flaw("labels_disagree", f"{shown}: {why}", _MEND))
     what = f"{shown}: row {quoted(taken.row)} is taken, {why}"
     flag = Flag("labels_differ", what, "look at it once more: see disagreements.csv")
-    return Verdict(taken, others, differing, flag=flag)
+    return Verdict(taken, differing, flag=flag)
 
 
 def differing_fields(labels: Sequence[Label]) -> tuple[str, ...]:

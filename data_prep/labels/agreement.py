@@ -11,19 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from data_prep.labels.label import Label, Value
-
-
-def cohen_kappa(pairs: Iterable[tuple[Hashable, Hashable]]) -> float | None:
-    """Kappa of two raters' labels of the same items; None without items or where chance alone is perfect."""
-    counts = PairCounts()
-    for first, second in pairs:
-        counts.add(first, second)
-    return counts.kappa
 
 
 @dataclass
@@ -46,6 +38,7 @@ class PairCounts:
 
     @property
     def kappa(self) -> float | None:
+        """None without items, or where chance alone is perfect."""
         items = self.items
         by_chance = sum(count * self.second[value] for value, count in self.first.items())
         if items == 0 or by_chance == items * items:

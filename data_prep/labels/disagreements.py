@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from data_prep.record_files import Cell, write_records
 
 COLUMNS = (
     "item", "field", "labeller", "guideline", "labelled_at", "label", "taken", "place", "row",
-    "image", "thumbnail",
+    "image",
 )  # fmt: skip
 
 
@@ -25,18 +25,12 @@ class Disagreement:
     verdict: Verdict
 
 
-def write_disagreements(
-    folder: Path, found: Iterable[Disagreement], thumbnail: Callable[[Label], str]
-) -> int:
-    """Write both files: a record for each differing field and label; the number of records.
-
-    `thumbnail` gives the path of a label's small picture, relative
-    to `folder`, "" where there is none.
-    """
-    return write_records(folder, "disagreements", COLUMNS, _records(found, thumbnail))
+def write_disagreements(folder: Path, found: Iterable[Disagreement]) -> int:
+    """Write both files: a record for each differing field and label; the number of records."""
+    return write_records(folder, "disagreements", COLUMNS, _records(found))
 
 
-def _records(found: Iterable[Disagreement], thumbnail: Callable[[Label], str]) -> Iterator[tuple[Cell, ...]]:
+def _records(found: Iterable[Disagreement]) -> Iterator[tuple[Cell, ...]]:
     for each in found:
         for name in each.verdict.differing:
             for label in each.labels:
@@ -44,5 +38,5 @@ def _records(found: Iterable[Disagreement], thumbnail: Callable[[Label], str]) -
                 when = made.labelled_at.isoformat() if made.labelled_at else ""
                 yield (
                     each.item, name, made.labeller, made.guideline, when, label.fields.get(name, ""),
-                    label is each.verdict.taken, label.place, label.row, label.image, thumbnail(label),
+                    label is each.verdict.taken, label.place, label.row, label.image,
                 )  # fmt: skip

@@ -8,15 +8,15 @@
 `content` is a list of parts (see `canonical_parts`) or plain text; image paths are relative to the file.
 `meta`, `tools` (function definitions) and `origin` (source, licence, consent, labeller, guideline,
 labelled_at) may be left out.
-A byte-order mark and blank lines are accepted. A line that cannot be used never stops the reader.
+A byte-order mark, blank lines and one JSON list of rows are accepted. A line that cannot be used never stops
+the reader.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -29,17 +29,9 @@ from data_prep.sources.canonical_parts import (
     Strict,
     sample_parts,
 )
-from data_prep.sources.folder import FolderSource
-from data_prep.sources.json_lines import parse_row
-from data_prep.sources.source import Found
-from lensmith.errors import InputError, Problem
-from lensmith.files import digest_file
+from data_prep.sources.json_lines import Record
+from data_prep.sources.records import RecordSource, Unusable
 from lensmith.sample import Message, Role, Sample
-
-# A longer line is refused unread: an image typed into a row, or a file that is not JSONL.
-MAX_LINE_BYTES = 16 << 20
-_BOM = b"\xef\xbb\xbf"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _as_parts(content: Any) -> Any:
@@ -60,63 +52,26 @@ class _Row(Strict):
     origin: OriginField = Field(default_factory=OriginField)
 
 
-class CanonicalJsonl(FolderSource):
+class CanonicalJsonl(RecordSource):
     """A JSONL file with the images in its folder."""
 
     format = "lensmith"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path.parent)
-        self.path = path
-        self.name = path.name
+    def row_id(self, value: Any) -> str:
+        found = value.get("id") if isinstance(value, dict) else None
+        return found if isinstance(found, str) and found.isprintable() else ""
 
-    def rows(self) -> Iterator[Found]:
-        """Every line that is not blank. Raises InputError where the file is UTF-16."""
-        with self.path.open("rb") as stream:
-            for number, raw in enumerate(_raw_lines(stream), start=1):
-                if number == 1 and raw.startswith(_UTF16):
-                    raise InputError(
-                        f"{self.path} is UTF-16 text", [Problem("UTF-8 is read", mend="save it as UTF-8")]
-                    )
-                content = raw.removeprefix(_BOM) if number == 1 else raw
-                if content.strip():
-                    yield parse_line(content, f"{self.name}:{number}")
-
-    def facts(self) -> dict[str, Any]:
-        return {"sha256": digest_file(self.path), "bytes": self.path.stat().st_size}
-
-
-def _raw_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Lines with their end; one longer than MAX_LINE_BYTES is joined from blocks, as its bytes are hashed."""
-    while line := stream.readline(MAX_LINE_BYTES):
-        while not line.endswith(b"\n") and (more := stream.readline(MAX_LINE_BYTES)):
-            line += more
-        yield line
-
-
-def parse_line(raw: bytes, place: str) -> Found:
-    """The sample on one line, or every flaw that keeps it from being one."""
-    if len(raw) > MAX_LINE_BYTES:
-        flaw = Flaw("not_json", f"{len(raw):,} bytes in one line", "images are named by path, not typed in")
-        return Found(place, "", None, (flaw,))
-    value, broken = parse_row(raw)
-    if broken:
-        return Found(place, "", None, broken)
-    row = _row_id(value)
-    try:
-        parsed = _Row.model_validate(value)
-    except ValidationError as error:
-        return Found(
-            place, row, None, tuple(_flaw(each["type"], each["loc"], each["msg"]) for each in error.errors())
-        )
-    sample, places = _sample(parsed)
-    flaws = (*_name_flaws(parsed), *places)
-    return Found(place, row, None if flaws else sample, flaws)
-
-
-def _row_id(value: Any) -> str:
-    found = value.get("id") if isinstance(value, dict) else None
-    return found if isinstance(found, str) and found.isprintable() else ""
+    def samples(self, record: Record) -> Iterator[Sample]:
+        try:
+            parsed = _Row.model_validate(record.value)
+        except ValidationError as error:
+            raise Unusable(
+                *(_flaw(each["type"], each["loc"], each["msg"]) for each in error.errors())
+            ) from error
+        sample, places = _sample(parsed)
+        if flaws := [*_name_flaws(parsed), *places]:
+            raise Unusable(*flaws)
+        yield sample
 
 
 def _name_flaws(row: _Row) -> Iterator[Flaw]:

@@ -62,6 +62,7 @@ class Coco(FolderSource):
     """Detection or captions of a COCO file; rows in the order of its images."""
 
     format = "coco"
+    options_kind = CocoOptions
 
     def __init__(self, path: Path, options: CocoOptions | None = None) -> None:
         self.options = options or CocoOptions()

@@ -58,6 +58,7 @@ class Dicom(DrawnSource):
     """Frames of DICOM files, each labelled by a row of the table."""
 
     format = "dicom"
+    options_kind = DicomOptions
 
     def __init__(self, path: Path, options: DicomOptions) -> None:
         self.options = options

@@ -96,6 +96,7 @@ class LabelStudio(RecordSource):
     """A Label Studio export. Raises InputError where `config` cannot be read."""
 
     format = "label_studio"
+    options_kind = LabelStudioOptions
 
     def __init__(self, path: Path, options: LabelStudioOptions) -> None:
         self.options = options

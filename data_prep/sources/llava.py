@@ -11,11 +11,9 @@ Plain values of other fields are kept in meta, nested ones are left behind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from data_prep.sources.json_lines import Record
-from data_prep.sources.records import RecordSource, RowOptions, build_sample, object_of, shown_id
+from data_prep.sources.records import ChatSource, build_sample, object_of
 from data_prep.sources.sharegpt import build_messages, images_of, read_turns
 from lensmith.sample import Role, Sample
 
@@ -23,21 +21,10 @@ ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system
 _KNOWN = frozenset({"conversations", "image", "images"})
 
 
-class LlavaOptions(RowOptions):
-    """How a LLaVA file is read."""
-
-
-class Llava(RecordSource):
+class Llava(ChatSource):
     """A file of LLaVA rows; images lie in its folder."""
 
     format = "llava"
-
-    def __init__(self, path: Path, options: LlavaOptions | None = None) -> None:
-        self.options = options or LlavaOptions()
-        super().__init__(path, self.options.folder)
-
-    def row_id(self, value: Any) -> str:
-        return shown_id(value, self.options.id)
 
     def samples(self, record: Record) -> Iterator[Sample]:
         row = object_of(record.value)

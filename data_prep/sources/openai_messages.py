@@ -25,13 +25,11 @@ from data_prep.refusal import Flaw, quoted
 from data_prep.sources.json_lines import Record, read_at
 from data_prep.sources.records import (
     INLINE,
-    RecordSource,
-    RowOptions,
+    ChatSource,
     Unusable,
     build_sample,
     object_of,
     schema,
-    shown_id,
 )
 from data_prep.sources.tools import read_call, read_tools
 from lensmith.sample import Image, Message, Part, Role, Sample, Text, Thinking
@@ -48,23 +46,12 @@ _DATA = "data:"
 _TYPED_MEND = "write data:image/png;base64,..., or name the image's file"
 
 
-class OpenAIOptions(RowOptions):
-    """How a file of OpenAI chat rows is read."""
-
-
-class OpenAIMessages(RecordSource):
+class OpenAIMessages(ChatSource):
     """A file of OpenAI chat rows; images lie in its folder, or in the rows."""
 
     format = "openai"
     # OpenAI takes ten pictures of 10 MB a row.
     max_row_bytes = 128 << 20
-
-    def __init__(self, path: Path, options: OpenAIOptions | None = None) -> None:
-        self.options = options or OpenAIOptions()
-        super().__init__(path, self.options.folder)
-
-    def row_id(self, value: Any) -> str:
-        return shown_id(value, self.options.id)
 
     def samples(self, record: Record) -> Iterator[Sample]:
         row = object_of(record.value)

@@ -17,7 +17,7 @@ def open_sources(data: Data, downloads: Path) -> list[Source]:
     Raises InputError where one is not there, its format is not known, or two have one name.
     """
     opened: list[Source] = [
-        open_source(each.path, each.format or None, each.options) for each in data.all_sources()
+        open_source(each.local, each.format or None, each.options) for each in data.all_sources()
     ]
     if data.download.hosts:
         fetch = downloader(data, downloads)

@@ -54,6 +54,8 @@ class ParquetOptions(ColumnOptions):
 class Parquet(Source):
     """A Parquet file, a folder of them, or a saved dataset."""
 
+    options_kind = ParquetOptions
+
     def __init__(self, path: Path, options: ParquetOptions) -> None:
         self.folder = path if path.is_dir() else path.parent
         self.root = (self.folder / options.image_root).resolve()

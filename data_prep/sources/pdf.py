@@ -43,6 +43,7 @@ class Pdf(DrawnSource):
     """Pages of PDFs, each labelled by a row of the table; its group is the PDF where no column says it."""
 
     format = "pdf"
+    options_kind = PdfOptions
 
     def __init__(self, path: Path, options: PdfOptions) -> None:
         self.options = options

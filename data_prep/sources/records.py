@@ -67,9 +67,10 @@ class RecordSource(FolderSource):
             if record.flaws:
                 yield Found(place, "", None, record.flaws)
             else:
-                yield from self._found(record, place)
+                yield from self.found(record, place)
 
-    def _found(self, record: Record, place: str) -> Iterator[Found]:
+    def found(self, record: Record, place: str) -> Iterator[Found]:
+        """What a row that is JSON gives."""
         try:
             for sample in self.samples(record):
                 yield Found(place, sample.id, sample)
@@ -78,6 +79,19 @@ class RecordSource(FolderSource):
 
     def facts(self) -> dict[str, Any]:
         return file_facts(self.path)
+
+
+class ChatSource(RecordSource):
+    """A file of rows in a chat format, whose options say where a row names itself."""
+
+    options_kind = RowOptions
+
+    def __init__(self, path: Path, options: RowOptions | None = None) -> None:
+        self.options = options or RowOptions()
+        super().__init__(path, self.options.folder)
+
+    def row_id(self, value: Any) -> str:
+        return shown_id(value, self.options.id)
 
 
 def object_of(value: Any) -> dict[str, Any]:

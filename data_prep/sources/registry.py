@@ -18,40 +18,36 @@ from lensmith.section import Section
 
 @dataclass(frozen=True)
 class Format:
-    """Classes of one module of this package.
-
-    options: "" where it has none, and its reader takes a path alone. folder: it reads folders as well.
-    """
+    """A reader of one module of this package. folder: it reads folders as well."""
 
     module: str
     reader: str
-    options: str = ""
     folder: bool = False
 
-    def load(self) -> tuple[type[Source], type[Section] | None]:
-        """The reader and its options. Raises InputError where a library that it needs is not installed."""
+    def load(self) -> type[Source]:
+        """The reader. Raises InputError where a library that it needs is not installed."""
         try:
             found = vars(importlib.import_module(f"data_prep.sources.{self.module}"))
         except ModuleNotFoundError as error:
             problem = Problem(f"{error.name} is not installed", mend="install lensmith[formats]")
             raise InputError("this format needs another library", [problem]) from error
-        return found[self.reader], found[self.options] if self.options else None
+        return found[self.reader]
 
 
 FORMATS: dict[str, Format] = {
     "lensmith": Format("canonical_jsonl", "CanonicalJsonl"),
-    "openai": Format("openai_messages", "OpenAIMessages", "OpenAIOptions"),
-    "sharegpt": Format("sharegpt", "ShareGPT", "ShareGPTOptions"),
-    "llava": Format("llava", "Llava", "LlavaOptions"),
-    "coco": Format("coco", "Coco", "CocoOptions"),
-    "label_studio": Format("label_studio", "LabelStudio", "LabelStudioOptions"),
-    "csv": Format("table", "Table", "TableOptions"),
-    "excel": Format("table", "Table", "TableOptions"),
-    "parquet": Format("parquet", "Parquet", "ParquetOptions", folder=True),
-    "datasets": Format("parquet", "Parquet", "ParquetOptions", folder=True),
-    "webdataset": Format("webdataset", "Webdataset", "WebdatasetOptions", folder=True),
-    "pdf": Format("pdf", "Pdf", "PdfOptions", folder=True),
-    "dicom": Format("dicom", "Dicom", "DicomOptions", folder=True),
+    "openai": Format("openai_messages", "OpenAIMessages"),
+    "sharegpt": Format("sharegpt", "ShareGPT"),
+    "llava": Format("llava", "Llava"),
+    "coco": Format("coco", "Coco"),
+    "label_studio": Format("label_studio", "LabelStudio"),
+    "csv": Format("table", "Table"),
+    "excel": Format("table", "Table"),
+    "parquet": Format("parquet", "Parquet", folder=True),
+    "datasets": Format("parquet", "Parquet", folder=True),
+    "webdataset": Format("webdataset", "Webdataset", folder=True),
+    "pdf": Format("pdf", "Pdf", folder=True),
+    "dicom": Format("dicom", "Dicom", folder=True),
 }
 
 
@@ -81,12 +77,12 @@ def _read(path: Path, format: str, options: Mapping[str, Any]) -> Source:  # noq
     if path.is_dir() and not chosen.folder:
         problem = Problem("is a folder", str(path), f"format {format} is read from a file: name it")
         raise InputError(f"{path} cannot be read", [problem])
-    if options and not chosen.options:
+    # Each reader's own signature: (path) or (path, options).
+    make: Any = chosen.load()
+    kind: type[Section] | None = make.options_kind
+    if kind is not None:
+        return make(path, parse_options(kind, options, format))
+    if options:
         problems = [Problem("unknown option", name, "leave it out") for name in options]
         raise InputError(f"format {format} has no options", problems)
-    reader, section = chosen.load()
-    # Each reader's own signature: (path) or (path, options).
-    make: Any = reader
-    if section is not None:
-        return make(path, parse_options(section, options, format))
     return make(path)

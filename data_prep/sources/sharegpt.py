@@ -14,20 +14,17 @@ kept in meta, nested ones (and fields of a turn such as `weight`) are left behin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from data_prep.refusal import quoted
 from data_prep.sources.json_lines import Record
 from data_prep.sources.placeholders import check_count, image_list, split_text
 from data_prep.sources.records import (
-    RecordSource,
-    RowOptions,
+    ChatSource,
     Unusable,
     build_sample,
     object_of,
     schema,
-    shown_id,
 )
 from data_prep.sources.tools import read_calls, read_tools
 from lensmith.sample import Message, Role, Sample, Text
@@ -49,21 +46,10 @@ _KNOWN = frozenset({"conversations", "messages", "image", "images", "system", "t
 _MEND = 'write "conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]'
 
 
-class ShareGPTOptions(RowOptions):
-    """How a ShareGPT file is read."""
-
-
-class ShareGPT(RecordSource):
+class ShareGPT(ChatSource):
     """A file of ShareGPT rows; images lie in its folder."""
 
     format = "sharegpt"
-
-    def __init__(self, path: Path, options: ShareGPTOptions | None = None) -> None:
-        self.options = options or ShareGPTOptions()
-        super().__init__(path, self.options.folder)
-
-    def row_id(self, value: Any) -> str:
-        return shown_id(value, self.options.id)
 
     def samples(self, record: Record) -> Iterator[Sample]:
         row = object_of(record.value)

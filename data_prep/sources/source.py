@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data_prep.decoding.work import Drawing
 from data_prep.flag import Flag
 from data_prep.refusal import Flaw
 from lensmith.sample import Sample
+from lensmith.section import Section
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Source(ABC):
 
     name: as people know it: the file's or folder's own name.
     format: the reader's name, as `data.format` says it.
+    options_kind: what its options may be; None where it has none and takes a path alone.
     why: why it was taken for that format, "" where the recipe says it.
     """
 
     name: str
     format: str
+    options_kind: ClassVar[type[Section] | None] = None
     why: str = ""
 
     @abstractmethod

@@ -46,6 +46,8 @@ class TableOptions(ColumnOptions):
 class Table(FolderSource):
     """A CSV, Excel or JSONL table with one labelled row a line."""
 
+    options_kind = TableOptions
+
     def __init__(self, path: Path, options: TableOptions) -> None:
         super().__init__(path.parent / options.image_root)
         self.path = path

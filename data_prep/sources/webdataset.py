@@ -61,6 +61,7 @@ class Webdataset(Source):
     """One shard, or a folder of shards; a row's id and group are its key where no field says them."""
 
     format = "webdataset"
+    options_kind = WebdatasetOptions
 
     def __init__(self, path: Path, options: WebdatasetOptions) -> None:
         self.path = path

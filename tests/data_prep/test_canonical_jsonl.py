@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.sources import canonical_jsonl
-from data_prep.sources.canonical_jsonl import CanonicalJsonl, parse_line
+from data_prep.sources.canonical_jsonl import CanonicalJsonl
 from lensmith.errors import InputError
 from lensmith.sample import Image, Message, Text
+from tests.data_prep.canonical import parse_line
 
 GOOD = {
     "id": "a",
@@ -149,12 +149,12 @@ def test_mark_blank_lines_and_carriage_returns_are_accepted(tmp_path: Path) -> N
 
 
 def test_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canonical_jsonl, "MAX_LINE_BYTES", 500)
+    monkeypatch.setattr(CanonicalJsonl, "max_row_bytes", 500)
     path = tmp_path / "labels.jsonl"
     path.write_bytes(good() + b"\n" + good(meta={"x": "y" * 600}) + b"\n" + good() + b"\n")
     lines = list(CanonicalJsonl(path).rows())
     assert [line.sample is not None for line in lines] == [True, False, True]
-    assert "bytes in one line" in lines[1].flaws[0].what
+    assert "bytes in one row" in lines[1].flaws[0].what
 
 
 def test_utf_16_is_named(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from bank_forms.flaws import Planted
 from bank_forms.label_studio import OPTIONS
 from make_bank_forms import make_bank_forms
 
-from data_prep.sources.canonical_jsonl import parse_line
 from data_prep.sources.label_studio import LabelStudio, LabelStudioOptions
 from data_prep.sources.source import Found
 from lensmith.cli.main import main
 from lensmith.sample import Sample
 from tests.conftest import ROOT
+from tests.data_prep.canonical import parse_line
 
 RECIPE = ROOT / "recipes/bank_forms/qwen3_vl_tiny_lora.yaml"
 

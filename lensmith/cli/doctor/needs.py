@@ -44,7 +44,9 @@ def check_files(recipe: Recipe) -> list[Check]:
     except LensmithError as error:
         checks.append(Check("Base", "missing", flat(error), "download or make it, or set base.path"))
     key = "data.sources" if recipe.data.source is None else "data.source"
-    wanted = [("Data", each.path, key) for each in recipe.data.all_sources()]
+    places = [each.path for each in recipe.data.all_sources()]
+    checks += [Check("Data", "ok", f"{each}, fetched by prepare") for each in places if isinstance(each, str)]
+    wanted = [("Data", each, key) for each in places if isinstance(each, Path)]
     for name, path, setting in (*wanted, ("Gates", recipe.gates, "gates")):
         if path.is_file() or (name == "Data" and path.exists()):
             checks.append(Check(name, "ok", str(path)))

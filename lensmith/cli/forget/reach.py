@@ -15,7 +15,6 @@ from finetune.evaluation.predictions import PREDICTIONS_FILE
 from lensmith.artifact import KINDS, Artifact, Kind
 from lensmith.cli.forget.descent import Descent
 from lensmith.cli.forget.rows import Survey, Unread
-from lensmith.dataset import asked_role
 from lensmith.errors import IntegrityError
 from lensmith.home import Home
 from lensmith.report import PAGE_FILE
@@ -99,7 +98,7 @@ def reach_of(home: Home, survey: Survey) -> Reach:
     trained = {each for each, splits in held.items() if "train" in splits}
     below, learned = descent.of(holding), descent.of(trained)
     unread = list(survey.unread)
-    asked = {each.artifact.id: set(each.rows.get(asked_role(each.artifact), ())) for each in survey.holdings}
+    asked = {each.artifact.id: each.ids for each in survey.holdings}
     known = {each.id for kind in _ASKED for each in home.all(kind)}
     known -= {each.artifact.id for each in survey.unread}
     reached: list[Reached] = []

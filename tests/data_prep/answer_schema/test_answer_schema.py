@@ -31,7 +31,7 @@ FORM: dict[str, Any] = {
 }
 # Doubles its time with every two letters.
 ENDLESS = "^(a|aa)+$"
-SCHEMA = AnswerSchema(FORM, "data.schema")
+SCHEMA = AnswerSchema(FORM, "data.answer_schema")
 GOOD: dict[str, Any] = {
     "account": "650019",
     "amount": 37.51,
@@ -91,23 +91,23 @@ def test_all_flaws_at_once_missing_fields_together() -> None:
 
 
 def test_no_more_than_ten_flaws() -> None:
-    schema = AnswerSchema({"items": {"type": "string"}}, "data.schema")
+    schema = AnswerSchema({"items": {"type": "string"}}, "data.answer_schema")
     assert len(schema.flaws(list(range(50)))) == 10
 
 
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
-        ({"type": "objct"}, "data.schema#/type: "),
-        ({"properties": {"a": {"minimum": "3"}}}, "data.schema#/properties/a/minimum: "),
+        ({"type": "objct"}, "data.answer_schema#/type: "),
+        ({"properties": {"a": {"minimum": "3"}}}, "data.answer_schema#/properties/a/minimum: "),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, "another dialect"),
         ({"$ref": "https://example.com/schema.json"}, "nothing is fetched"),
         (
             {"properties": {"a": {"$ref": "file:///etc/passwd"}}},
-            "data.schema#/properties/a/$ref: points outside",
+            "data.answer_schema#/properties/a/$ref: points outside",
         ),
         ({"items": {"$dynamicRef": "other.json"}}, "nothing is fetched"),
-        ({"allOf": [{"$ref": "#/$defs/a"}]}, "data.schema#/allOf/0/$ref: points to nothing"),
+        ({"allOf": [{"$ref": "#/$defs/a"}]}, "data.answer_schema#/allOf/0/$ref: points to nothing"),
         ({"$ref": "#a"}, "points outside"),
         ({"$ref": "#"}, "refers to itself without end"),
         ({"pattern": "("}, "'(' is not a regular expression"),
@@ -121,13 +121,13 @@ def test_no_more_than_ten_flaws() -> None:
 )
 def test_schemas_that_are_refused(schema: Any, problem: str) -> None:
     with pytest.raises(InputError) as refused:
-        AnswerSchema(schema, "data.schema")
+        AnswerSchema(schema, "data.answer_schema")
     assert problem in str(refused.value)
 
 
 def test_every_problem_of_a_schema_at_once() -> None:
     with pytest.raises(InputError) as refused:
-        AnswerSchema({"properties": {"a": {"pattern": "("}, "b": {"format": "uri"}}}, "data.schema")
+        AnswerSchema({"properties": {"a": {"pattern": "("}, "b": {"format": "uri"}}}, "data.answer_schema")
     assert len(refused.value.problems) == 2
 
 
@@ -137,7 +137,7 @@ def test_fields_may_be_called_like_keywords() -> None:
         "pattern": {"type": "string"},
         "format": {"const": {"$ref": "http://x"}},
     }
-    schema = AnswerSchema({"properties": properties}, "data.schema")
+    schema = AnswerSchema({"properties": properties}, "data.answer_schema")
     assert schema.flaws({"pattern": "(", "$ref": "x"}) == []
 
 
@@ -150,7 +150,7 @@ def test_fields_may_be_called_like_keywords() -> None:
     ],
 )
 def test_a_pattern_that_does_not_end_is_stopped(schema: dict[str, Any]) -> None:
-    checked = AnswerSchema(schema, "data.schema")
+    checked = AnswerSchema(schema, "data.answer_schema")
     endless = "a" * 80 + "b"
     started = time.monotonic()
     (flaw,) = checked.flaws({"a": endless, endless: 1})
@@ -159,7 +159,7 @@ def test_a_pattern_that_does_not_end_is_stopped(schema: dict[str, Any]) -> None:
 
 
 def test_an_answer_that_is_nested_too_deeply_is_a_flaw() -> None:
-    schema = AnswerSchema({"properties": {"a": {"$ref": "#"}}}, "data.schema")
+    schema = AnswerSchema({"properties": {"a": {"$ref": "#"}}}, "data.answer_schema")
     value: dict[str, Any] = {}
     for _ in range(900):
         value = {"a": value}
@@ -167,7 +167,7 @@ def test_an_answer_that_is_nested_too_deeply_is_a_flaw() -> None:
 
 
 def test_multiples_in_decimals() -> None:
-    schema = AnswerSchema({"multipleOf": 0.01}, "data.schema")
+    schema = AnswerSchema({"multipleOf": 0.01}, "data.answer_schema")
     assert [cents for cents in range(20_000) if schema.flaws(cents / 100)] == []
     assert schema.flaws(1e300) == [] or schema.flaws(1e300)[0].code == "answer_schema"
 
@@ -185,14 +185,14 @@ def test_multiples_in_decimals() -> None:
     ],
 )
 def test_patterns_mean_what_ecma_262_says(pattern: str, fits: str, fails: str) -> None:
-    schema = AnswerSchema({"pattern": pattern}, "data.schema")
+    schema = AnswerSchema({"pattern": pattern}, "data.answer_schema")
     assert schema.flaws(fits) == []
     assert len(schema.flaws(fails)) == 1
 
 
 def test_times() -> None:
     schema = AnswerSchema(
-        {"properties": {"a": {"format": "date-time"}, "b": {"format": "time"}}}, "data.schema"
+        {"properties": {"a": {"format": "date-time"}, "b": {"format": "time"}}}, "data.answer_schema"
     )
     assert schema.flaws({"a": "2026-05-31T14:30:00+02:00", "b": "14:30:00"}) == []
     assert len(schema.flaws({"a": "2026-05-31T14:30:00", "b": "25:00"})) == 2

@@ -14,7 +14,6 @@ import pytest
 from data_prep.export import canonical_jsonl, label_studio, llava, openai_messages, sharegpt
 from data_prep.export.folder import Written
 from data_prep.refusal import Flaw
-from data_prep.sources.canonical_jsonl import parse_line
 from data_prep.sources.label_studio import LabelStudio, LabelStudioOptions
 from data_prep.sources.llava import Llava
 from data_prep.sources.openai_messages import OpenAIMessages
@@ -23,6 +22,7 @@ from data_prep.sources.source import Source
 from lensmith.errors import InputError
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Origin, Part, Region, Sample, Text, Thinking, ToolCall
+from tests.data_prep.canonical import parse_line
 from tests.data_prep.folder import picture
 from tests.data_prep.sources.rows import taken
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.refusal import Flaw
-from data_prep.sources.openai_messages import OpenAIMessages, OpenAIOptions
+from data_prep.sources.openai_messages import OpenAIMessages
+from data_prep.sources.records import RowOptions
 from lensmith.sample import Image, Message, Origin, Text, Thinking, ToolCall
 from tests.data_prep.sources.rows import GOLDEN, only, outcome, refused, taken
 
@@ -118,11 +119,11 @@ def test_all_flaws_of_a_row_at_once(tmp_path: Path) -> None:
 
 def test_fields_are_found_where_the_options_say(tmp_path: Path) -> None:
     row = {"messages": [QUESTION, ANSWER], "meta": {"form": {"number": 4}, "customer": "c"}}
-    options = OpenAIOptions(id="meta.form.number", group="meta.customer")
+    options = RowOptions(id="meta.form.number", group="meta.customer")
     found = only(tmp_path, lambda path: OpenAIMessages(path, options), row)
     assert found.sample is not None
     assert (found.sample.id, found.sample.group) == ("4", "c")
-    missing = only(tmp_path, lambda path: OpenAIMessages(path, OpenAIOptions(group="meta.desk")), row)
+    missing = only(tmp_path, lambda path: OpenAIMessages(path, RowOptions(group="meta.desk")), row)
     refused(missing, "schema", "meta.desk is missing")
 
 
@@ -164,7 +165,7 @@ def test_pictures_are_found_in_a_list_too(tmp_path: Path) -> None:
 
 def test_images_lie_in_the_folder_of_the_options(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
-    source = OpenAIMessages(tmp_path / "rows.jsonl", OpenAIOptions(folder="scans"))
+    source = OpenAIMessages(tmp_path / "rows.jsonl", RowOptions(folder="scans"))
     assert source.picture("a.png") == (tmp_path / "scans" / "a.png").resolve()
     assert isinstance(source.picture("../a.png"), Flaw)
 

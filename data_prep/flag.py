@@ -15,6 +15,7 @@ FlagCode = Literal[
     "mixed_scripts",
     "long_answer",
     "labels_differ",
+    "reduced",
 ]
 
 # How reports head each reason.
@@ -28,6 +29,7 @@ FLAG_TITLES: dict[FlagCode, str] = {
     "mixed_scripts": "A word mixes letters of two alphabets that look alike",
     "long_answer": "The answer is extremely long",
     "labels_differ": "Labellers gave different answers",
+    "reduced": "Pictures were made smaller so that the row fits",
 }
 FLAG_CODES: tuple[FlagCode, ...] = get_args(FlagCode)
 

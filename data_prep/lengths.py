@@ -8,11 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_prep.flag import Flag
 from data_prep.refusal import Flaw
 from data_prep.workbook import Workbook
 from lensmith.counting import Counts
 from lensmith.errors import InputError, Problem
 from lensmith.files import digest_file
+from lensmith.fit import fit
 from lensmith.progress import Progress
 from lensmith.provenance import code_digest, package_versions
 from lensmith.recipe import Recipe
@@ -70,7 +72,7 @@ def too_long_rows(
     book: Workbook, recipe: Recipe, grid: Grid | None, make_counter: MakeCounter | None
 ) -> dict[int, Flaw]:
     """What is wrong with each undecided row that does not fit, by its number; rows with other flaws are not
-    counted.
+    counted. Where the recipe says so, the book is told at which sizes of its pictures a row does fit.
 
     Raises ValueError where rows are to be counted and nobody gave a way to.
     """
@@ -85,9 +87,19 @@ def too_long_rows(
         while batch := list(islice(waiting, _ROWS_AT_ONCE)):
             numbers, samples, sizes = zip(*batch, strict=True)
             counts = counter.count(samples, sizes, grid).tolist()
-            for number, (text, images, answer) in zip(numbers, counts, strict=True):
-                if flaw := _flaw(recipe, text, images, answer):
+            for number, shown, (text, images, answer) in zip(numbers, sizes, counts, strict=True):
+                flaw = _flaw(recipe, text, images, answer)
+                if flaw is None:
+                    continue
+                room = min(recipe.train.max_length - answer, _asked_room(recipe)) - text
+                smaller = fit(shown, 0, grid, room) if recipe.data.too_long == "resize" else None
+                if smaller is None:
                     found[number] = flaw
+                else:
+                    book.reduce(number, smaller.sizes)
+                    to = ", ".join(f"{width} x {height}" for width, height in smaller.sizes)
+                    what = f"{flaw.what}; its pictures are now {to} pixels"
+                    book.add_flag(number, Flag("reduced", what, "check that they can still be read"))
             progress.add(len(batch))
     return found
 
@@ -100,9 +112,13 @@ def _whole_rows(book: Workbook) -> Iterator[Measured]:
             yield row.number, row.sample, sizes
 
 
+def _asked_room(recipe: Recipe) -> int:
+    return recipe.serve.max_model_len - recipe.serve.max_new_tokens
+
+
 def _flaw(recipe: Recipe, text: int, images: int, answer: int) -> Flaw | None:
     taught, most = text + images + answer, recipe.train.max_length
-    asked, room = text + images, recipe.serve.max_model_len - recipe.serve.max_new_tokens
+    asked, room = text + images, _asked_room(recipe)
     if taught <= most and asked <= room:
         return None
     over = []

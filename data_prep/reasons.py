@@ -177,4 +177,8 @@ FLAGGED: dict[FlagCode, Reason] = {
         "Labellers gave different answers, and the recipe took one.",
         "Look at `disagreements.csv`, which has every label beside the others.",
     ),
+    "reduced": Reason(
+        "The row had more tokens than the recipe allows, and the recipe makes pictures smaller.",
+        "Nothing, if what the answer needs can be read. Otherwise ask for a greater `train.max_length`.",
+    ),
 }

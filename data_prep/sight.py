@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+
+from PIL import Image
 
 from data_prep.seen import Seen
 from data_prep.similar.grey import small_grey
@@ -26,6 +29,13 @@ def store(data: bytes, limits: ImageLimits) -> StoredImage:
     return StoredImage(
         pixel_digest(image), image.width, image.height, encode_png(image), small_grey(image).tobytes()
     )
+
+
+def reduce(png: bytes, size: tuple[int, int]) -> StoredImage:
+    """A stored image at another size, (width, height) in pixels."""
+    with Image.open(io.BytesIO(png)) as image:
+        small = image.resize(size, Image.Resampling.BICUBIC)
+    return StoredImage(pixel_digest(small), *size, encode_png(small), small_grey(small).tobytes())
 
 
 def file_digest(data: bytes) -> bytes:

@@ -33,7 +33,7 @@ def spread(values: Iterable[int]) -> dict[str, int]:
 
 def image_statistics(book: Workbook) -> dict[str, Any]:
     """Images of all taken rows: how many, their width, height and area in pixels, and the commonest sizes."""
-    shown = "FROM rows JOIN shown USING (n) JOIN pictures USING (p) WHERE taken"
+    shown = "FROM rows JOIN sizes USING (n) WHERE taken"
     common = book.db.execute(
         f"SELECT width, height, COUNT(*) AS images {shown} GROUP BY width, height"
         f" ORDER BY images DESC, width, height LIMIT {_SIZES_SHOWN}"
@@ -72,8 +72,7 @@ def token_statistics(book: Workbook, grid: ImageGrid) -> dict[str, Any]:
 
     def per_row(split: SplitName) -> Iterable[int]:
         cursor = book.db.execute(
-            "SELECT n, width, height FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-            " WHERE taken AND split = ? ORDER BY n",
+            "SELECT n, width, height FROM rows JOIN sizes USING (n) WHERE taken AND split = ? ORDER BY n",
             (split,),
         )
         row, total = -1, 0

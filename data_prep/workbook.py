@@ -33,7 +33,9 @@ CREATE TABLE IF NOT EXISTS pictures (
     width INTEGER, height INTEGER, file BLOB, identity BLOB, fingerprint BLOB, flaw TEXT,
     UNIQUE (source, path));
 CREATE TABLE IF NOT EXISTS shown (n INTEGER NOT NULL, at INTEGER NOT NULL, p INTEGER NOT NULL,
-    PRIMARY KEY (n, at)) WITHOUT ROWID;
+    fit_width INTEGER, fit_height INTEGER, PRIMARY KEY (n, at)) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS sizes AS SELECT n, at, COALESCE(fit_width, width) AS width,
+    COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p);
 CREATE TABLE IF NOT EXISTS near (first BLOB NOT NULL, second BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS near_answers (first INTEGER NOT NULL, second INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS first_ids (id TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
@@ -126,7 +128,7 @@ class Workbook:
                     "INSERT OR IGNORE INTO pictures (source, path) VALUES (?, ?)", (source, image.path)
                 )
                 self.db.execute(
-                    "INSERT INTO shown SELECT ?, ?, p FROM pictures WHERE source = ? AND path = ?",
+                    "INSERT INTO shown (n, at, p) SELECT ?, ?, p FROM pictures WHERE source = ? AND path = ?",
                     (number, at, source, image.path),
                 )
         self.db.execute("COMMIT")
@@ -174,6 +176,32 @@ class Workbook:
             for width, height, file, identity, fingerprint, flaw in found
         ]
 
+    def reduce(self, number: int, sizes: Sequence[tuple[int, int]]) -> None:
+        """Say at which (width, height) a row shows its pictures."""
+        self.db.executemany(
+            "UPDATE shown SET fit_width = ?, fit_height = ? WHERE n = ? AND at = ?",
+            [(width, height, number, at) for at, (width, height) in enumerate(sizes)],
+        )
+
+    def sizes_of(self, number: int) -> list[tuple[int, int] | None]:
+        """The size at which a row shows each of its pictures; None for its own."""
+        found = self.db.execute("SELECT fit_width, fit_height FROM shown WHERE n = ? ORDER BY at", (number,))
+        return [None if width is None else (width, height) for width, height in found]
+
+    def reduced_in(self, split: str) -> dict[bytes, set[tuple[int, int] | None]]:
+        """The sizes at which a split shows each picture that one of its rows shows reduced, by identity."""
+        sizes: dict[bytes, set[tuple[int, int] | None]] = {}
+        found = self.db.execute(
+            "WITH mine AS (SELECT identity, fit_width, fit_height FROM rows JOIN shown USING (n)"
+            " JOIN pictures USING (p) WHERE taken AND split = ?)"
+            " SELECT DISTINCT identity, fit_width, fit_height FROM mine WHERE identity IN"
+            " (SELECT identity FROM mine WHERE fit_width IS NOT NULL)",
+            (split,),
+        )
+        for identity, width, height in found:
+            sizes.setdefault(identity, set()).add(None if width is None else (width, height))
+        return sizes
+
     def first_shown(self, split: str) -> Iterator[tuple[Picture, Seen]]:
         """The pictures that the rows of a split show, each identity once, in the order of the rows."""
         last: tuple[int, int] = (-1, -1)
@@ -210,6 +238,7 @@ class Workbook:
         for table in _JUDGED:
             self.db.execute(f"DELETE FROM {table}")
         self.db.execute("UPDATE rows SET taken = 0, split = NULL, refused = NULL, left_out = NULL, times = 1")
+        self.db.execute("UPDATE shown SET fit_width = NULL, fit_height = NULL")
 
     def readable(self, undecided: bool = False, split: str | None = None) -> Iterator[BookRow]:
         """Rows that have a sample, in order: all of them, those nobody decided on, or those of a split.

@@ -9,7 +9,7 @@ from data_prep.decoding.work import Request
 from data_prep.engines.engine import Engine
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
-from data_prep.sight import STORE
+from data_prep.sight import STORE, reduce
 from data_prep.sources.source import Source
 from data_prep.split import SplitName
 from data_prep.workbook import Picture, Workbook, with_pictures
@@ -26,16 +26,23 @@ def write_split(
     Raises InputError where a picture is no longer the one that was looked at.
     """
     with RowWriter(path) as writer:
-        _write_images(book, sources, split, writer, engine)
+        reduced = _write_images(book, sources, split, writer, engine)
         with Progress(f"{split} rows written") as progress:
             for row in book.readable(split=split):
-                writer.put_row(with_pictures(row.sample, book.shown_by(row.number)), row.times)
+                seen = [
+                    each if size is None or isinstance(each, Flaw) else reduced[each.identity, size]
+                    for each, size in zip(book.shown_by(row.number), book.sizes_of(row.number), strict=True)
+                ]
+                writer.put_row(with_pictures(row.sample, seen), row.times)
                 progress.add()
 
 
 def _write_images(
     book: Workbook, sources: Sequence[Source], split: SplitName, writer: RowWriter, engine: Engine
-) -> None:
+) -> dict[tuple[bytes, tuple[int, int]], Seen]:
+    """Write every picture at each size that a row shows; gives the reduced ones by identity and size."""
+    sizes = book.reduced_in(split)
+    reduced: dict[tuple[bytes, tuple[int, int]], Seen] = {}
     asked: list[tuple[Picture, Seen]] = []
 
     def requests() -> Iterator[Request]:
@@ -51,8 +58,14 @@ def _write_images(
             picture, seen = asked.pop(0)
             if isinstance(stored, Flaw) or stored.digest != seen.identity.hex():
                 raise _changed(picture)
-            writer.put_image(stored)
+            # In one order: the same rows make the same file.
+            for size in sorted(sizes.get(seen.identity, {None}), key=lambda each: each or (0, 0)):
+                image = stored if size is None else reduce(stored.png, size)
+                writer.put_image(image)
+                if size is not None:
+                    reduced[seen.identity, size] = Seen(*size, b"", bytes.fromhex(image.digest))
             progress.add()
+    return reduced
 
 
 def _changed(picture: Picture) -> InputError:

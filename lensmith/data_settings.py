@@ -187,11 +187,11 @@ class Data(Section):
     personal: Personal = Field(default_factory=Personal, description="personal data in labels")
     wording: Wording = Field(default_factory=Wording, description="the wording of labels")
     labels: Labels = Field(default_factory=Labels, description="several labels for one row")
-    too_long: Literal["keep", "refuse"] = Field(
+    too_long: Literal["keep", "refuse", "resize"] = Field(
         default="keep",
         description="a row beyond train.max_length, or that leaves serve.max_new_tokens no room in"
-        " serve.max_model_len: kept, so that training stops and names it, or refused here, counted with the"
-        " base's tokenizer",
+        " serve.max_model_len: kept, so that training stops and names it, refused here, or its largest"
+        " pictures reduced until it fits; counted with the base's tokenizer",
     )
     max_bad: Share | Count = Field(
         default=0.05, description="refused rows beyond which nothing is written: a share, or a count"

@@ -15,8 +15,6 @@ from data_prep.decoding.worker_process import WorkerProcess
 from data_prep.refusal import Flaw
 from lensmith.images import ImageLimits
 
-PICTURE_FACTS = "data_prep.decoding.work:picture_facts"
-
 
 class DecoderPool:
     """Worker processes that do `work` (`module:function`, see `decoding.work.Work`) on images.
@@ -30,7 +28,7 @@ class DecoderPool:
         self,
         limits: ImageLimits,
         *,
-        work: str = PICTURE_FACTS,
+        work: str,
         workers: int | None = None,
         budget: Budget | None = None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of the workers, what they answer, and the work they do on an image by default."""
+"""What is asked of the workers, and what it may cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lensmith.images import BadImage, ImageLimits, decode, pixel_digest
+from lensmith.images import BadImage, ImageLimits
 
 # A document larger than this is not opened, in bytes.
 MAX_DOCUMENT_BYTES = 1 << 30
@@ -62,16 +62,6 @@ class Budget:
     memory_bytes: int = 2_000_000_000
 
 
-@dataclass(frozen=True)
-class PictureFacts:
-    """An image after a full decode: size of the upright image in pixels, format by content, pixel digest."""
-
-    width: int
-    height: int
-    format: str
-    digest: str
-
-
 def read_file(path: Path, max_bytes: int) -> bytes:
     """A regular file's bytes. Raises OSError, and BadImage where it holds more than `max_bytes`."""
     # A pipe would block at open, and a device could change when it is read.
@@ -83,10 +73,3 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         if facts.st_size > max_bytes:
             raise BadImage(f"the file has {facts.st_size:,} bytes, {max_bytes:,} are allowed")
         return stream.read()
-
-
-def picture_facts(data: bytes, limits: ImageLimits) -> PictureFacts:
-    """The facts of an encoded image. Raises BadImage."""
-    decoded = decode(data, limits)
-    image = decoded.image
-    return PictureFacts(image.width, image.height, decoded.format, pixel_digest(image))

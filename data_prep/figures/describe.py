@@ -27,9 +27,7 @@ def describe(book: Workbook, grid: ImageGrid | None) -> dict[str, Any]:
             answer = row.sample.messages[-1]
             labels.add(answer.text, [part for part in answer.parts if isinstance(part, Region)])
             origins.add(row.sample.origin)
-    edges = book.db.execute(
-        "SELECT MAX(width, height) FROM rows JOIN shown USING (n) JOIN pictures USING (p) WHERE taken"
-    )
+    edges = book.db.execute("SELECT MAX(width, height) FROM rows JOIN sizes USING (n) WHERE taken")
     return {
         "labels": labels.summary(),
         "origins": origins.summary(),
@@ -42,8 +40,7 @@ def describe(book: Workbook, grid: ImageGrid | None) -> dict[str, Any]:
 
 def _tokens(book: Workbook, grid: ImageGrid) -> Iterator[int]:
     sizes: Iterable[tuple[int, int, int]] = book.db.execute(
-        "SELECT n, width, height FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-        " WHERE taken ORDER BY n"
+        "SELECT n, width, height FROM rows JOIN sizes USING (n) WHERE taken ORDER BY n"
     )
     known: dict[tuple[int, int], int] = {}
     for _, images in groupby(sizes, key=lambda each: each[0]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from finetune.encoder import row_encoder
 from lensmith.artifact import Artifact
@@ -13,6 +15,7 @@ from lensmith.cli.main import main
 from lensmith.dataset import read_held_out, read_split
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
+from lensmith.row_file import Row
 from tests.conftest import write_recipe
 from tests.data_prep.folder import Folder, picture
 
@@ -51,6 +54,10 @@ def lengths(recipe: Path, dataset: Artifact, home: Home) -> dict[str, tuple[int,
     return found
 
 
+def _sizes(row: Row) -> list[tuple[int, int]]:
+    return [Image.open(io.BytesIO(data)).size for data in row.images]
+
+
 def refused(dataset: Artifact) -> dict[str, str]:
     """What is said of each row that was refused for its length."""
     lines = (dataset.path / "refused.jsonl").read_text().splitlines()
@@ -75,6 +82,45 @@ def test_rows_beyond_the_limits_are_refused_to_the_token(
     found = refused(prepared(recipe, home, capsys, "data.too_long=refuse", *room))
     assert found.keys() == {name for name, (prompt, _) in tokens.items() if prompt > asked}
     assert found
+
+
+def test_pictures_are_reduced_until_the_row_fits(
+    recipe: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = prepared(recipe, home, capsys)
+    tokens = lengths(recipe, whole, home)
+    most = sorted(row for _, row in tokens.values())[20]
+    made = prepared(recipe, home, capsys, "data.too_long=resize", f"train.max_length={most}")
+    assert refused(made) == {}
+    # The exam may name its rows in another order: those of all splits are the same, and all fit.
+    after = lengths(recipe, made, home)
+    assert after.keys() == tokens.keys()
+    longer = {name for name, (_, row) in tokens.items() if row > most}
+    assert longer
+    assert all(row <= most for _, row in after.values())
+    assert {name for name in tokens if after[name] != tokens[name]} == longer
+    assert min(after[name][1] for name in longer) > 0.8 * most
+    seen = made.body["image_tokens"]["per_row"]
+    assert max(each["max"] for each in seen.values()) < most
+    assert made.body["flagged"]["by_reason"] == {"reduced": len(longer)}
+    # Nothing is stored that no row shows.
+    train = read_split(made, "train")
+    assert {each.digest for each in train.images()} == {
+        image.digest for row in train for image in row.sample.images
+    }
+    assert all(
+        image.size == each
+        for row in train
+        for image, each in zip(row.sample.images, _sizes(row), strict=True)
+    )
+
+
+def test_text_alone_that_is_too_long_is_refused(
+    recipe: Path, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argument = ["-s", "data.too_long=resize", "-s", "train.max_length=10"]
+    assert main(["prepare", str(recipe), *argument, "--home", str(home.root)]) == 2
+    assert "The row has more tokens than is taught or served" in capsys.readouterr().err
 
 
 def test_they_are_left_to_training_where_the_recipe_says_nothing(

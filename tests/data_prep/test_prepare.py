@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from data_prep import prepare as program
 from data_prep.prepare import Prepared, find_prepared, prepare
+from data_prep.refusal import Flaw
 from data_prep.workbook import Workbook
 from lensmith.artifact import verify
 from lensmith.dataset import read_held_out, read_split
@@ -328,8 +330,8 @@ def test_an_image_that_changes_while_it_is_read(
     recipe = folder.recipe()
     judge = program.judge_rows
 
-    def then_change(book: Workbook) -> None:
-        judge(book)
+    def then_change(book: Workbook, more: Mapping[int, Flaw]) -> None:
+        judge(book, more)
         (folder.root / "images/good-3-0.png").write_bytes(picture(888))
 
     monkeypatch.setattr(program, "judge_rows", then_change)

@@ -15,9 +15,10 @@ import pytest
 from data_prep.archives.archive import ArchiveLimits
 from data_prep.archives.tar import TarArchive
 from data_prep.decoding.pool import DecoderPool
-from data_prep.decoding.work import PictureFacts, Request
+from data_prep.decoding.work import Request
 from data_prep.refusal import Flaw
 from lensmith.images import ImageLimits
+from tests.data_prep.decoding.whole_decode import PICTURE_FACTS, PictureFacts
 
 ROOT = Path(__file__).resolve().parents[3]
 PIN = re.compile(r"^pillow==(\S+) --hash=sha256:([0-9a-f]{64})$", re.MULTILINE)
@@ -57,7 +58,7 @@ def corpus() -> Corpus:
 
 def judge(images: Corpus, workers: int = 2) -> dict[str, PictureFacts | Flaw]:
     """What the pool says of each image; each refusal is one that a person can act on."""
-    with DecoderPool(ImageLimits(), workers=workers) as pool:
+    with DecoderPool(ImageLimits(), work=PICTURE_FACTS, workers=workers) as pool:
         answers = pool.facts(Request(name, data) for name, data in images.items())
         judged = dict(zip(images, answers, strict=True))
     for name, answer in judged.items():

@@ -16,9 +16,10 @@ import pytest
 
 from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.round import BATCH_IMAGES, WINDOW_BYTES, WINDOW_IMAGES
-from data_prep.decoding.work import Budget, PictureFacts, PoolBroken, Request
+from data_prep.decoding.work import Budget, PoolBroken, Request
 from data_prep.refusal import Flaw
 from lensmith.images import ImageLimits, decode_image, pixel_digest
+from tests.data_prep.decoding.whole_decode import PICTURE_FACTS, PictureFacts
 from tests.data_prep.folder import picture
 
 OBEY = "tests.data_prep.decoding.hostile_work:obey"
@@ -57,7 +58,7 @@ def test_facts_of_real_images(tmp_path: Path) -> None:
         Request("long.png", b"x" * 50_000_001),
         Request("photo.jpg", picture(2, kind="JPEG")),
     ]
-    with DecoderPool(ImageLimits(), workers=2) as one:
+    with DecoderPool(ImageLimits(), work=PICTURE_FACTS, workers=2) as one:
         found = list(one.facts(requests))
         assert list(one.facts(requests)) == found
     image = decode_image(picture(1), ImageLimits())

@@ -38,16 +38,7 @@ def read_held_out(home: Home, held_out: Artifact, reason: str) -> RowFile:
         raise InputError(
             "the held-out rows are read for a stated reason only", [Problem("the reason is empty")]
         )
-    entry = {
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "held_out": held_out.id,
-        "reason": reason,
-    }
-    handle = os.open(home.root / READS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, (json.dumps(entry) + "\n").encode())
-    finally:
-        os.close(handle)
+    log_held_out_read(home, held_out, reason)
     return RowFile(held_out.path / HELD_OUT_FILE)
 
 
@@ -75,3 +66,17 @@ def read_asked(home: Home, asked: Artifact, reason: str) -> RowFile:
 def asked_role(asked: Artifact) -> Literal["held_out", "validation"]:
     """How traces and reports name, among their inputs, what was asked."""
     return "validation" if asked.kind == "dataset" else "held_out"
+
+
+def log_held_out_read(home: Home, held_out: Artifact, reason: str) -> None:
+    """Append who reads or copies the held-out rows, and why, to `<home>/held_out_reads.jsonl`."""
+    entry = {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "held_out": held_out.id,
+        "reason": reason,
+    }
+    handle = os.open(home.root / READS_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, (json.dumps(entry) + "\n").encode())
+    finally:
+        os.close(handle)

@@ -29,6 +29,8 @@ VERBS = {
     "rollback": "put the previous release of a channel back",
     "serve": "serve a release with vLLM: lensmith serve NAME@production",
     "verify": "re-hash an artifact and everything it was made from",
+    "push": "copy an artifact to any store: s3://, gs://, sftp://, file://, ...",
+    "pull": "copy an artifact from a store into this home, every file checked",
     "list": "the artifacts of a home",
     "show": "one artifact: what it is, what it was made from, what was attested of it",
     "log": "who put which release where, when and why",

@@ -14,6 +14,7 @@ from lensmith.artifact import Artifact
 from lensmith.cli.main import main
 from lensmith.dataset import read_held_out, read_split
 from lensmith.home import Home
+from lensmith.intake import find_intake
 from lensmith.recipe import load_recipe
 from lensmith.row_file import Row
 from tests.conftest import write_recipe
@@ -58,9 +59,15 @@ def _sizes(row: Row) -> list[tuple[int, int]]:
     return [Image.open(io.BytesIO(data)).size for data in row.images]
 
 
-def refused(dataset: Artifact) -> dict[str, str]:
+def intake_of(home: Home, dataset: Artifact) -> Artifact:
+    intake = find_intake(home, dataset)
+    assert intake is not None
+    return intake
+
+
+def refused(home: Home, dataset: Artifact) -> dict[str, str]:
     """What is said of each row that was refused for its length."""
-    lines = (dataset.path / "refused.jsonl").read_text().splitlines()
+    lines = (intake_of(home, dataset).path / "refused.jsonl").read_text().splitlines()
     return {each["row"]: each["reason"] for each in map(json.loads, lines) if each["code"] == "too_long"}
 
 
@@ -68,18 +75,18 @@ def test_rows_beyond_the_limits_are_refused_to_the_token(
     recipe: Path, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = prepared(recipe, home, capsys, "data.too_long=refuse")
-    assert refused(whole) == {}
+    assert refused(home, whole) == {}
     tokens = lengths(recipe, whole, home)
     assert len(tokens) == 32
     most = sorted(row for _, row in tokens.values())[20]
-    found = refused(prepared(recipe, home, capsys, "data.too_long=refuse", f"train.max_length={most}"))
+    found = refused(home, prepared(recipe, home, capsys, "data.too_long=refuse", f"train.max_length={most}"))
     assert found.keys() == {name for name, (_, row) in tokens.items() if row > most}
     assert found
     for name, what in found.items():
         assert f": has {tokens[name][1]:,} tokens, train.max_length is {most:,}" in what
     asked = sorted(prompt for prompt, _ in tokens.values())[16]
     room = [f"serve.max_model_len={asked + 16}", "serve.max_new_tokens=16"]
-    found = refused(prepared(recipe, home, capsys, "data.too_long=refuse", *room))
+    found = refused(home, prepared(recipe, home, capsys, "data.too_long=refuse", *room))
     assert found.keys() == {name for name, (prompt, _) in tokens.items() if prompt > asked}
     assert found
 
@@ -91,7 +98,7 @@ def test_pictures_are_reduced_until_the_row_fits(
     tokens = lengths(recipe, whole, home)
     most = sorted(row for _, row in tokens.values())[20]
     made = prepared(recipe, home, capsys, "data.too_long=resize", f"train.max_length={most}")
-    assert refused(made) == {}
+    assert refused(home, made) == {}
     # The exam may name its rows in another order: those of all splits are the same, and all fit.
     after = lengths(recipe, made, home)
     assert after.keys() == tokens.keys()
@@ -102,7 +109,7 @@ def test_pictures_are_reduced_until_the_row_fits(
     assert min(after[name][1] for name in longer) > 0.8 * most
     seen = made.body["image_tokens"]["per_row"]
     assert max(each["max"] for each in seen.values()) < most
-    assert made.body["flagged"]["by_reason"] == {"reduced": len(longer)}
+    assert intake_of(home, made).body["flagged"]["by_reason"] == {"reduced": len(longer)}
     # Nothing is stored that no row shows.
     train = read_split(made, "train")
     assert {each.digest for each in train.images()} == {

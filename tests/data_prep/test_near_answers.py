@@ -51,7 +51,7 @@ def test_copied_reports_stay_in_one_split(
     folder.fill(groups=30)
     names = pairs(folder, 10)
     prepared = prepare(folder.recipe(**{"answer": "text"} | data), home)
-    assert prepared.dataset.body["similar"]["answers"] == found
+    assert prepared.intake.body["similar"]["answers"] == found
     # Ten pairs whose groups are drawn apart: some lie in two splits unless the copies are noticed.
     assert (apart(prepared, home, names) == 0) == bool(found)
 
@@ -62,19 +62,19 @@ def test_template_sentences_and_fields_are_no_copies(folder: Folder, home: Home)
         folder.add(folder.row(f"text-{number}", answer=json.dumps({"finding": TEMPLATE})))
         folder.add(folder.row(f"form-{number}", answer=json.dumps(fields | {"n": number})))
     prepared = prepare(folder.recipe(), home)
-    assert prepared.dataset.body["similar"]["answers"] == 0
+    assert prepared.intake.body["similar"]["answers"] == 0
     assert len(set(places(prepared, home).values())) == 3
 
 
 def test_bank_forms_are_no_copies(forms: BankForms) -> None:
-    assert forms.prepared.dataset.body["similar"]["answers"] == 0
+    assert forms.prepared.intake.body["similar"]["answers"] == 0
 
 
 def test_prose_in_json_is_compared(folder: Folder, home: Home) -> None:
     folder.fill(groups=30)
     names = pairs(folder, 10, '{"n": 1, "parts": [{"said": "{}"}]}')
     prepared = prepare(folder.recipe(), home)
-    assert prepared.dataset.body["similar"]["answers"] == 10
+    assert prepared.intake.body["similar"]["answers"] == 10
     assert apart(prepared, home, names) == 0
 
 
@@ -91,7 +91,7 @@ def test_an_answer_that_ties_two_splits_is_refused_with_both(folder: Folder, hom
     line = folder.add(folder.row("bridge", train, report(int(exam.removeprefix("old-")), edited=2)))
     second = prepare(folder.recipe(answer="text", previous=first.dataset.id), home)
     assert refused(second) == {line: {"two_splits"}}
-    said = (second.dataset.path / "refused.csv").read_text(encoding="utf-8-sig")
+    said = (second.intake.path / "refused.csv").read_text(encoding="utf-8-sig")
     assert f"'{train}' (train)" in said
     assert f"'{exam}' (held_out)" in said
     assert before == places(second, home)
@@ -104,7 +104,7 @@ def test_the_report_shows_the_pairs_but_not_the_exams(folder: Folder, home: Home
     taken = places(prepared, home)
     sealed = [taken[pair[0]] == "held_out" for pair in names]
     assert set(sealed) == {True, False}
-    page = (prepared.dataset.path / "report.html").read_text()
+    page = (prepared.intake.path / "report.html").read_text()
     assert page.count("<h3>Nearly the same answer</h3>") == 6
     assert [report(seed) not in page for seed in range(6)] == sealed
     assert "6 pairs of long answers say nearly the same" in page

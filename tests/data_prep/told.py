@@ -30,7 +30,7 @@ class Told:
     def refused(self) -> dict[str, list[dict[str, Any]]]:
         """The records of refused.jsonl by the row's id, its place where it has none."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for line in (Path(self.body["path"]) / "refused.jsonl").read_text().splitlines():
+        for line in (Path(self.body["intake_path"]) / "refused.jsonl").read_text().splitlines():
             record = json.loads(line)
             found.setdefault(record["row"] or record["place"], []).append(record)
         return found

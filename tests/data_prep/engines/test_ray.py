@@ -66,8 +66,9 @@ def test_both_engines_make_the_same_dataset(
     prepared = prepare(recipe, Home(tmp_path))
     assert prepared.dataset.manifest == forms.prepared.dataset.manifest
     assert prepared.held_out.manifest == forms.prepared.held_out.manifest
+    assert prepared.intake.manifest == forms.prepared.intake.manifest
     # Planted files: missing, truncated, copied.
-    assert prepared.dataset.body["refused"]["rows"]
+    assert prepared.intake.body["refused"]["rows"]
 
 
 def test_a_deadly_picture_costs_only_itself(engine: RayEngine) -> None:

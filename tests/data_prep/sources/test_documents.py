@@ -45,7 +45,7 @@ def test_pages_are_rows_and_the_broken_ones_say_why(pages: Path, capsys: pytest.
         "0.pdf#page=3": ["image_unreadable"],
     }
     assert "has 2 pages, page 3 is asked for" in refused["0.pdf#page=3"][0]["reason"]
-    assert "data:image/png" in (Path(told.body["path"]) / "report.html").read_text()
+    assert "data:image/png" in (Path(told.body["intake_path"]) / "report.html").read_text()
 
 
 def test_a_pdf_that_kills_costs_its_rows_only(

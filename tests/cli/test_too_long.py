@@ -134,7 +134,7 @@ def test_they_are_left_to_training_where_the_recipe_says_nothing(
     recipe: Path, home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset = prepared(recipe, home, capsys, "train.max_length=50")
-    assert refused(dataset) == {}
+    assert refused(home, dataset) == {}
     again = prepared(recipe, home, capsys, "train.max_length=60")
     assert again.id == dataset.id
 

@@ -35,7 +35,7 @@ def rows_of(told: Told) -> list[tuple[str, str, int, int]]:
     for split in ("train", "validation"):
         for row in RowFile(Path(told.body["path"]) / f"data/{split}.arrow"):
             image = row.sample.images[0]
-            found.append((row.source.rpartition("/")[2], image.digest, *image.size))
+            found.append((row.sample.id, image.digest, *image.size))
     return sorted(found)
 
 
@@ -50,6 +50,7 @@ def test_labels_and_images_in_one_archive(
     told = prepare_told(folder.root.parent, capsys, source=str(archive), format=name)
     assert (told.code, told.rows) == (0, 20)
     assert rows_of(told) == rows_of(plain)
+    assert told.body["dataset"] == plain.body["dataset"]
     (source,) = told.body["sources"]
     assert (source["file"], source["format"], source["sha256"], source["images_sha256"]) == (
         f"march.{kind}", "lensmith", *(plain.body["sources"][0][key] for key in ("sha256", "images_sha256")),

@@ -28,7 +28,7 @@ def packed(folder: Folder, kind: str, *more: tuple[tarfile.TarInfo | str, bytes]
 
 
 def rows_of(told: Told) -> list[tuple[str, str, int, int]]:
-    """Places and sizes of what was taken, the source's name taken off the place."""
+    """Ids and images of what is learned from."""
     from lensmith.row_file import RowFile
 
     found = []

@@ -91,6 +91,8 @@ class PictureStation:
         answers = self._pool.facts(sent.request for sent, found in zip(batch, here, strict=True) if found)
         for found in here:
             yield next(answers) if found else NotHere()
+        # Asked once more than it answers, the pool is free for the next batch.
+        next(answers, None)
 
 
 def versions() -> dict[str, str]:

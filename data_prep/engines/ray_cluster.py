@@ -41,9 +41,6 @@ def connected() -> Iterator[None]:
         # Whoever connected this process ends it.
         yield
         return
-    # Of Ray's data engine too: it has a logger of its own level.
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     with contextlib.ExitStack() as stack:
         stack.callback(ray.shutdown)
         with _signals_kept():

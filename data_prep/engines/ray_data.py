@@ -10,6 +10,7 @@ is started again and its batches are done again, by Ray.
 from __future__ import annotations
 
 import functools
+import logging
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -111,6 +112,8 @@ class RayEngine:
         self._recipe, self._limits, self._local = recipe, limits, local
         self.wanted = versions()
         self._files_are_seen = True
+        # Importing it sets its own level, and it tells every step.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False

@@ -58,7 +58,7 @@ def test_a_store_gives_the_same_dataset_as_the_folder(
     from_store = prepared(folder, f"memory://bucket/handed-over{labels}", tmp_path / "two")
     assert from_store.dataset.id == here.dataset.id
     assert from_store.held_out.id == here.held_out.id
-    assert from_store.dataset.record()["places"] == [f"memory://bucket/handed-over{labels}"]
+    assert from_store.intake.record()["places"] == [f"memory://bucket/handed-over{labels}"]
 
 
 def test_only_what_has_changed_is_fetched_again(tmp_path: Path, opened: list[str]) -> None:

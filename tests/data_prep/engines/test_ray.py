@@ -67,6 +67,7 @@ def test_both_engines_make_the_same_dataset(
     assert prepared.dataset.manifest == forms.prepared.dataset.manifest
     assert prepared.held_out.manifest == forms.prepared.held_out.manifest
     assert prepared.intake.manifest == forms.prepared.intake.manifest
+    assert prepared.intake.manifest == forms.prepared.intake.manifest
     # Planted files: missing, truncated, copied.
     assert prepared.intake.body["refused"]["rows"]
 

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from data_prep.decoding.frames import Heard, Wired
 from data_prep.decoding.work import Request
 from data_prep.decoding.worker_process import WorkerProcess
 
@@ -63,11 +63,11 @@ class Desk:
         self.used = True
         self.open.update((task.number, task) for task in batch)
         self._last_numbers.append(batch[-1].number)
-        self.worker.send([(task.number, task.request.source) for task in batch])
+        self.worker.send([(task.number, Wired.of(task.request.source)) for task in batch])
         self._watch_sending()
 
-    def listen(self) -> tuple[list[Any], bool]:
-        """What the worker has said since, and whether it has ended. Never waits."""
+    def listen(self) -> tuple[list[Heard], bool]:
+        """What the worker has said since, and whether it has ended or talks nonsense. Never waits."""
         self.worker.flush()
         self._watch_sending()
         return self.worker.receive()

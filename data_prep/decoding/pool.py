@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import selectors
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 from data_prep.decoding.desk import Desks
 from data_prep.decoding.round import Round
-from data_prep.decoding.work import Budget, PoolBroken, Request
+from data_prep.decoding.work import Budget, PoolBroken, Request, function_named
 from data_prep.decoding.worker_process import WorkerProcess
 from data_prep.refusal import Flaw
 from lensmith.images import ImageLimits
@@ -38,6 +39,15 @@ class DecoderPool:
         self._selector = selectors.DefaultSelector()
         self._desks = Desks(self._start, self._selector, workers or len(os.sched_getaffinity(0)))
         self._round: Round | None = None
+
+    @functools.cached_property
+    def _result(self) -> Any:
+        """The type of what the work gives, by its annotation; anything plain where nobody can know."""
+        try:
+            return get_type_hints(function_named(self._work)).get("return", Any)
+        except (ImportError, AttributeError):
+            # The worker tells why it cannot start.
+            return Any
 
     def _start(self) -> WorkerProcess:
         return WorkerProcess(self._work, self.limits, self.budget)
@@ -67,7 +77,9 @@ class DecoderPool:
         """
         if self._round is not None:
             raise PoolBroken("the pool serves another iteration")
-        self._round = Round(self._desks, self._selector, self.limits, self.budget, iter(requests))
+        self._round = Round(
+            self._desks, self._selector, self.limits, self.budget, iter(requests), self._result
+        )
         try:
             yield from self._round
         finally:

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from data_prep.decoding.desk import Desk, Desks, Task
-from data_prep.decoding.frames import Answer
+from data_prep.decoding.frames import Answer, Heard
 from data_prep.decoding.verdict import Ending, flaw_for
 from data_prep.decoding.work import Budget, PoolBroken, Request
 from data_prep.refusal import Flaw
@@ -49,11 +51,14 @@ class Round:
         limits: ImageLimits,
         budget: Budget,
         source: Iterator[Request],
+        result: Any,
     ) -> None:
+        """`result` is the type of what the work gives."""
         self._desks = desks
         self._selector = selector
         self._limits = limits
         self._budget = budget
+        self._result = result
         self._source: Iterator[Request] | None = source
         self._taken = 0
         self._given_back = 0
@@ -141,18 +146,28 @@ class Round:
                 if desk.stuck_for() > self._budget.wall_seconds + _TIMER_GRACE_S:
                     self._bury(desk, stuck=True)
 
-    def _hear(self, desk: Desk, message: str | list[tuple[int, Answer, Any]]) -> None:
+    def _hear(self, desk: Desk, message: Heard) -> None:
         if isinstance(message, str):
             raise PoolBroken(f"a worker cannot start: {message}")
         self._false_starts = 0
         for number, kind, content in message:
+            if number not in desk.open:
+                # Nobody asked: whatever speaks there is no worker of ours any more.
+                self._bury(desk)
+                return
             task = desk.settle(number)
             if kind is Answer.DONE:
-                self._answers[number] = content
+                self._take_result(task, content)
             elif kind is Answer.NO_MEMORY and not task.alone:
                 self._judge_again(task)
             else:
                 self._refuse(task, _ENDINGS[kind], content)
+
+    def _take_result(self, task: Task, content: Any) -> None:
+        try:
+            self._answers[task.number] = msgspec.convert(content, self._result)
+        except msgspec.ValidationError:
+            self._refuse(task, Ending.CRASH, "")
 
     def _bury(self, desk: Desk, *, stuck: bool = False) -> None:
         """The worker has died, or is to: one task may be to blame, the others are done by the next."""

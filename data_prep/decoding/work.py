@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from collections.abc import Callable
@@ -14,9 +15,16 @@ from lensmith.images import BadImage, ImageLimits
 # A document larger than this is not opened, in bytes.
 MAX_DOCUMENT_BYTES = 1 << 30
 
-# From the bytes of one file to whatever the caller wants to know of it (it is pickled on its way back).
+# From the bytes of one file to what the caller wants to know of it: the annotation of what it gives says what
+# is taken back from a worker, a dataclass or plain values.
 # Raises BadImage where the image cannot be used. Must be importable by name and quick to import.
 Work = Callable[[bytes, ImageLimits], Any]
+
+
+def function_named(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names. Raises ImportError or AttributeError."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 class PoolBroken(RuntimeError):
@@ -28,7 +36,7 @@ class Drawing:
     """A picture that the worker draws first: page or frame `number` of the document `file`.
 
     by: `module:function`, which takes the Drawing and ImageLimits, gives an encoded picture and raises
-    BadImage. settings: what else it asks for, pickled on its way.
+    BadImage. settings: what else it asks for, plain values.
     """
 
     by: str

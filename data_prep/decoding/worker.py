@@ -7,7 +7,6 @@ the pool's process is gone.
 
 from __future__ import annotations
 
-import importlib
 import mmap
 import os
 import resource
@@ -19,19 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data_prep.decoding.frames import AT, Answer, pack, receive
-from data_prep.decoding.work import Budget, Drawing, Work, read_file
+from data_prep.decoding.frames import AT, Answer, Batch, Terms, pack, receive
+from data_prep.decoding.work import Budget, Drawing, Work, function_named, read_file
 from lensmith.images import BadImage, ImageLimits
 from lensmith.process import die_with_parent
 
 # Answers are sent together, at least this often in seconds: each message wakes the pool.
 _FLUSH_S = 0.02
-
-
-def function_named(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names. Raises ImportError or AttributeError."""
-    module, _, function = name.partition(":")
-    return getattr(importlib.import_module(module), function)
 
 
 def answer(work: Work, source: Path | bytes | Drawing, limits: ImageLimits) -> tuple[Answer, Any]:
@@ -83,16 +76,16 @@ def serve(
     requests, answers = ways
     while True:
         try:
-            batch = receive(requests)
+            batch = receive(requests, Batch)
         except EOFError:
             return
         ready: list[tuple[int, Answer, Any]] = []
         flushed = time.monotonic()
-        for number, source in batch:
+        for number, wired in batch:
             note(number)
             signal.setitimer(signal.ITIMER_PROF, budget.cpu_seconds)
             signal.setitimer(signal.ITIMER_REAL, budget.wall_seconds)
-            ready.append((number, *answer(work, source, limits)))
+            ready.append((number, *answer(work, wired.source, limits)))
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if time.monotonic() - flushed > _FLUSH_S:
@@ -125,7 +118,7 @@ def main(name: str, parent: int, board: int) -> None:
         os.dup2(nowhere.fileno(), 0)
         os.dup2(nowhere.fileno(), 1)
         try:
-            limits, budget = receive(requests)
+            limits, budget = receive(requests, Terms)
             work: Work = function_named(name)
         except Exception:
             answers.write(pack(traceback.format_exc()))

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
-from data_prep.decoding.frames import AT, NOT_YET, pack, take_whole
+import msgspec
+
+from data_prep.decoding.frames import AT, NOT_YET, Heard, pack, take_whole
 from data_prep.decoding.work import Budget
 from lensmith.images import ImageLimits
 
@@ -83,8 +85,9 @@ class WorkerProcess:
             if written < len(head):
                 self._outgoing.appendleft(head[written:])
 
-    def receive(self) -> tuple[list[Any], bool]:
-        """The messages that have come, without waiting, and whether these were the last."""
+    def receive(self) -> tuple[list[Heard], bool]:
+        """The messages that have come, without waiting, and whether these were the last: one whose messages
+        are none has been taken over, or its memory is broken."""
         ended = False
         while True:
             try:
@@ -95,7 +98,10 @@ class WorkerProcess:
                 ended = True
                 break
             self._incoming += part
-        return take_whole(self._incoming), ended
+        try:
+            return take_whole(self._incoming), ended
+        except msgspec.MsgspecError:
+            return [], True
 
     def kill(self) -> int:
         """End the process, wait until it is gone, and return its code: minus the number of a signal.

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import signal
+import stat
+import struct
 import sys
+from pathlib import Path
 from typing import Any
 
+from data_prep.seen import Seen
 from lensmith.images import BadImage, ImageLimits
 
 _kept: list[bytearray] = []
+
+
+def _say(message: bytes) -> None:
+    """Write a message of one's own making to the pool, as a file that took the worker over would."""
+    for each in Path("/proc/self/fd").iterdir():
+        try:
+            flags = fcntl.fcntl(int(each.name), fcntl.F_GETFL)
+            if flags & os.O_ACCMODE == os.O_WRONLY and stat.S_ISFIFO(os.fstat(int(each.name)).st_mode):
+                os.write(int(each.name), struct.pack("<Q", len(message)) + message)
+        except OSError:
+            continue
+
+
+def lie(data: bytes, limits: ImageLimits) -> Seen:
+    """Give something else than is promised."""
+    return data.decode()  # pyright: ignore[reportReturnType]
 
 
 def obey(data: bytes, limits: ImageLimits) -> Any:
@@ -51,6 +72,8 @@ def obey(data: bytes, limits: ImageLimits) -> Any:
             _kept.append(bytearray(1))
         case "hash":
             hashlib.sha256(bytes(int(rest))).digest()
+        case "forge":
+            _say(bytes.fromhex(rest))
         case "modules":
             return sorted({name.partition(".")[0] for name in sys.modules})
         case "pid":

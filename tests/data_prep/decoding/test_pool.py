@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -279,3 +282,36 @@ def test_a_closed_pool_has_no_workers() -> None:
         next(one.facts(order("sleep 60", "sleep 60") * 4), None)
     assert len(pids) == 2
     assert all(map(is_gone, pids))
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Unpickled, it makes a file."""
+
+    file: Path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.file), "w")
+
+
+@pytest.mark.parametrize("forged", ["trap", "nonsense", "never asked", "no such answer"])
+def test_what_a_taken_over_worker_says_is_never_run(forged: str, tmp_path: Path) -> None:
+    messages = {
+        "trap": pickle.dumps(Trap(tmp_path / "sprung")),
+        "nonsense": b"\xc1nonsense",
+        "never asked": msgspec.msgpack.encode([[10**9, 0, "forged"]]),
+        "no such answer": msgspec.msgpack.encode([[7, 99, "forged"]]),
+    }
+    words = [f"good {number}" for number in range(20)]
+    words[7] = f"forge {messages[forged].hex()}"
+    answers = ask(*words)
+    assert list(tmp_path.iterdir()) == []
+    assert codes(answers) == ["image_unsafe" if at == 7 else word for at, word in enumerate(words)]
+    # The trap does spring where it is unpickled.
+    pickle.loads(messages["trap"]).close()
+    assert (tmp_path / "sprung").exists()
+
+
+def test_a_result_of_another_type_is_not_taken() -> None:
+    with DecoderPool(ImageLimits(), work="tests.data_prep.decoding.hostile_work:lie", workers=1) as one:
+        assert codes(list(one.facts(order("anything")))) == ["image_unsafe"]

@@ -50,19 +50,19 @@ def repetitions(
     book: Workbook, sample: Sample, question: bytes, answer: bytes, seen: Sequence[Seen | None]
 ) -> Iterator[Flaw]:
     """What a row repeats of the rows taken so far."""
-    asked = book.first_with_question(question)
+    asked = book.firsts.with_question(question)
     if asked is not None and asked[1] == answer:
         what = f"image, question and answer are those of {_named(book, asked[0])}"
         yield Flaw("duplicate_row", what, "remove it: the first is kept")
     elif asked is not None:
         what = f"answers otherwise than {_named(book, asked[0])} on the same image and question"
         yield Flaw("contradiction", what, "decide which answer is right and remove the other row")
-    same_id = book.first_with_id(sample.id)
+    same_id = book.firsts.with_id(sample.id)
     if same_id is not None and (asked is None or asked[0] != same_id):
         what = f"its id is already that of {_named(book, same_id)}"
         yield Flaw("duplicate_id", what, "give it an id of its own")
     for image, each in zip(sample.images, seen, strict=True):
-        first = book.first_with_picture(each.identity) if each else None
+        first = book.firsts.with_picture(each.identity) if each else None
         if first is None:
             continue
         _, group, _ = book.place(first)

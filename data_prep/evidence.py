@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
-from data_prep.flag import Flagged
 from data_prep.refusal import Code
 from data_prep.report import Copy, CopyPair, Findings
 from data_prep.sources.source import Source
@@ -18,20 +17,17 @@ _ANSWERS_FIRST = 6
 
 
 def find_evidence(book: Workbook, sources: Sequence[Source]) -> Findings:
-    """Refused and flagged rows, copies, and why each source was taken for its format."""
+    """Refused and flagged rows (but those of the exam, which no page shows), copies, and why each source was
+    taken for its format."""
     pairs = chain(islice(_near(book), _NEAR_FIRST), islice(_near_answers(book), _ANSWERS_FIRST), _exact(book))
-    return Findings(book.refusals(), _flagged(book), pairs, tuple(each.why for each in sources))
+    return Findings(
+        book.refusals(), book.flagged(with_exam=False), pairs, tuple(each.why for each in sources)
+    )
 
 
 def exact_copies(book: Workbook) -> int:
     """Refused rows that show, pixel for pixel, what a row before them shows."""
     return sum(1 for _ in _exact(book))
-
-
-def _flagged(book: Workbook) -> Iterator[Flagged]:
-    """Flagged rows but those of the exam, which no page shows."""
-    sealed = "SELECT 1 FROM first_ids JOIN rows USING (n) WHERE first_ids.id = ? AND split = 'held_out'"
-    return (each for each in book.flagged() if not book.db.execute(sealed, (each.row,)).fetchone())
 
 
 def _near(book: Workbook) -> Iterator[CopyPair]:

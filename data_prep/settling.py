@@ -13,7 +13,8 @@ from data_prep.labels.disagreements import Disagreement
 from data_prep.labels.label import Label, item_of
 from data_prep.labels.labelling import Labelling, read_labelling
 from data_prep.refusal import Flaw
-from data_prep.workbook import BookRow, Workbook, with_pictures
+from data_prep.stated_sample import with_pictures
+from data_prep.workbook import BookRow, Workbook
 from lensmith.data_settings import Labels
 
 

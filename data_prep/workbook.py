@@ -6,19 +6,20 @@ of one source, whatever the number of rows that show it.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from data_prep.firsts import Firsts
 from data_prep.flag import Flag, Flagged
 from data_prep.refusal import Flaw, Refusal
+from data_prep.row_text import dump_flaws, dump_sample, load_flags, load_flaws, load_sample
 from data_prep.seen import Seen
 from data_prep.sources.source import Found
-from lensmith.sample import Image, Message, Origin, Part, Sample, dump_messages, load_messages
+from lensmith.sample import Sample
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS steps (name TEXT PRIMARY KEY);
@@ -38,13 +39,8 @@ CREATE VIEW IF NOT EXISTS sizes AS SELECT n, at, COALESCE(fit_width, width) AS w
     COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p);
 CREATE TABLE IF NOT EXISTS near (first BLOB NOT NULL, second BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS near_answers (first INTEGER NOT NULL, second INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS first_ids (id TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS first_questions (
-    question BLOB PRIMARY KEY, n INTEGER NOT NULL, answer BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS first_pictures (identity BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 """
 _PAGE = 512
-_JUDGED = ("first_ids", "first_questions", "first_pictures")
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,7 @@ class Workbook:
         # 32 MiB of pages: a million rows must not pull the file into memory.
         self.db.execute("PRAGMA cache_size=-32768")
         self.db.executescript(_TABLES)
+        self.firsts = Firsts(self.db)
 
     def __enter__(self) -> Self:
         return self
@@ -235,8 +232,7 @@ class Workbook:
 
     def forget_judgements(self) -> None:
         """Judge from the start: what a killed preparation had judged is not half known."""
-        for table in _JUDGED:
-            self.db.execute(f"DELETE FROM {table}")
+        self.firsts.forget()
         self.db.execute("UPDATE rows SET taken = 0, split = NULL, refused = NULL, left_out = NULL, times = 1")
         self.db.execute("UPDATE shown SET fit_width = NULL, fit_height = NULL")
 
@@ -267,11 +263,7 @@ class Workbook:
             "UPDATE rows SET taken = 1, asked = ?, answered = ? WHERE n = ?",
             (asked, len(sample.answer), number),
         )
-        self.db.execute("INSERT OR IGNORE INTO first_ids VALUES (?, ?)", (sample.id, number))
-        self.db.execute("INSERT OR IGNORE INTO first_questions VALUES (?, ?, ?)", (question, number, answer))
-        self.db.executemany(
-            "INSERT OR IGNORE INTO first_pictures VALUES (?, ?)", [(each.identity, number) for each in seen]
-        )
+        self.firsts.note(number, sample.id, question, answer, (each.identity for each in seen))
 
     def refuse(self, number: int, flaws: Iterable[Flaw]) -> None:
         """Refuse a row for all of `flaws`."""
@@ -294,7 +286,7 @@ class Workbook:
     def add_flag(self, number: int, flag: Flag) -> None:
         """Flag a row for one thing more; the same flag twice is one."""
         (text,) = self.db.execute("SELECT flags FROM rows WHERE n = ?", (number,)).fetchone()
-        flags = dict.fromkeys([*(Flag(*each) for each in json.loads(text)), flag])
+        flags = dict.fromkeys([*load_flags(text), flag])
         self.db.execute("UPDATE rows SET flags = ? WHERE n = ?", (dump_flaws(flags), number))
 
     def name_item(self, number: int, item: str) -> None:
@@ -323,22 +315,6 @@ class Workbook:
         self.db.execute("BEGIN")
         self.db.executemany("UPDATE rows SET times = ? WHERE n = ?", places)
         self.db.execute("COMMIT")
-
-    def first_with_id(self, row: str) -> int | None:
-        """The taken row of this id."""
-        found = self.db.execute("SELECT n FROM first_ids WHERE id = ?", (row,)).fetchone()
-        return found and found[0]
-
-    def first_with_question(self, question: bytes) -> tuple[int, bytes] | None:
-        """The taken row that asks the same, and its answer's digest."""
-        return self.db.execute(
-            "SELECT n, answer FROM first_questions WHERE question = ?", (question,)
-        ).fetchone()
-
-    def first_with_picture(self, identity: bytes) -> int | None:
-        """The first taken row that shows this picture."""
-        found = self.db.execute("SELECT n FROM first_pictures WHERE identity = ?", (identity,)).fetchone()
-        return found and found[0]
 
     def taken(self) -> tuple[list[int], list[str], list[str]]:
         """(number, id, group) of every taken row, in order, as three lists."""
@@ -431,14 +407,15 @@ class Workbook:
         """Refused rows."""
         return self.db.execute("SELECT COUNT(*) FROM rows WHERE NOT taken AND left_out IS NULL").fetchone()[0]
 
-    def flagged(self) -> Iterator[Flagged]:
+    def flagged(self, with_exam: bool = True) -> Iterator[Flagged]:
         """Every taken row that has flags, in order, with the paths of the pictures it names."""
         cursor = self.db.execute(
-            "SELECT n, place, id, flags, source FROM rows WHERE taken AND flags != '[]' ORDER BY n"
+            "SELECT n, place, id, flags, source FROM rows WHERE taken AND flags != '[]'"
+            " AND (? OR split != 'held_out') ORDER BY n",
+            (with_exam,),
         )
         for number, place, row, flags, source in cursor:
-            made = tuple(Flag(*each) for each in json.loads(flags))
-            yield Flagged(place, row, made, source, self._paths(number))
+            yield Flagged(place, row, load_flags(flags), source, self._paths(number))
 
     def _paths(self, number: int) -> tuple[str, ...]:
         found = self.db.execute(
@@ -454,60 +431,3 @@ class Workbook:
         )
         for number, place, row, flaws, source in cursor:
             yield Refusal(place, row, load_flaws(flaws), source, self._paths(number))
-
-
-def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
-    """The sample with digest and upright size of every image that could be opened."""
-    waiting = iter(shown)
-
-    def known(part: Part) -> Part:
-        if not isinstance(part, Image):
-            return part
-        seen = next(waiting)
-        if isinstance(seen, Flaw):
-            return part
-        return replace(part, digest=seen.identity.hex(), size=(seen.width, seen.height))
-
-    messages = tuple(
-        Message(message.role, tuple(known(part) for part in message.parts)) for message in sample.messages
-    )
-    return replace(sample, messages=messages)
-
-
-def dump_flaws(flaws: Iterable[Flaw | Flag]) -> str:
-    """Flaws or flags as JSON text."""
-    return json.dumps([[flaw.code, flaw.what, flaw.mend] for flaw in flaws], ensure_ascii=False)
-
-
-def load_flaws(text: str) -> tuple[Flaw, ...]:
-    """The inverse of `dump_flaws`."""
-    return tuple(Flaw(*each) for each in json.loads(text))
-
-
-def dump_sample(sample: Sample) -> str:
-    """A sample as JSON text."""
-    content: dict[str, Any] = {
-        "id": sample.id,
-        "group": sample.group,
-        "messages": dump_messages(sample.messages),
-    }
-    if sample.meta:
-        content["meta"] = sample.meta
-    if sample.tools:
-        content["tools"] = sample.tools
-    if sample.origin != Origin():
-        content["origin"] = asdict(sample.origin)
-    return json.dumps(content, ensure_ascii=False)
-
-
-def load_sample(text: str) -> Sample:
-    """The inverse of `dump_sample`."""
-    content = json.loads(text)
-    return Sample(
-        content["id"],
-        content["group"],
-        load_messages(content["messages"]),
-        content.get("meta", {}),
-        tuple(content.get("tools", ())),
-        Origin(**content.get("origin", {})),
-    )

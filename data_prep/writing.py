@@ -12,7 +12,8 @@ from data_prep.seen import Seen
 from data_prep.sight import STORE, reduce
 from data_prep.sources.source import Source
 from data_prep.split import SplitName
-from data_prep.workbook import Picture, Workbook, with_pictures
+from data_prep.stated_sample import with_pictures
+from data_prep.workbook import Picture, Workbook
 from lensmith.errors import InputError, Problem
 from lensmith.progress import Progress
 from lensmith.row_file import RowWriter

@@ -1,0 +1,28 @@
+"""A sample that states, of each picture it shows, the digest of its pixels and its upright size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from data_prep.refusal import Flaw
+from data_prep.seen import Seen
+from lensmith.sample import Image, Message, Part, Sample
+
+
+def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
+    """The sample with digest and upright size of every image that could be opened."""
+    waiting = iter(shown)
+
+    def known(part: Part) -> Part:
+        if not isinstance(part, Image):
+            return part
+        seen = next(waiting)
+        if isinstance(seen, Flaw):
+            return part
+        return replace(part, digest=seen.identity.hex(), size=(seen.width, seen.height))
+
+    messages = tuple(
+        Message(message.role, tuple(known(part) for part in message.parts)) for message in sample.messages
+    )
+    return replace(sample, messages=messages)

@@ -49,8 +49,8 @@ _FIRST_BATCHES = 16
 # What an actor gathers before it hands answers on, in bytes.
 _ANSWER_BYTES = 16_000_000
 
-# Ray itself unpickles what its workers say, so ours adds no trust: they are machines of the team's own, and what
-# opens hostile files is a child of theirs that answers without pickles (`decoding.frames`).
+# Ray itself unpickles what its workers say, so ours adds no trust: they are machines of the team's own, and
+# what opens hostile files is a child of theirs that answers without pickles (`decoding.frames`).
 _COLUMN = "pickled"
 
 

@@ -1,0 +1,100 @@
+"""What is not done twice: after a kill in the middle of a step, and after a few pictures have changed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.decoding.work import Request
+from data_prep.engines.local import LocalEngine
+from data_prep.prepare import prepare
+from data_prep.sight import SEE, STORE
+from data_prep.sources.source import Found
+from lensmith.home import Home
+from tests.conftest import ROOT
+from tests.data_prep.folder import Folder, picture
+from tests.data_prep.killed_midway import BATCH
+
+ROWS = 40
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many rows are screened ("rows"), and how many pictures a child opens, by its work."""
+    counted: Counter[str] = Counter()
+    screen, look = LocalEngine.screen, LocalEngine.look
+
+    def counting_screen(self: LocalEngine, batches: Iterable[list[Found]]) -> Iterator[list[Found]]:
+        for batch in screen(self, batches):
+            counted["rows"] += len(batch)
+            yield batch
+
+    def counting_look(self: LocalEngine, work: str, requests: Iterable[Request]) -> Iterator[Any]:
+        for answer in look(self, work, requests):
+            counted[work] += 1
+            yield answer
+
+    monkeypatch.setattr(LocalEngine, "screen", counting_screen)
+    monkeypatch.setattr(LocalEngine, "look", counting_look)
+    return counted
+
+
+@pytest.fixture
+def filled(folder: Folder) -> Folder:
+    folder.fill(ROWS)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("step", "at", "left"),
+    [
+        # Killed at the 30th: three batches are written down, and the six of the fourth are not.
+        ("reading", 30, {"rows": ROWS - 3 * BATCH, SEE: ROWS, STORE: ROWS}),
+        # The fourth was already remembered by the digests of its files.
+        ("looking", 30, {SEE: ROWS - 4 * BATCH, STORE: ROWS}),
+        # A half written file is written anew; nothing is read or looked at for it.
+        ("writing", 10, {STORE: ROWS}),
+        # In the second file: the first is not taken for whole.
+        ("writing", 30, {STORE: ROWS}),
+    ],
+)
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(
+    filled: Folder, tmp_path: Path, done: Counter[str], step: str, at: int, left: dict[str, int]
+) -> None:
+    recipe = filled.recipe()
+    whole = prepare(recipe, Home(tmp_path / "whole"))
+    assert done == {"rows": ROWS, SEE: ROWS, STORE: ROWS}
+    home = Home(tmp_path / "home")
+    argv = [sys.executable, "-m", "tests.data_prep.killed_midway", str(filled.root.with_suffix(".yaml"))]
+    killed = subprocess.run([*argv, str(home.root), step, str(at)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert home.all() == []
+    done.clear()
+    again = prepare(recipe, home)
+    assert done == left
+    assert (again.dataset.id, again.held_out.id) == (whole.dataset.id, whole.held_out.id)
+    assert again.intake.body == whole.intake.body
+    assert not list(home.root.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_only_the_pictures_that_changed_are_looked_at_again(
+    folder: Folder, home: Home, tmp_path: Path, done: Counter[str]
+) -> None:
+    folder.fill(100)
+    prepare(folder.recipe(), home)
+    assert done[SEE] == 100
+    done.clear()
+    folder.image("good-42-0.png", picture(4242))
+    again = prepare(folder.recipe(), home)
+    assert done[SEE] == 1
+    # What was remembered is what is seen: a home that remembers nothing makes the same.
+    assert again.dataset.id == prepare(folder.recipe(), Home(tmp_path / "fresh")).dataset.id

@@ -94,5 +94,5 @@ def test_a_second_run_makes_nothing(home: Path) -> None:
 def test_production_verifies_back_to_the_rows(home: Path) -> None:
     command = run(["verify", "bank-forms@production", "--home", str(home)])
     assert command.process.returncode == 0, command.err
-    for kind in ("release", "profile", "model", "run", "base", "dataset", "held_out"):
+    for kind in ("release", "profile", "model", "run", "base", "intake", "dataset", "held_out"):
         assert f"  {kind}-" in "".join(command.out)

@@ -10,6 +10,7 @@ from data_prep.labels.adjudication import Verdict
 from data_prep.labels.label import Label
 from data_prep.record_files import Cell, write_records
 
+DISAGREEMENTS_JSONL = "disagreements.jsonl"
 COLUMNS = (
     "item", "field", "labeller", "guideline", "labelled_at", "label", "taken", "place", "row",
     "image",

@@ -287,6 +287,21 @@ def test_a_release_that_nobody_serves_goes_with_its_page(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["flagged.jsonl", "disagreements.jsonl"])
+def test_an_intake_that_names_a_row_of_the_exam_goes_with_it(
+    home: Home, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    world = Forms(home)
+    naming = world.make_intake("naming", world.dataset, {name: b'{"row": "form-003"}\n{"row": "form-9"}\n'})
+    answer = told(home, capsys, "--where", "id=form-003", "--delete")
+    assert {each["kind"]: each["rows"] for each in answer["holds"]} == {
+        "held_out": {"held_out": ["form-003"]},
+        "intake": {"listed": ["form-003"]},
+    }
+    assert {each.id for each in home.all("intake")} == {world.intake.id}
+    assert naming.id in answer["removed"]
+
+
 @pytest.mark.parametrize("at", range(5))
 def test_a_removal_that_was_killed_is_finished_by_the_next(
     home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, at: int

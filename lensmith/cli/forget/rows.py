@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_prep.conditions import META, Condition, Facts
-from data_prep.refusals_file import REFUSED_JSONL
+from data_prep.labels.disagreements import DISAGREEMENTS_JSONL
+from data_prep.refusals_file import FLAGGED_JSONL, REFUSED_JSONL
 from lensmith.artifact import Artifact
 from lensmith.dataset import Split, read_held_out, read_split, split_file
 from lensmith.errors import IntegrityError
@@ -17,7 +18,7 @@ from lensmith.sample import Origin
 
 # Enough of them to find a misspelt one.
 _VALUES_KEPT = 10_000
-# What an intake says of rows that its dataset holds.
+# What an intake says of rows that its dataset or exam holds.
 _LISTED = "listed"
 _SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -27,7 +28,8 @@ class Holding:
     """A dataset, held-out set or intake, and the ids of the rows that are meant in it.
 
     By "train", "validation", "held_out". Of an intake: "refused", rows that were not taken, but whose
-    pictures its report may show; "listed", rows of its dataset, which its files name and its report may show.
+    pictures its report may show; "listed", rows of its dataset and exam that its files name (the report may
+    show those of the dataset).
     """
 
     artifact: Artifact
@@ -90,10 +92,12 @@ class Survey:
             yield split, list(self._matching(read_split(artifact, split)))
 
     def look_at_intake(self, intake: Artifact) -> None:
-        """Add what an intake tells of the rows that are meant; its dataset was looked into before."""
-        of = intake.manifest.inputs["dataset"]
-        taken = {row for each in self.holdings if each.artifact.id == of for row in each.ids}
-        rows = {"refused": list(self._refused(intake)), _LISTED: sorted(taken)}
+        """Add what an intake tells of the rows that are meant, once its dataset and exam were looked into."""
+        held = {each.artifact.id: each.ids for each in self.holdings}
+        taken, exam = (held.get(intake.manifest.inputs[role], set()) for role in ("dataset", "held_out"))
+        # Of the exam's rows only what is flagged or labelled in several ways is named there.
+        listed = taken | exam.intersection(_named(intake) if exam else ())
+        rows = {"refused": list(self._refused(intake)), _LISTED: sorted(listed)}
         if found := {name: ids for name, ids in rows.items() if ids}:
             self.holdings.append(Holding(intake, found))
 
@@ -124,6 +128,15 @@ class Survey:
             for row in dict.fromkeys(json.loads(line)["row"] for line in lines):
                 if Facts(row, "", {}, {}).meet(self.conditions):
                     yield row
+
+
+def _named(intake: Artifact) -> Iterator[str]:
+    """Ids of the rows in an intake's lists of what is flagged and of labels that differ."""
+    files = {entry.path for entry in intake.manifest.files}
+    for name in (FLAGGED_JSONL, DISAGREEMENTS_JSONL):
+        if name in files:
+            with (intake.path / name).open(encoding="utf-8") as lines:
+                yield from (json.loads(line)["row"] for line in lines)
 
 
 def survey(home: Home, conditions: Sequence[Condition], why: str) -> Survey:

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delete",
         action="store_true",
-        help="remove datasets and held-out sets that hold the rows, and traces, reports and releases that"
-        " quote them",
+        help="remove datasets, held-out sets and intakes that hold the rows, and traces, reports and releases"
+        " that quote them",
     )
     parser.add_argument(
         "--even-served", action="store_true", help="--delete also while a channel points at what was made"

@@ -42,8 +42,9 @@ _TOLD_BY_CONTENT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """The recipe with its data on this machine and the places that it came from, the sources as opened, the
-    earlier datasets that bind this one, what is forgotten, the image grid of the base, and the three keys."""
+    """The recipe with its data on this machine and the schema of answers in it, the places that the data came
+    from, the sources as opened, the earlier datasets that bind this one, what is forgotten, the image grid of
+    the base, and the three keys."""
 
     recipe: Recipe
     places: list[str]
@@ -65,7 +66,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     Raises InputError where labels, schema or an earlier dataset cannot be read at all.
     """
     places = [str(each.path) for each in recipe.data.all_sources()]
-    recipe = with_sources_here(recipe, home)
+    recipe = _with_schema_here(with_sources_here(recipe, home))
     data = recipe.data
     sources = open_sources(data, home.root / "cache/downloads")
     grid = _grid(recipe)
@@ -77,9 +78,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         "data": data.model_dump(mode="json", exclude=_TOLD_BY_CONTENT),
         "previous": previous and previous.id,
         "exams": [each.id for each in exams],
-        "schema": None
-        if data.answer_schema is None
-        else digest_json(read_schema(data.answer_schema).content),
+        "schema": data.answer_schema and digest_json(data.answer_schema.inline),
         "coordinates": asdict(recipe.model_family.coordinates),
         "markup": list(recipe.model_family.markup),
         "max_images": recipe.serve.max_images,
@@ -109,6 +108,14 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         held_out_key,
         intake_key,
     )
+
+
+def _with_schema_here(recipe: Recipe) -> Recipe:
+    """The recipe with the content of its schema: a worker on another machine need not have the file."""
+    if (asked := recipe.data.answer_schema) is None:
+        return recipe
+    schema = asked.model_copy(update={"file": None, "inline": read_schema(asked).content})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"answer_schema": schema})})
 
 
 def _grid(recipe: Recipe) -> ImageGrid | None:

@@ -77,11 +77,15 @@ def prepare(recipe: Recipe, home: Home, make_counter: MakeCounter | None = None)
     refused, or when a split is left without rows; nothing is written then. Raises IntegrityError when
     the written splits share a group or an image.
 
-    `make_counter` is asked for what counts rows where the recipe refuses long ones (`data.too_long`).
+    `make_counter` is asked for what counts rows where long ones are refused or resized (`data.too_long`).
     """
     asked = ask(recipe, home)
-    if found := _find(asked, home):
-        return found
+    # One at a time for the same data: the other then finds what this one made.
+    with home.locked(f"prepare-{asked.intake_key}"):
+        return _find(asked, home) or _make(asked, home, make_counter)
+
+
+def _make(asked: Asked, home: Home, make_counter: MakeCounter | None) -> Prepared:
     started = time.time()
     work = home.work_path(asked.intake_key)
     try:

@@ -1,4 +1,4 @@
-"""The program: labelled rows in, a dataset and its sealed held-out set out."""
+"""The program: labelled rows in; a dataset, its sealed held-out set and their intake out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, get_ident
+from typing import Any
 
 import pytest
 
 from data_prep import prepare as program
+from data_prep.asked import Asked
 from data_prep.prepare import Prepared, find_prepared, prepare
 from data_prep.refusal import Flaw
+from data_prep.screening import Screening
 from data_prep.workbook import Workbook
 from lensmith.artifact import verify
 from lensmith.dataset import read_held_out, read_split
@@ -55,7 +60,8 @@ def places(prepared: Prepared, home: Home) -> dict[str, str]:
 def assert_nothing_left(home: Home) -> None:
     """No artifact, whole or in part, and no unfinished work."""
     assert home.all() == []
-    assert [path.name for path in home.root.iterdir() if path.is_dir() and any(path.iterdir())] == ["cache"]
+    left = {path.name for path in home.root.iterdir() if path.is_dir() and any(path.iterdir())}
+    assert left == {"cache", "locks"}
 
 
 def test_every_planted_row_is_refused_and_nothing_else(forms: BankForms) -> None:
@@ -270,6 +276,41 @@ def test_a_second_call_does_nothing(folder: Folder, home: Home, monkeypatch: pyt
     assert find_prepared(recipe, home) == first
 
 
+def test_of_two_calls_at_once_one_works_and_the_other_waits(
+    folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.fill()
+    recipe = folder.recipe()
+    both, ask, read, read_by = Barrier(2), program.ask, program.read_rows, list[int]()
+
+    def then_meet(*arguments: Any) -> Asked:
+        asked = ask(*arguments)
+        both.wait(60)
+        return asked
+
+    def note(*arguments: Any) -> None:
+        read_by.append(get_ident())
+        read(*arguments)
+
+    monkeypatch.setattr(program, "ask", then_meet)
+    monkeypatch.setattr(program, "read_rows", note)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: prepare(recipe, home), range(2))
+    assert first == second
+    assert len(read_by) == 1
+
+
+def test_workers_need_no_file_of_the_schema(folder: Folder, home: Home, tmp_path: Path) -> None:
+    folder.fill()
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object", "required": ["n"]}')
+    asked = program.ask(folder.recipe(answer="json", answer_schema={"file": str(file)}), home)
+    file.unlink()
+    Screening(asked.recipe)
+    inline = folder.recipe(answer="json", answer_schema={"inline": {"type": "object", "required": ["n"]}})
+    assert program.ask(inline, home).dataset_key == asked.dataset_key
+
+
 def test_the_key_follows_the_data_and_not_the_place(folder: Folder, home: Home, tmp_path: Path) -> None:
     folder.fill()
     first = prepare(folder.recipe(), home)
@@ -387,7 +428,7 @@ def test_killed_before_any_rename_it_ends_the_same(folder: Folder, tmp_path: Pat
         assert not list(home.root.rglob("*.partial"))
         assert not list(home.root.rglob("*.tmp"))
         shutil.rmtree(home.root)
-    # Card and report; manifest and directory of both artifacts. Other files have their name from the start.
+    # Card and report; manifest and directory of each artifact. Other files have their name from the start.
     assert kills >= 6
 
 

@@ -14,6 +14,7 @@ FlagCode = Literal[
     "hidden_characters",
     "mixed_scripts",
     "long_answer",
+    "typed_places",
     "labels_differ",
     "reduced",
 ]
@@ -28,6 +29,7 @@ FLAG_TITLES: dict[FlagCode, str] = {
     "hidden_characters": "A text holds characters that nobody sees",
     "mixed_scripts": "A word mixes letters of two alphabets that look alike",
     "long_answer": "The answer is extremely long",
+    "typed_places": "The answer types places in the image as text",
     "labels_differ": "Labellers gave different answers",
     "reduced": "Pictures were made smaller so that the row fits",
 }

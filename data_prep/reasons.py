@@ -173,6 +173,11 @@ FLAGGED: dict[FlagCode, Reason] = {
     "long_answer": Reason(
         "The answer is extremely long.", "Make sure that it is one answer, not a file pasted in."
     ),
+    "typed_places": Reason(
+        "The answer has coordinates typed into its text. Nobody knows their unit, so nobody checks that they"
+        " lie in the image, and they are taught as they stand; each model counts in a unit of its own.",
+        "Hand them over as boxes or points, out of Label Studio, COCO or Lensmith's own format.",
+    ),
     "labels_differ": Reason(
         "Labellers gave different answers, and the recipe took one.",
         "Look at `disagreements.csv`, which has every label beside the others.",

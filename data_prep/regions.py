@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from data_prep.flag import Flag
 from data_prep.refusal import Flaw, quoted
 from lensmith.coordinates import CoordinateForm, region_problems
-from lensmith.sample import Region, Sample
+from lensmith.sample import Region, Sample, Text
 
 _OUTSIDE = "draw it again; x and y run from the left and top edge, 0 to 1 of the upright image"
+_NUMBER = r"[-+]?[0-9]*\.?[0-9]+"
+# The names that tools and models give to places: of two numbers at least, not the id of a box.
+_TYPED = re.compile(
+    r"\b(bbox(?:_2d)?|box_2d|bounding_?box|point_2d)[\"']?\s{0,9}[:=]\s{0,9}"
+    rf"[\[({{]{{1,9}}\s{{0,9}}({_NUMBER}(?:\s{{0,9}},\s{{0,9}}{_NUMBER}){{1,7}})",
+    re.IGNORECASE,
+)
 
 
 def region_flaws(sample: Sample, form: CoordinateForm) -> Iterator[Flaw]:
@@ -31,6 +40,22 @@ def region_flaws(sample: Sample, form: CoordinateForm) -> Iterator[Flaw]:
             if len({region.image for region in regions}) > 1:
                 what = f"message {number} lists places in several images without a word between them"
                 yield Flaw("region", what, "say in words which image each list is of")
+
+
+def region_flags(sample: Sample, form: CoordinateForm) -> Iterator[Flag]:
+    """One flag for a last message with coordinates in its text, whose unit nobody knows."""
+    last = sample.messages[-1:]
+    texts = [part.text for message in last for part in message.parts if isinstance(part, Text)]
+    found = [match for text in texts for match in _TYPED.finditer(text)]
+    if not found:
+        return
+    largest = max(float(number) for match in found for number in match[2].split(","))
+    what = f"the answer types places as text, {quoted(found[0].group())}, with numbers up to {largest:g}"
+    counts = "pixels of the resized image" if form.scale is None else f"0 to {form.scale:g}"
+    mend = (
+        f"hand them over as boxes or points: as text they are taught as they stand; the model counts {counts}"
+    )
+    yield Flag("typed_places", what, mend)
 
 
 def size_flaws(sample: Sample, sizes: Sequence[tuple[int, int]]) -> Iterator[Flaw]:

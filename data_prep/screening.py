@@ -13,7 +13,7 @@ from data_prep.instructions.flags import instruction_flags
 from data_prep.labels.labelling import read_labelling
 from data_prep.personal.screen import Screen
 from data_prep.refusal import Flaw
-from data_prep.regions import region_flaws
+from data_prep.regions import region_flags, region_flaws
 from data_prep.sources.source import Found
 from data_prep.wording.checks import wording_flags, wording_flaws
 from lensmith.recipe import Recipe
@@ -44,6 +44,7 @@ class Screening:
             *screened.flags,
             *instruction_flags(found.sample),
             *wording_flags(found.sample, self._data.wording),
+            *region_flags(found.sample, self._family.coordinates),
         ]
         return replace(
             found,

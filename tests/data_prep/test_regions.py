@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.regions import region_flaws, size_flaws
-from lensmith.coordinates import BOX_TOKENS, JSON_THOUSAND, POINT_TAGS, REF_DET
+from data_prep.prepare import prepare
+from data_prep.regions import region_flags, region_flaws, size_flaws
+from lensmith.coordinates import BOX_TOKENS, JSON_PIXELS, JSON_THOUSAND, POINT_TAGS, REF_DET
+from lensmith.home import Home
 from lensmith.sample import Image, Message, Region, Sample, Text
+from tests.data_prep.folder import Folder
 
 GOOD = Region("box", (0.1, 0.1, 0.2, 0.2), "stamp")
 
@@ -72,3 +77,39 @@ def test_a_reduced_copy_is_the_same_drawing(width: int, height: int, scale: floa
     drawn = (max(1, round(width * scale)), max(1, round(height * scale)))
     row = sample(GOOD, images=(Image("a.png", size=drawn),))
     assert list(size_flaws(row, [(width, height)])) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"bbox_2d": [12, 30, 1240, 512], "label": "stamp"}]', "up to 1240"),
+        ('{"stamp": {"bbox": [0.1, 0.2, 0.35, 0.4]}}', "up to 0.4"),
+        ("{'BoundingBox': [[1, 2, 3, 4]]}", "up to 4"),
+        ("point_2d=(7,-9)", "up to 7"),
+        ('{"bbox": 7}', ""),
+        ('{"bbox": ["a", "b"]}', ""),
+        ('{"box": [1, 2]}', ""),
+        ('{"letterbox_2d": [1, 2]}', ""),
+        ("the bbox is 7, 9", ""),
+    ],
+)
+def test_places_that_are_typed_are_flagged(text: str, said: str) -> None:
+    for form, counts in ((JSON_THOUSAND, "0 to 1000"), (JSON_PIXELS, "pixels")):
+        found = list(region_flags(sample(Text(text)), form))
+        assert [flag.code for flag in found] == (["typed_places"] if said else [])
+        assert all(said in flag.what and counts in flag.mend for flag in found)
+
+
+def test_places_that_are_drawn_or_asked_for_are_no_typed_ones() -> None:
+    asked = Message("user", (Image("a.png"), Text('What is in {"bbox_2d": [1, 2, 3, 4]}?')))
+    answer = Message("assistant", (GOOD,))
+    assert list(region_flags(Sample("a", "g", (asked, answer)), JSON_THOUSAND)) == []
+    assert list(region_flags(Sample("a", "g", ()), JSON_THOUSAND)) == []
+
+
+def test_a_row_with_typed_places_is_kept_and_listed(folder: Folder, home: Home) -> None:
+    folder.fill()
+    folder.add(folder.row("typed", answer=json.dumps({"stamp": {"bbox": [12, 30, 1240, 512]}})))
+    intake = prepare(folder.recipe(), home).intake
+    (flagged,) = map(json.loads, (intake.path / "flagged.jsonl").read_text().splitlines())
+    assert (flagged["row"], flagged["code"]) == ("typed", "typed_places")

@@ -25,7 +25,7 @@ FLAG_TITLES: dict[FlagCode, str] = {
     "redacted": "Personal data was replaced",
     "instructions": "A text speaks to the model instead of describing the image",
     "repeats_question": "The answer repeats the question",
-    "outer_space": "The answer begins or ends with empty space",
+    "outer_space": "The answer, or a field of it, begins or ends with empty space",
     "hidden_characters": "A text holds characters that nobody sees",
     "mixed_scripts": "A word mixes letters of two alphabets that look alike",
     "long_answer": "The answer is extremely long",

@@ -162,7 +162,7 @@ FLAGGED: dict[FlagCode, Reason] = {
         "Keep it only if the image shows these very words.",
     ),
     "repeats_question": Reason("The answer holds the whole question.", "Leave only the answer."),
-    "outer_space": Reason("The answer begins or ends with empty space.", "Remove it."),
+    "outer_space": Reason("The answer, or a field of it, begins or ends with empty space.", "Remove it."),
     "hidden_characters": Reason(
         "A text holds characters that nobody sees, such as zero-width spaces.", "Type the text again."
     ),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from data_prep.flag import Flag
 from data_prep.refusal import Flaw, quoted
@@ -41,10 +43,32 @@ def wording_flags(sample: Sample, settings: Wording) -> Iterator[Flag]:
     if answer and answer != answer.strip():
         what = f"the answer is {quoted(answer)}"
         yield Flag("outer_space", what, "remove the empty space: the model would learn to write it")
+    for field in _padded_fields(answer):
+        what = f"the answer has {field}"
+        yield Flag("outer_space", what, "remove the empty space: the model would learn to write it")
     if len(answer) > settings.longest_answer:
         what = f"the answer has {len(answer):,} characters, more than {settings.longest_answer:,}"
         yield Flag("long_answer", what, "make sure that it is one answer, not a file pasted in")
     yield from _repeats(sample, settings)
+
+
+def _padded_fields(answer: str) -> Iterator[str]:
+    """The values of a JSON answer's fields, nested ones too, that begin or end with empty space."""
+    if not answer.lstrip().startswith(("{", "[")):
+        return
+    try:
+        waiting: list[tuple[str, Any]] = [("", json.loads(answer))]
+    except (ValueError, RecursionError):
+        # What is no JSON is a text, or refused as an answer.
+        return
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += reversed(value.items())
+        elif isinstance(value, list):
+            waiting += [(name, each) for each in reversed(value)]
+        elif isinstance(value, str) and value != value.strip():
+            yield f"{quoted(value)} in {quoted(name)}" if name else quoted(value)
 
 
 def _repeats(sample: Sample, settings: Wording) -> Iterator[Flag]:

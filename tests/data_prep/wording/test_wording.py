@@ -105,6 +105,10 @@ def test_thinking_and_labels_are_texts_too() -> None:
         ("Read.", " 7", ["outer_space"]),
         ("Read.", "7\n", ["outer_space"]),
         ("Read.", "7 8\n9", []),
+        ("Read.", '{"a": " 7"}', ["outer_space"]),
+        ("Read.", '{"a": [{"b": "7\\n"}], "c": "8 "}', ["outer_space", "outer_space"]),
+        ("Read.", '{"a": "7", " b": 8}', []),
+        ("Read.", "{ 7 }", []),
     ],
 )
 def test_answers(question: str, answer: str, expected: list[str]) -> None:

@@ -16,6 +16,8 @@ from lensmith.errors import InputError, Problem
 
 # How many files of a folder are looked at, and pieces of a JSON object.
 _MAX_LOOKS = 2000
+# How many rows of a file are looked at.
+_MAX_ROWS = 20
 _HEAD_BYTES = 1024
 LABEL_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".xlsx", ".xlsm")
 _SEEN = (
@@ -68,10 +70,20 @@ def detect(path: Path) -> Candidate:
     if len(found) == 1:
         return found[0]
     if not found:
-        problems = [Problem("looked for", mend=each) for each in _SEEN]
+        problems = [*_archives_in(path), *(Problem("looked for", mend=each) for each in _SEEN)]
         raise InputError(f"{path} has no format that is known: name it with `format`", problems)
     problems = [Problem(str(each), mend=f"path: {each.path.name}, format: {each.format}") for each in found]
     raise InputError(f"{path} can be read in {len(found)} ways: say in the recipe which is meant", problems)
+
+
+def _archives_in(folder: Path) -> list[Problem]:
+    """A folder of archives is none itself: each is a source of its own."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [
+        Problem("an archive is named itself, not its folder", each.name, f"path: {folder.name}/{each.name}")
+        for each in inside
+        if is_archive(each, None)
+    ]
 
 
 def candidates(path: Path) -> list[Candidate]:
@@ -141,9 +153,9 @@ def _of_file(path: Path) -> Iterator[Candidate]:
     elif kind in ("pdf", "dicom"):
         return
     elif ending in (".jsonl", ".ndjson"):
-        yield from _of_row(path, _first_row(path), "row")
+        yield from _of_rows(path, _first_rows(path), "row")
     elif head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-        yield from _of_row(path, _first_row(path), "item")
+        yield from _of_rows(path, _first_rows(path), "item")
     elif ending == ".json":
         yield from _of_object(path)
     elif ending in (".csv", ".tsv"):
@@ -185,15 +197,17 @@ def _is_workbook(path: Path) -> bool:
         return False
 
 
-def _first_row(path: Path) -> Any:
-    """The first row of a list, or of lines; None where it is not JSON."""
-    return next((record.value for record in read_records(path)), None)
+def _first_rows(path: Path) -> list[dict[str, Any]]:
+    """The first objects of a list, or of lines: what is none is refused later, and costs no other."""
+    values = (record.value for record in itertools.islice(read_records(path), _MAX_LOOKS))
+    return list(itertools.islice((value for value in values if isinstance(value, dict)), _MAX_ROWS))
 
 
-def _of_row(path: Path, row: Any, noun: str) -> Iterator[Candidate]:
-    """What the first row of a JSONL file or JSON list says."""
-    if not isinstance(row, dict):
+def _of_rows(path: Path, rows: list[dict[str, Any]], noun: str) -> Iterator[Candidate]:
+    """What the first rows of a JSONL file or JSON list say."""
+    if not rows:
         return
+    row = rows[0]
     if isinstance(row.get("data"), dict) and (marks := row.keys() & {"annotations", "completions"}):
         yield Candidate(path, "label_studio", f"its first task has {sorted(marks)[0]!r} and 'data'")
     elif isinstance(row.get("conversations"), list):
@@ -202,8 +216,10 @@ def _of_row(path: Path, row: Any, noun: str) -> Iterator[Candidate]:
         else:
             yield Candidate(path, "sharegpt", f"its first {noun} has 'conversations'")
     elif isinstance(row.get("messages"), list):
-        if noun == "row" and {"id", "group"} <= row.keys():
-            yield Candidate(path, "lensmith", "its first row has 'id', 'group' and 'messages'")
+        # The one that lacks its id or group may be the first; some rows of OpenAI messages have both.
+        named = sum({"id", "group", "messages"} <= each.keys() for each in rows)
+        if noun == "row" and 2 * named > len(rows):
+            yield Candidate(path, "lensmith", "most of its first rows have 'id', 'group' and 'messages'")
         elif _is_sharegpt(row["messages"]):
             yield Candidate(path, "sharegpt", f"the first {noun}'s 'messages' have 'from' and 'value'")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def test_golden_files(file: str, format_name: str, why: str) -> None:
     [
         ("a.jsonl", '\n{"id": "a", "group": "b", "messages": []}\n', "lensmith"),
         ("a.jsonl", '\ufeff{"messages": []}', "openai"),
+        ("a.jsonl", '{"id": \n5\n{"messages": []}', "openai"),
+        ("a.jsonl", '{"messages": []}\n' + 2 * '{"id": "a", "group": "b", "messages": []}\n', "lensmith"),
+        ("a.jsonl", '{"id": "a", "group": "b", "messages": []}\n' + 2 * '{"messages": []}\n', "openai"),
+        ("a.json", '[null, {"conversations": [], "image": "x"}]', "llava"),
         ("a.jsonl", '{"messages": [{"from": "human", "value": "x"}]}', "sharegpt"),
         ("a.jsonl", '{"conversations": [], "image": "x"}', "llava"),
         ("a.json", ' [{"messages": []}, {', "openai"),
@@ -89,6 +94,16 @@ def test_what_is_not_known(tmp_path: Path, name: str, content: str) -> None:
     assert len(error.value.problems) == 7
     with pytest.raises(InputError, match="no such file"):
         detect(tmp_path / "none")
+
+
+def test_a_folder_of_archives_says_which_to_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "may.zip", "w") as archive:
+        archive.writestr("labels.jsonl", "{}")
+    with pytest.raises(InputError) as error:
+        detect(tmp_path)
+    assert f"may.zip: an archive is named itself, not its folder (path: {tmp_path.name}/may.zip)" in str(
+        error.value
+    )
 
 
 def test_content_counts_not_the_ending(tmp_path: Path) -> None:

@@ -25,14 +25,19 @@ def stop_if_too_many(book: Workbook, data: Data) -> None:
     if (refused if data.max_bad >= 1 else share) <= data.max_bad:
         return
     allowed = f"{data.max_bad:,}" if data.max_bad >= 1 else f"{data.max_bad:.1%}"
-    problems = [Problem(f"{count} rows", TITLES[code]) for code, count in by_reason(book.refusals())]
+    problems = [
+        Problem(f"{count:,} row{'s' if count > 1 else ''}", TITLES[code])
+        for code, count in by_reason(book.refusals())
+    ]
     problems += [
         Problem(flaw.what, refusal.place, flaw.mend)
         for refusal in islice(book.refusals(), _ROWS_IN_ERROR)
         for flaw in refusal.flaws
     ]
     if refused > _ROWS_IN_ERROR:
-        problems.append(Problem(f"and {refused - _ROWS_IN_ERROR:,} more rows"))
+        more = refused - _ROWS_IN_ERROR
+        mend = f"to have them all in refused.csv: lensmith prepare RECIPE --max-bad {refused}"
+        problems.append(Problem(f"and {more:,} more row{'s' if more > 1 else ''}", mend=mend))
     raise InputError(
         f"{refused:,} of {rows:,} rows are refused ({share:.1%}), data.max_bad allows"
         f" {allowed}: nothing was written",

@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from data_prep.refusal import Flaw, quoted
 from lensmith.images import ImageLimits
 
-_RELATIVE = "give it relative to the file with the labels, inside its folder, with / between names"
+_RELATIVE = (
+    "count it from the file with the labels, or from its image_root, and stay inside, with / between names"
+)
 
 
 def locate(root: Path, path: str) -> Path | Flaw:
@@ -65,7 +67,9 @@ def file_to_read(target: Path, path: str, limits: ImageLimits) -> os.stat_result
 
 
 def _missing(path: str) -> Flaw:
-    mend = "add the file, or correct the path: it is relative to the file with the labels"
+    mend = (
+        "add the file, or correct the path: it counts from the file with the labels, or from its image_root"
+    )
     return Flaw("image_missing", f"there is no file {quoted(path)}", mend)
 
 

@@ -81,7 +81,7 @@ def _read(path: Path, format: str, options: Mapping[str, Any]) -> Source:  # noq
     make: Any = chosen.load()
     kind: type[Section] | None = make.options_kind
     if kind is not None:
-        return make(path, parse_options(kind, options, format))
+        return make(path, parse_options(kind, options, f"{format} ({path.name})"))
     if options:
         problems = [Problem("unknown option", name, "leave it out") for name in options]
         raise InputError(f"format {format} has no options", problems)

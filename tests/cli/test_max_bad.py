@@ -29,7 +29,15 @@ def test_prepare(
 ) -> None:
     assert main(["prepare", str(recipe), "--max-bad", allowed, "--home", str(home.root)]) == code
     assert len(home.all("dataset")) == (0 if code else 1)
-    assert ("max_bad" in capsys.readouterr().err) == bool(code)
+    told = capsys.readouterr()
+    assert ("max_bad" in told.err) == bool(code)
+    if not code:
+        (dataset,) = home.all("dataset")
+        rows = dataset.body["rows"]
+        counted = f"{rows['train']} train, {rows['validation']} validation, {rows['held_out']} held-out"
+        assert f"rows    {counted}\n" in told.out
+        assert "refused 3 rows: " in told.out
+        assert "flagged 0 rows: " in told.out
 
 
 def test_run(recipe: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:

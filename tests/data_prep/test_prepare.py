@@ -239,11 +239,13 @@ def test_too_many_bad_rows_write_nothing_and_say_why(folder: Folder, home: Home)
     ) as caught:
         prepare(folder.recipe(max_bad=0.49), home)
     said = [str(problem) for problem in caught.value.problems]
-    assert said[:2] == ["The answer is empty: 11 rows", "The line is not JSON: 1 rows"]
+    assert said[:2] == ["The answer is empty: 11 rows", "The line is not JSON: 1 row"]
     assert said[2].startswith("labels.jsonl:13: ")
-    assert said[-1] == "and 2 more rows"
+    assert (
+        said[-1] == "and 2 more rows (to have them all in refused.csv: lensmith prepare RECIPE --max-bad 12)"
+    )
     assert_nothing_left(home)
-    assert prepare(folder.recipe(max_bad=0.5), home).intake.body["refused"]["rows"] == 12
+    assert prepare(folder.recipe(max_bad=12), home).intake.body["refused"]["rows"] == 12
 
 
 def test_no_rows_left_for_a_split(folder: Folder, home: Home) -> None:

@@ -17,10 +17,8 @@ HOW = {True: "learned from", False: "was examined with"}
 def listing(reach: Reach) -> list[str]:
     """What matches, what was made from it, and what could not be looked into."""
     survey = reach.survey
-    lines = [
-        f"{survey.matching:,} rows match in {len(survey.holdings)} of the datasets, held-out sets and"
-        " intakes here"
-    ]
+    rows = "1 row matches" if survey.matching == 1 else f"{survey.matching:,} rows match"
+    lines = [f"{rows} in {len(survey.holdings)} of the datasets, held-out sets and intakes here"]
     lines += [f"  {_held(each)}" for each in survey.holdings]
     if not survey.holdings:
         lines += [f"  {hint}" for hint in _near(reach)]

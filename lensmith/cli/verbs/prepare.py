@@ -24,5 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**dataset.body, **intake.body, **ids, **paths})
         return 0
     print(f"{dataset.short}  {dataset.path}\n{held_out.short}  {held_out.path}")
-    print(f"report  {intake.path / 'report.html'}\nrefused {intake.path / 'refused.csv'}")
+    count = dataset.body["rows"]
+    rows = f"{count['train']:,} train, {count['validation']:,} validation, {count['held_out']:,} held-out"
+    print(f"rows    {rows}\nreport  {intake.path / 'report.html'}")
+    for what in ("refused", "flagged"):
+        print(f"{what} {intake.body[what]['rows']:,} rows: {intake.path / f'{what}.csv'}")
     return 0

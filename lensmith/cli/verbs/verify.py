@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"verified": [{"kind": each.kind, "id": each.id} for each in chain], "files": files})
         return 0
-    print(f"{artifact.short} is whole: {files} files of {len(chain)} artifacts re-hashed")
+    many = "s" if len(chain) > 1 else ""
+    print(f"{artifact.short} is whole: {files} files of {len(chain)} artifact{many} re-hashed")
     for each in chain:
         print(f"  {each.short}")
     return 0

@@ -12,41 +12,14 @@ would change what a score means.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Iterable
 
 import numpy
 from numpy.typing import NDArray
-from pydantic import Field
 
 from data_prep.split import SplitName
-from lensmith.section import Section
 
-# More would drown every other source; whoever wants that has a mistake in the recipe.
-MAX_WEIGHT = 1000.0
 _SPAN = 2**64
-
-
-class Share(Section):
-    """A source's part in a mixture."""
-
-    cap: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="rows taken at most; all if absent"
-    )
-    weight: Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)] = Field(
-        default=1.0, description="how often a training row is seen in an epoch, on average"
-    )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A source's training rows in a mixture: how many, how many of them never shown, and all showings."""
-
-    source: str
-    rows: int
-    never: int
-    shown: int
 
 
 def row_hash(purpose: str, seed: int, source: str, row: str) -> int:
@@ -75,20 +48,3 @@ def times_seen(source: str, row: str, split: SplitName, weight: float, seed: int
         return 1
     whole = int(weight)
     return whole + (row_hash("weight", seed, source, row) < (weight - whole) * _SPAN)
-
-
-def epoch(counts: Sequence[int]) -> Iterator[int]:
-    """The rows of one epoch by their place, given how often each is seen: every first showing, then every
-    second, and so on, so that a row's repeats lie far apart even before shuffling."""
-    for showing in range(max(counts, default=0)):
-        yield from (index for index, count in enumerate(counts) if count > showing)
-
-
-def summary(source: str, counts: Iterable[int]) -> Seen:
-    """What `times_seen` gave for a source's training rows, for the report and the card."""
-    rows = never = shown = 0
-    for count in counts:
-        rows += 1
-        never += count == 0
-        shown += count
-    return Seen(source, rows, never, shown)

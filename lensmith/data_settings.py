@@ -101,6 +101,10 @@ class Labels(Section):
     named: bool = Field(default=False, description="whether every row must say who labelled it, and when")
 
 
+# More would drown every other source; whoever wants that has a mistake in the recipe.
+MAX_WEIGHT = 1000.0
+
+
 class SourceSpec(Section):
     """One of several sources."""
 
@@ -108,7 +112,9 @@ class SourceSpec(Section):
     format: str = Field(default="", description="its format; found out where empty")
     options: dict[str, Any] = Field(default_factory=dict, description="the reader's options")
     cap: Annotated[int, Field(ge=0)] = Field(default=0, description="at most so many rows of it; 0: all")
-    weight: Positive = Field(default=1.0, description="times a training row of it is seen in an epoch")
+    weight: Annotated[Positive, Field(le=MAX_WEIGHT)] = Field(
+        default=1.0, description="times a training row of it is seen in an epoch, on average; 1000 at most"
+    )
 
     @property
     def local(self) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
 
-from data_prep.mixture import Seen, Share, capped, epoch, row_hash, summary, times_seen
+from data_prep.mixture import capped, row_hash, times_seen
+from lensmith.data_settings import SourceSpec
 
 ROWS = [f"row-{number}" for number in range(2000)]
 
@@ -76,22 +76,11 @@ def test_the_hash_is_the_same_on_every_machine() -> None:
     assert row_hash("cap", 17, "a", "b") != row_hash("cap", 17, "a\0b", "")
 
 
-def test_an_epoch_shows_repeats_far_apart() -> None:
-    assert list(epoch([2, 0, 1, 3])) == [0, 2, 3, 0, 3, 3]
-    assert list(epoch([])) == list(epoch([0])) == []
-    counts = [times_seen("a", row, "train", 1.5, 17) for row in ROWS]
-    assert Counter(epoch(counts)) == Counter({row: count for row, count in enumerate(counts) if count})
-
-
-def test_the_summary_says_what_is_never_shown() -> None:
-    assert summary("a", [0, 1, 2, 0]) == Seen("a", rows=4, never=2, shown=3)
-
-
 @pytest.mark.parametrize(
     "share",
-    [{"cap": 0}, {"weight": 0.0}, {"weight": -1.0}, {"weight": 1e9}, {"weight": float("nan")}, {"x": 1}],
+    [{"cap": -1}, {"weight": 0.0}, {"weight": -1.0}, {"weight": 1e9}, {"weight": float("nan")}, {"x": 1}],
 )
 def test_shares_that_make_no_sense(share: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Share.model_validate(share)
-    assert Share() == Share(cap=None, weight=1.0)
+        SourceSpec.model_validate({"path": "a", **share})
+    assert SourceSpec.model_validate({"path": "a", "weight": 1000.0}).cap == 0

@@ -9,7 +9,7 @@ import pytest
 
 from lensmith import row_file
 from lensmith.errors import IntegrityError
-from lensmith.row_file import Row, RowFile, images_file, write_rows
+from lensmith.row_file import Row, RowFile, RowWriter, images_file, write_rows
 from lensmith.sample import Image, Message, Origin, Sample, Text
 from lensmith.stored_image import StoredImage
 
@@ -104,3 +104,10 @@ def test_half_a_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(IntegrityError, match=r"train\.arrow is not a whole Arrow file"):
         RowFile(path)
+
+
+def test_an_epoch_shows_repeats_far_apart(tmp_path: Path) -> None:
+    with RowWriter(tmp_path / "train.arrow") as writer:
+        for number, times in enumerate((2, 0, 1, 3)):
+            writer.put_row(row(number, images=0).sample, times)
+    assert RowFile(tmp_path / "train.arrow").epoch() == [0, 2, 3, 0, 3, 3]

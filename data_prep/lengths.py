@@ -91,13 +91,13 @@ def too_long_rows(
                 flaw = _flaw(recipe, text, images, answer)
                 if flaw is None:
                     continue
-                room = min(recipe.train.max_length - answer, _asked_room(recipe)) - text
-                smaller = fit(shown, 0, grid, room) if recipe.data.too_long == "resize" else None
+                most = min(recipe.train.max_length - answer, _asked_room(recipe))
+                smaller = fit(shown, text, grid, most) if recipe.data.too_long == "resize" else None
                 if smaller is None:
                     found[number] = flaw
                 else:
-                    book.reduce(number, smaller.sizes)
-                    to = ", ".join(f"{width} x {height}" for width, height in smaller.sizes)
+                    book.reduce(number, smaller)
+                    to = ", ".join(f"{width} x {height}" for width, height in smaller)
                     what = f"{flaw.what}; its pictures are now {to} pixels"
                     book.add_flag(number, Flag("reduced", what, "check that they can still be read"))
             progress.add(len(batch))

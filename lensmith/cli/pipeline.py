@@ -288,10 +288,11 @@ class Pipeline:
         note(f"  {label} ...")
         started = time.time()
         made = work()
-        first = made[0] if isinstance(made, tuple) else made
-        fresh = (first.path / MANIFEST).stat().st_mtime >= started
+        every = made if isinstance(made, tuple) else (made,)
+        # Where only the last of several was missing, there was work to do all the same.
+        fresh = any((each.path / MANIFEST).stat().st_mtime >= started for each in every)
         state = f"made in {time.time() - started:.1f} s" if fresh else "already there"
-        note(f"  {label:<22} {first.short:<22} {state}")
+        note(f"  {label:<22} {every[0].short:<22} {state}")
         return made
 
     def _proof(self, name: str, prove: Callable[[], Attestation]) -> Attestation:

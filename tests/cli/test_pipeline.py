@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lensmith.home import Home
 from serving.gates import read_policy
 from serving.promote import promote
 from tests.conftest import ROOT, write_recipe
+from tests.data_prep.folder import Folder
 from tests.release_artifacts import World
 
 
@@ -49,3 +51,21 @@ def test_production_of_another_name_does_not_count(world: World, tmp_path: Path)
         tmp_path / "recipe.yaml", tmp_path / "base", tmp_path / "forms", release__name="cheques"
     )
     assert Pipeline(recipe, (), world.home)._production is None
+
+
+def test_a_stage_of_which_a_part_was_made_again_is_not_already_there(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Folder(tmp_path / "forms")
+    folder.fill()
+    folder.recipe()
+
+    def said() -> str:
+        assert Pipeline(folder.root.with_suffix(".yaml"), (), home).intake
+        return capsys.readouterr().err
+
+    said()
+    assert "already there" in said()
+    for each in home.all("intake"):
+        shutil.rmtree(each.path)
+    assert "made in" in said()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from PIL import ExifTags, Image, ImageOps
 
 from data_prep.reduced import png, webp
+from data_prep.sight import file_digest
 from data_prep.similar.grey import SIDE, small_grey
 from lensmith.images import ImageLimits, content_format, decode_opened, open_image, plain_words
 
@@ -52,11 +52,6 @@ def look(data: bytes, limits: ImageLimits) -> Facts:
             width, height = size[::-1] if turned else size
             thumbnail = ImageOps.exif_transpose(small)
         return Facts(width, height, content_format(image), thumbnail.tobytes(), file_digest(data))
-
-
-def file_digest(data: bytes) -> bytes:
-    """16 bytes of SHA-256 over a picture's encoded bytes."""
-    return hashlib.sha256(data).digest()[:16]
 
 
 LOOK = f"{look.__module__}:{look.__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def _write_images(
     """Write every picture at each size that a row shows; gives the reduced ones by identity and size."""
     sizes = book.reduced_in(split)
     reduced: dict[tuple[bytes, tuple[int, int]], Seen] = {}
-    asked: list[tuple[Picture, Seen]] = []
+    asked: deque[tuple[Picture, Seen]] = deque()
 
     def requests() -> Iterator[Request]:
         for picture, seen in book.first_shown(split):
@@ -56,7 +57,7 @@ def _write_images(
 
     with Progress(f"{split} pictures written") as progress:
         for stored in engine.look(STORE, requests()):
-            picture, seen = asked.pop(0)
+            picture, seen = asked.popleft()
             if isinstance(stored, Flaw) or stored.digest != seen.identity.hex():
                 raise _changed(picture)
             # In one order: the same rows make the same file.

@@ -13,9 +13,10 @@ from PIL import Image
 
 from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Request
-from data_prep.facts import LOOK, Facts, file_digest, look
+from data_prep.facts import LOOK, Facts, look
 from data_prep.reduced import png, webp
 from data_prep.refusal import Flaw
+from data_prep.sight import file_digest
 from data_prep.similar.thumbnail import thumbnail
 from lensmith.images import BadImage, ImageLimits, decode
 from tests.data_prep.decoding.test_corpus import Corpus, corpus, flipped, truncations

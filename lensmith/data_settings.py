@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lensmith.errors import InputError
-from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share
+from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share, ShareOrCount
 
 Action = Literal["ignore", "flag", "redact", "refuse"]
 TextPlace = Literal["id", "group", "question", "answer", "meta"]
@@ -199,7 +199,7 @@ class Data(Section):
         " serve.max_model_len: kept, so that training stops and names it, refused here, or its largest"
         " pictures reduced until it fits; counted with the base's tokenizer",
     )
-    max_bad: Share | Count = Field(
+    max_bad: ShareOrCount = Field(
         default=0.05, description="refused rows beyond which nothing is written: a share, or a count"
     )
     engine: Literal["local", "ray"] = Field(

@@ -21,6 +21,18 @@ def finite(value: float) -> float:
 Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(finite)]
 Positive = Annotated[float, Field(gt=0), AfterValidator(finite)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _share_or_count(value: object) -> object:
+    share = isinstance(value, int | float) and 0 <= value < 1
+    count = isinstance(value, int) and value >= 1
+    if (share or count) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"a share (0 to below 1) or a whole number of rows is expected, not {value!r}")
+
+
+# Without the validator a wrong value would be told twice, once as each.
+ShareOrCount = Annotated[Share | Count, BeforeValidator(_share_or_count)]
 ResolvedPath = Annotated[Path, Field(strict=False)]
 
 

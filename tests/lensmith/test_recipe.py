@@ -112,6 +112,20 @@ def test_wrong_types_are_not_coerced(folder: Path) -> None:
     assert "not 'qlora'" in only_problem(folder, changed("method: lora", "method: qlora"))
 
 
+@pytest.mark.parametrize("value", ["40%", "'0.4'", "-1", "1.5", "true", ".nan", "[1]", "null"])
+def test_what_is_neither_share_nor_count_is_told_once(folder: Path, value: str) -> None:
+    told = only_problem(folder, changed("  answer: json", f"  answer: json\n  max_bad: {value}"))
+    assert told.startswith("/recipe.yaml:8 data.max_bad: ")
+    assert "a share (0 to below 1) or a whole number of rows is expected" in told
+
+
+@pytest.mark.parametrize("value", [0, 0.4, 1, 30])
+def test_a_share_or_a_count(folder: Path, value: float) -> None:
+    assert (
+        load(folder, changed("  answer: json", f"  answer: json\n  max_bad: {value}")).data.max_bad == value
+    )
+
+
 def test_1e_4_is_text_to_yaml_and_the_error_says_what_to_write(folder: Path) -> None:
     assert only_problem(folder, changed("0.001", "1e-4")) == (
         "/recipe.yaml:13 train.learning_rate: '1e-4' is text, a number is expected"

@@ -16,6 +16,8 @@ from lensmith.errors import InputError, Problem
 
 # How many files of a folder are looked at, and pieces of a JSON object.
 _MAX_LOOKS = 2000
+# How many files are named to choose from.
+_MAX_NAMED = 5
 # How many rows of a file are looked at.
 _MAX_ROWS = 20
 _HEAD_BYTES = 1024
@@ -70,20 +72,26 @@ def detect(path: Path) -> Candidate:
     if len(found) == 1:
         return found[0]
     if not found:
-        problems = [*_archives_in(path), *(Problem("looked for", mend=each) for each in _SEEN)]
+        problems = [*_lie_further_down(path), *(Problem("looked for", mend=each) for each in _SEEN)]
         raise InputError(f"{path} has no format that is known: name it with `format`", problems)
     problems = [Problem(str(each), mend=f"path: {each.path.name}, format: {each.format}") for each in found]
     raise InputError(f"{path} can be read in {len(found)} ways: say in the recipe which is meant", problems)
 
 
-def _archives_in(folder: Path) -> list[Problem]:
-    """A folder of archives is none itself: each is a source of its own."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [
-        Problem("an archive is named itself, not its folder", each.name, f"path: {folder.name}/{each.name}")
-        for each in inside
-        if is_archive(each, None)
-    ]
+def _lie_further_down(folder: Path) -> list[Problem]:
+    """Archives in a folder, and what may be labels in the folders below: they are named themselves."""
+    inside = itertools.islice(folder.rglob("*"), _MAX_LOOKS) if folder.is_dir() else ()
+    named: list[Problem] = []
+    for each in sorted(inside):
+        place = each.relative_to(folder).as_posix()
+        if is_archive(each, None):
+            named.append(
+                Problem("an archive is named itself, not its folder", place, f"path: {folder.name}/{place}")
+            )
+        elif each.parent != folder and each.suffix.lower() in LABEL_ENDINGS and each.is_file():
+            what = "labels are looked for in the folder itself, not below it"
+            named.append(Problem(what, place, f"path: {folder.name}/{place}"))
+    return named[:_MAX_NAMED]
 
 
 def candidates(path: Path) -> list[Candidate]:
@@ -208,6 +216,10 @@ def _of_rows(path: Path, rows: list[dict[str, Any]], noun: str) -> Iterator[Cand
     if not rows:
         return
     row = rows[0]
+    # Its reader says what to export instead.
+    if {"annotation_id", "annotator"} <= row.keys():
+        yield Candidate(path, "label_studio", f"its first {noun} has 'annotator' and 'annotation_id'")
+        return
     if isinstance(row.get("data"), dict) and (marks := row.keys() & {"annotations", "completions"}):
         yield Candidate(path, "label_studio", f"its first task has {sorted(marks)[0]!r} and 'data'")
     elif isinstance(row.get("conversations"), list):

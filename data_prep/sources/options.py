@@ -32,6 +32,8 @@ def _problem(kind: type[Section], code: str, where: tuple[int | str, ...], messa
     if code == "missing":
         field = kind.model_fields.get(str(where[0]))
         return Problem("is missing", dotted, (field and field.description) or "add it")
+    if code == "tuple_type":
+        return Problem("is no list", dotted, f"write {dotted}: [...]")
     return Problem(message.removeprefix("Value error, "), dotted)
 
 

@@ -106,6 +106,28 @@ def test_a_folder_of_archives_says_which_to_name(tmp_path: Path) -> None:
     )
 
 
+def test_labels_below_a_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/may.csv").write_text("image,answer\n")
+    for number in range(9):
+        (tmp_path / f"labels/{number}.csv").write_text("image,answer\n")
+    (tmp_path / "a.png").write_bytes(b"x")
+    with pytest.raises(InputError) as error:
+        detect(tmp_path)
+    said = [str(each) for each in error.value.problems if "below it" in str(each)]
+    assert len(said) == 5
+    what = "labels/0.csv: labels are looked for in the folder itself, not below it"
+    assert said[0] == f"{what} (path: {tmp_path.name}/labels/0.csv)"
+
+
+def test_json_min_is_told_as_such(tmp_path: Path) -> None:
+    row = {"id": 1, "image": "/data/upload/1/a.png", "amount": "7", "annotator": 1, "annotation_id": 3}
+    (tmp_path / "min.json").write_text(json.dumps([row]))
+    assert detect(tmp_path / "min.json").format == "label_studio"
+    (found,) = open_source(tmp_path / "min.json", None, {"answer": "json", "prompt": "Read."}).rows()
+    assert "JSON-MIN" in found.flaws[0].what
+
+
 def test_content_counts_not_the_ending(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"a": [1]}), tmp_path / "a.csv")
     assert detect(tmp_path / "a.csv").format == "parquet"
@@ -185,6 +207,9 @@ def test_options_that_are_wrong_are_named_together(tmp_path: Path) -> None:
     problems = [str(problem) for problem in error.value.problems]
     assert len(problems) == 3
     assert "crowds: unknown option (did you mean 'crowd'?)" in problems
+    with pytest.raises(InputError) as error:
+        open_source(GOLDEN / "table.csv", None, COLUMNS | {"image": "scan"})
+    assert "image: is no list (write image: [...])" in str(error.value)
     with pytest.raises(InputError, match="image: is missing"):
         open_source(GOLDEN / "table.csv", None, COLUMNS)
     (tmp_path / "a.jsonl").write_text("")

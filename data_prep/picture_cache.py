@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,20 @@ CREATE TABLE IF NOT EXISTS seen (
     key BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, identity BLOB NOT NULL,
     fingerprint BLOB NOT NULL) WITHOUT ROWID;
 """
-_PATIENCE_S = 60
+PATIENCE_S = 60
+
+
+@functools.cache
+def sight_version(limits: ImageLimits) -> bytes:
+    """16 bytes: other limits, code or libraries may see another thing in the same bytes."""
+    asked = [
+        limits.max_bytes,
+        limits.max_pixels,
+        limits.min_edge,
+        code_digest("data_prep.sight"),
+        package_versions(("pillow", "numpy")),
+    ]
+    return bytes.fromhex(digest_json(asked))[:16]
 
 
 class PictureCache:
@@ -32,19 +46,11 @@ class PictureCache:
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_TABLES)
-        # Other limits, code or libraries may see another thing in the same bytes.
-        asked = [
-            limits.max_bytes,
-            limits.max_pixels,
-            limits.min_edge,
-            code_digest("data_prep.sight"),
-            package_versions(("pillow", "numpy")),
-        ]
-        self._version = bytes.fromhex(digest_json(asked))[:16]
+        self._version = sight_version(limits)
 
     def __enter__(self) -> Self:
         return self

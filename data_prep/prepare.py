@@ -41,6 +41,7 @@ from data_prep.settling import disagreements, settle_labels
 from data_prep.shares import cap_sources, weigh_sources
 from data_prep.split import SplitName
 from data_prep.splitting import Alike, split_rows
+from data_prep.stored_before import StoredBefore
 from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from data_prep.writing import write_split
@@ -143,6 +144,15 @@ def _decide(
 
 def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tuple[Artifact, Artifact]:
     """The dataset and its held-out set."""
+    with StoredBefore(home, asked.limits) as before:
+        dataset, held_out = _write_splits(book, engine, asked, home, before)
+        before.remember(dataset)
+    return dataset, held_out
+
+
+def _write_splits(
+    book: Workbook, engine: Engine, asked: Asked, home: Home, before: StoredBefore
+) -> tuple[Artifact, Artifact]:
     recipe = asked.recipe
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
@@ -152,7 +162,7 @@ def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tup
         with home.create("held_out", asked.held_out_key, {}) as sealed:
             files["held_out"] = sealed.path / HELD_OUT_FILE
             for split, path in files.items():
-                write_split(book, asked.sources, split, path, engine)
+                write_split(book, asked.sources, split, path, engine, before)
             leaks = prove_no_leaks(files, asked.limits)
             sealed.body.update(held_out_body(book, recipe.data))
         draft.body.update(dataset_body(book, leaks, asked.grid, recipe), held_out=sealed.artifact.id)

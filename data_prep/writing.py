@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from data_prep.sight import STORE, reduce
 from data_prep.sources.source import Source
 from data_prep.split import SplitName
 from data_prep.stated_sample import with_pictures
+from data_prep.stored_before import StoredBefore
 from data_prep.workbook import Picture, Workbook
 from lensmith.errors import InputError, Problem
 from lensmith.progress import Progress
@@ -21,14 +21,19 @@ from lensmith.row_file import RowWriter
 
 
 def write_split(
-    book: Workbook, sources: Sequence[Source], split: SplitName, path: Path, engine: Engine
+    book: Workbook,
+    sources: Sequence[Source],
+    split: SplitName,
+    path: Path,
+    engine: Engine,
+    before: StoredBefore,
 ) -> None:
-    """Write the taken rows of `split` to `path` and its images beside it.
+    """Write the taken rows of `split` to `path` and its images beside it; those that `before` has are copied.
 
     Raises InputError where a picture is no longer the one that was looked at.
     """
     with RowWriter(path) as writer:
-        reduced = _write_images(book, sources, split, writer, engine)
+        reduced = _write_images(book, sources, split, writer, engine, before)
         with Progress(f"{split} rows written") as progress:
             for row in book.readable(split=split):
                 seen = [
@@ -40,24 +45,31 @@ def write_split(
 
 
 def _write_images(
-    book: Workbook, sources: Sequence[Source], split: SplitName, writer: RowWriter, engine: Engine
+    book: Workbook,
+    sources: Sequence[Source],
+    split: SplitName,
+    writer: RowWriter,
+    engine: Engine,
+    before: StoredBefore,
 ) -> dict[tuple[bytes, tuple[int, int]], Seen]:
     """Write every picture at each size that a row shows; gives the reduced ones by identity and size."""
     sizes = book.reduced_in(split)
     reduced: dict[tuple[bytes, tuple[int, int]], Seen] = {}
-    asked: deque[tuple[Picture, Seen]] = deque()
 
     def requests() -> Iterator[Request]:
         for picture, seen in book.first_shown(split):
+            if before.find(seen) is not None:
+                continue
             found = sources[picture.source].picture(picture.path)
             if isinstance(found, Flaw):
                 raise _changed(picture)
-            asked.append((picture, seen))
             yield Request(picture.path, found)
 
+    answers = iter(engine.look(STORE, requests()))
     with Progress(f"{split} pictures written") as progress:
-        for stored in engine.look(STORE, requests()):
-            picture, seen = asked.popleft()
+        # Asked twice, and not kept waiting in memory while workers are behind: the answer is the same.
+        for picture, seen in book.first_shown(split):
+            stored = before.find(seen) or next(answers)
             if isinstance(stored, Flaw) or stored.digest != seen.identity.hex():
                 raise _changed(picture)
             # In one order: the same rows make the same file.

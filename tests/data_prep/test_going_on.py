@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,13 @@ import pytest
 
 from data_prep.decoding.work import Request
 from data_prep.engines.local import LocalEngine
-from data_prep.prepare import prepare
+from data_prep.prepare import Prepared, prepare
 from data_prep.sight import SEE, STORE
 from data_prep.sources.source import Found
+from lensmith.artifact import verify
+from lensmith.dataset import read_split, split_file
 from lensmith.home import Home
+from lensmith.row_file import images_file
 from tests.conftest import ROOT
 from tests.data_prep.folder import Folder, picture
 from tests.data_prep.killed_midway import BATCH
@@ -86,15 +90,58 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(
 
 
 @pytest.mark.slow
-def test_only_the_pictures_that_changed_are_looked_at_again(
+def test_only_what_changed_is_looked_at_and_encoded_again(
     folder: Folder, home: Home, tmp_path: Path, done: Counter[str]
 ) -> None:
     folder.fill(100)
-    prepare(folder.recipe(), home)
-    assert done[SEE] == 100
+    first = prepare(folder.recipe(), home)
+    assert done == {"rows": 100, SEE: 100, STORE: 100}
+    learned = [row.sample.id for split in ("train", "validation") for row in read_split(first.dataset, split)]
     done.clear()
-    folder.image("good-42-0.png", picture(4242))
+    folder.image(f"{learned[0]}.png", picture(4242))
     again = prepare(folder.recipe(), home)
-    assert done[SEE] == 1
+    # Exams are not read for it: theirs are encoded again.
+    assert done == {"rows": 100, SEE: 1, STORE: 101 - len(learned)}
     # What was remembered is what is seen: a home that remembers nothing makes the same.
     assert again.dataset.id == prepare(folder.recipe(), Home(tmp_path / "fresh")).dataset.id
+
+
+def same_rows_again(folder: Folder, home: Home) -> Prepared:
+    """Another dataset of the same rows and splits: its key is another, its pictures are known."""
+    return prepare(folder.recipe(long_answer=31), home)
+
+
+def flip_a_bit(file: Path) -> None:
+    data = file.read_bytes()
+    at = data.index(b"IDAT") + 8
+    file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+@pytest.mark.parametrize("harm", ["removed", "cut", "one bit"])
+def test_a_picture_that_is_no_longer_stored_as_it_was_is_encoded_again(
+    filled: Folder, home: Home, done: Counter[str], harm: str
+) -> None:
+    first = prepare(filled.recipe(), home)
+    images = images_file(first.dataset.path / split_file("train"))
+    if harm == "removed":
+        shutil.rmtree(first.dataset.path)
+    elif harm == "cut":
+        images.write_bytes(images.read_bytes()[:-100])
+    else:
+        flip_a_bit(images)
+    done.clear()
+    again = same_rows_again(filled, home)
+    counts = {"removed": ROWS, "cut": ROWS - again.dataset.body["rows"]["validation"]}
+    assert done[STORE] == counts.get(harm, again.held_out.body["rows"] + 1)
+    verify(again.dataset)
+    assert again.dataset.manifest.files == first.dataset.manifest.files
+
+
+def test_pictures_as_other_code_wrote_them_are_encoded_again(
+    filled: Folder, home: Home, done: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(filled.recipe(), home)
+    monkeypatch.setattr("data_prep.stored_before.sight_version", lambda limits: bytes(16))
+    done.clear()
+    same_rows_again(filled, home)
+    assert done[STORE] == ROWS

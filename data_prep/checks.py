@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any, Literal
 
 from data_prep.refusal import Flaw, quoted
@@ -63,10 +64,9 @@ def _too_many_images(sample: Sample, most: int) -> Iterator[Flaw]:
 
 def _markup(sample: Sample, markup: tuple[str, ...]) -> Iterator[Flaw]:
     for number, message in enumerate(sample.messages, start=1):
-        for part in message.parts:
-            for token in _held(_texts(part), markup):
-                what = f"message {number}, of the {message.role}, holds the text {token}"
-                yield Flaw("markup", what, "remove it: the model would take it for a command")
+        for token in _held(_written(message), markup):
+            what = f"message {number}, of the {message.role}, holds the text {token}"
+            yield Flaw("markup", what, "remove it: the model would take it for a command")
     for token in _held(_strings(list(sample.tools)), markup):
         what = f"a tool definition holds the text {token}"
         yield Flaw("markup", what, "remove it: the model would take it for a command")
@@ -76,6 +76,16 @@ def _held(texts: Iterable[str], markup: tuple[str, ...]) -> list[str]:
     """The markup that any of the texts holds, in the family's order."""
     every = list(texts)
     return [token for token in markup if any(token in text for text in every)]
+
+
+def _written(message: Message) -> Iterator[str]:
+    """All text that a template would write; parts that it writes without a word between them are one text."""
+    for touching, run in groupby(message.parts, key=lambda part: isinstance(part, Text | Region)):
+        texts = (text for part in run for text in _texts(part))
+        if touching:
+            yield "".join(texts)
+        else:
+            yield from texts
 
 
 def _texts(part: Part) -> Iterator[str]:

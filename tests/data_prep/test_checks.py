@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.checks import check_sample
 from lensmith import families
-from lensmith.sample import Image, Message, Role, Sample, Text
+from lensmith.sample import Image, Message, Region, Role, Sample, Text
 
 MARKUP = families.get("qwen3_vl").markup
 ASK = Message("user", (Image("a.png"), Text("Read.")))
@@ -58,6 +58,19 @@ def test_markup_in_any_text(token: str, at: int) -> None:
     messages = [said("system", "Be brief."), ASK, said("assistant", "7")]
     messages[at] = Message(messages[at].role, (*messages[at].parts, Text(f"x{token}y")))
     assert codes(*messages) == ["markup"]
+
+
+@pytest.mark.parametrize("token", MARKUP)
+@pytest.mark.parametrize("at", [1, 2])
+def test_markup_cut_in_two_parts_is_written_as_one(token: str, at: int) -> None:
+    halves = token[:3], token[3:]
+    for parts in (tuple(map(Text, halves)), (Text(halves[0]), Region("point", (0, 0), halves[1]))):
+        messages = [ASK, said("assistant", "7")]
+        messages[at - 1] = Message(messages[at - 1].role, (*messages[at - 1].parts, *parts))
+        assert codes(*messages) == ["markup"]
+    # A picture is written between them.
+    apart = Message("user", (Text(halves[0]), Image("a.png"), Text(halves[1])))
+    assert codes(apart, said("assistant", "7")) == []
 
 
 def test_markup_is_the_family_s_own() -> None:

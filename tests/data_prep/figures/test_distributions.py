@@ -123,7 +123,7 @@ def test_tokens_of_a_row_are_those_of_all_its_images(folder: Folder, home: Home)
                 "INSERT INTO pictures (p, source, path, width, height) VALUES (?, 0, ?, ?, ?)",
                 (p, f"{p}.png", width, height),
             )
-            book.db.execute("INSERT INTO shown VALUES (0, ?, ?)", (p, p))
+            book.db.execute("INSERT INTO shown (n, at, p) VALUES (0, ?, ?)", (p, p))
         grid = ImageGrid(28, 1, PixelBudget(1, 10_000_000))
         found = describe(book, grid)["histograms"]
         assert found == {

@@ -45,7 +45,7 @@ def _source_facts(book: Workbook, sources: Sequence[Source]) -> list[dict[str, A
     facts: list[dict[str, Any]] = []
     for at, source in enumerate(sources):
         state, images = hashlib.sha256(), 0
-        for path, pixels in book.written(at):
+        for path, pixels in book.pictures.written(at):
             state.update(canonical_json([path, pixels]))
             images += 1
         shown = {"rows": book.rows_of(at), "images": images, "images_sha256": state.hexdigest()}

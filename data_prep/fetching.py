@@ -31,7 +31,7 @@ def fetch_pictures(book: Workbook, sources: Sequence[Source]) -> None:
 
 def _pages(book: Workbook, sources: Sequence[Source]) -> Iterator[list[tuple[Source, str]]]:
     after = 0
-    while page := book.unseen(_PICTURES_A_PAGE, after):
+    while page := book.pictures.unseen(_PICTURES_A_PAGE, after):
         after = page[-1].number
         named = [(sources[each.source], each.path) for each in page if is_address(each.path)]
         yield [(source, path) for source, path in named if isinstance(source, Fetched)]

@@ -27,7 +27,7 @@ def judge_rows(book: Workbook, more: Mapping[int, Flaw]) -> None:
 
 
 def _judge(book: Workbook, row: BookRow, more: Flaw | None) -> None:
-    opened = book.shown_by(row.number)
+    opened = book.pictures.shown_by(row.number)
     seen = [None if isinstance(each, Flaw) else each for each in opened]
     flaws = [*row.flaws, *dict.fromkeys(each for each in opened if isinstance(each, Flaw))]
     sizes = [(each.width, each.height) if each else (0, 0) for each in seen]

@@ -96,7 +96,7 @@ def too_long_rows(
                 if smaller is None:
                     found[number] = flaw
                 else:
-                    book.reduce(number, smaller)
+                    book.pictures.reduce(number, smaller)
                     to = ", ".join(f"{width} x {height}" for width, height in smaller)
                     what = f"{flaw.what}; its pictures are now {to} pixels"
                     book.add_flag(number, Flag("reduced", what, "check that they can still be read"))
@@ -106,7 +106,7 @@ def too_long_rows(
 
 def _whole_rows(book: Workbook) -> Iterator[Measured]:
     for row in book.readable(undecided=True):
-        seen = book.shown_by(row.number)
+        seen = book.pictures.shown_by(row.number)
         sizes = [(each.width, each.height) for each in seen if not isinstance(each, Flaw)]
         if not row.flaws and len(sizes) == len(seen):
             yield row.number, row.sample, sizes

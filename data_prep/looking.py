@@ -10,12 +10,13 @@ from pathlib import Path
 from data_prep.decoding.work import Request
 from data_prep.engines.engine import Engine
 from data_prep.picture_cache import PictureCache
+from data_prep.picture_table import Picture
 from data_prep.pictures import file_to_read
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
 from data_prep.sight import SEE, file_digest
 from data_prep.sources.source import Source
-from data_prep.workbook import Picture, Workbook
+from data_prep.workbook import Workbook
 from lensmith.images import ImageLimits
 from lensmith.progress import Progress
 
@@ -26,7 +27,7 @@ def look_at_pictures(
     book: Workbook, sources: Sequence[Source], limits: ImageLimits, cache: PictureCache, engine: Engine
 ) -> None:
     """Look at every picture that nobody looked at; a killed call loses the last few hundred."""
-    total, done = book.pictures()
+    total, done = book.pictures.progress()
     with Progress("pictures checked", total, done) as progress:
         looking = _Looking(book, sources, limits, cache, progress)
         for answer in engine.look(SEE, looking.unknown()):
@@ -63,7 +64,7 @@ class _Looking:
     def unknown(self) -> Iterator[Request]:
         """What must be opened, in the order of the pictures."""
         after = 0
-        while page := self._book.unseen(_PICTURES_AT_ONCE, after):
+        while page := self._book.pictures.unseen(_PICTURES_AT_ONCE, after):
             for picture in page:
                 after = picture.number
                 request = self._request(picture)
@@ -114,6 +115,6 @@ class _Looking:
         """Keep what was found since the last time."""
         if self._seen:
             self._cache.keep(self._seen, self._stamps)
-        self._book.saw(self._found.items())
+        self._book.pictures.saw(self._found.items())
         self._progress.add(len(self._found))
         self._found, self._seen, self._stamps = {}, [], []

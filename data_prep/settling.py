@@ -27,9 +27,9 @@ def settle_labels(book: Workbook, settings: Labels) -> list[dict[str, Any]]:
     if settings.same == "none":
         return []
     for row in book.readable():
-        if row.flaws or any(isinstance(each, Flaw) for each in book.shown_by(row.number)):
+        if row.flaws or any(isinstance(each, Flaw) for each in book.pictures.shown_by(row.number)):
             continue
-        if item := item_of(with_pictures(row.sample, book.shown_by(row.number)), settings.same):
+        if item := item_of(with_pictures(row.sample, book.pictures.shown_by(row.number)), settings.same):
             book.name_item(row.number, item)
     agreement = Agreement()
     for _, numbered, verdict in _verdicts(book, settings):

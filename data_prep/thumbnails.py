@@ -51,7 +51,7 @@ class ThumbnailFile:
     def _hung(self) -> _Hung:
         rows: list[int] = []
         names = bytearray()
-        for number, identity in self._book.taken_pictures():
+        for number, identity in self._book.pictures.taken_pictures():
             rows.append(number)
             names += identity
         every = np.frombuffer(bytes(names), _IDENTITY)
@@ -73,7 +73,7 @@ class ThumbnailFile:
         waiting, done = next(wanted), 0
         with self._path.open("wb") as stream:
             stream.seek(self._room * _BYTES)
-            for at, (width, height, fingerprint) in enumerate(self._book.taken_fingerprints()):
+            for at, (width, height, fingerprint) in enumerate(self._book.pictures.taken_fingerprints()):
                 if at == waiting:
                     stream.write(fingerprint)
                     sizes[done] = width, height

@@ -1,7 +1,6 @@
 """What one preparation knows so far of rows and pictures, on disk: memory stays small, a kill loses little.
 
-A SQLite file in the home's work folder. Rows are numbered in the order of the sources; a picture is one path
-of one source, whatever the number of rows that show it.
+A SQLite file in the home's work folder. Rows are numbered in the order of the sources.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Self
 
 from data_prep.firsts import Firsts
 from data_prep.flag import Flag, Flagged
+from data_prep.picture_table import PictureTable
 from data_prep.refusal import Flaw, Refusal
 from data_prep.row_text import dump_flaws, dump_sample, load_flags, load_flaws, load_sample
 from data_prep.seen import Seen
@@ -29,27 +29,10 @@ CREATE TABLE IF NOT EXISTS rows (
     item TEXT, left_out TEXT, times INTEGER NOT NULL DEFAULT 1,
     taken INTEGER NOT NULL DEFAULT 0, split TEXT,
     asked INTEGER NOT NULL DEFAULT 0, answered INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS pictures (
-    p INTEGER PRIMARY KEY, source INTEGER NOT NULL, path TEXT NOT NULL, looked INTEGER NOT NULL DEFAULT 0,
-    width INTEGER, height INTEGER, file BLOB, identity BLOB, fingerprint BLOB, flaw TEXT,
-    UNIQUE (source, path));
-CREATE TABLE IF NOT EXISTS shown (n INTEGER NOT NULL, at INTEGER NOT NULL, p INTEGER NOT NULL,
-    fit_width INTEGER, fit_height INTEGER, PRIMARY KEY (n, at)) WITHOUT ROWID;
-CREATE VIEW IF NOT EXISTS sizes AS SELECT n, at, COALESCE(fit_width, width) AS width,
-    COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p);
 CREATE TABLE IF NOT EXISTS near (first BLOB NOT NULL, second BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS near_answers (first INTEGER NOT NULL, second INTEGER NOT NULL);
 """
 _PAGE = 512
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to look at: its number, the number of its source, and its path there."""
-
-    number: int
-    source: int
-    path: str
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,7 @@ class Workbook:
         # 32 MiB of pages: a million rows must not pull the file into memory.
         self.db.execute("PRAGMA cache_size=-32768")
         self.db.executescript(_TABLES)
+        self.pictures = PictureTable(self.db)
         self.firsts = Firsts(self.db)
 
     def __enter__(self) -> Self:
@@ -120,109 +104,9 @@ class Workbook:
                     dump_flaws(each.flags),
                 ),
             )
-            for at, image in enumerate(sample.images if sample else ()):
-                self.db.execute(
-                    "INSERT OR IGNORE INTO pictures (source, path) VALUES (?, ?)", (source, image.path)
-                )
-                self.db.execute(
-                    "INSERT INTO shown (n, at, p) SELECT ?, ?, p FROM pictures WHERE source = ? AND path = ?",
-                    (number, at, source, image.path),
-                )
+            if sample:
+                self.pictures.show(number, source, [image.path for image in sample.images])
         self.db.execute("COMMIT")
-
-    # Pictures.
-
-    def unseen(self, limit: int, after: int) -> list[Picture]:
-        """At most `limit` pictures that nobody looked at yet, in the order of the rows, after one number."""
-        found = self.db.execute(
-            "SELECT p, source, path FROM pictures WHERE NOT looked AND p > ? ORDER BY p LIMIT ?",
-            (after, limit),
-        )
-        return [Picture(*each) for each in found]
-
-    def pictures(self) -> tuple[int, int]:
-        """(all pictures, pictures looked at)."""
-        return self.db.execute("SELECT COUNT(*), COALESCE(SUM(looked), 0) FROM pictures").fetchone()
-
-    def saw(self, facts: Iterable[tuple[int, Seen | Flaw]]) -> None:
-        """Write down what looking at pictures gave, all or none."""
-        self.db.execute("BEGIN")
-        for number, each in facts:
-            if isinstance(each, Flaw):
-                self.db.execute(
-                    "UPDATE pictures SET looked = 1, identity = NULL, flaw = ? WHERE p = ?",
-                    (dump_flaws([each]), number),
-                )
-            else:
-                self.db.execute(
-                    "UPDATE pictures SET looked = 1, width = ?, height = ?, file = ?, identity = ?,"
-                    " fingerprint = ? WHERE p = ?",
-                    (each.width, each.height, each.file, each.identity, each.fingerprint, number),
-                )
-        self.db.execute("COMMIT")
-
-    def shown_by(self, number: int) -> list[Seen | Flaw]:
-        """What is known of the pictures of a row, in their order."""
-        found = self.db.execute(
-            "SELECT width, height, file, identity, fingerprint, flaw FROM shown JOIN pictures USING (p)"
-            " WHERE n = ? ORDER BY at",
-            (number,),
-        )
-        return [
-            load_flaws(flaw)[0] if flaw else Seen(width, height, file, identity, fingerprint)
-            for width, height, file, identity, fingerprint, flaw in found
-        ]
-
-    def reduce(self, number: int, sizes: Sequence[tuple[int, int]]) -> None:
-        """Say at which (width, height) a row shows its pictures."""
-        self.db.executemany(
-            "UPDATE shown SET fit_width = ?, fit_height = ? WHERE n = ? AND at = ?",
-            [(width, height, number, at) for at, (width, height) in enumerate(sizes)],
-        )
-
-    def sizes_of(self, number: int) -> list[tuple[int, int] | None]:
-        """The size at which a row shows each of its pictures; None for its own."""
-        found = self.db.execute("SELECT fit_width, fit_height FROM shown WHERE n = ? ORDER BY at", (number,))
-        return [None if width is None else (width, height) for width, height in found]
-
-    def reduced_in(self, split: str) -> dict[bytes, set[tuple[int, int] | None]]:
-        """The sizes at which a split shows each picture that one of its rows shows reduced, by identity."""
-        sizes: dict[bytes, set[tuple[int, int] | None]] = {}
-        found = self.db.execute(
-            "WITH mine AS (SELECT identity, fit_width, fit_height FROM rows JOIN shown USING (n)"
-            " JOIN pictures USING (p) WHERE taken AND split = ?)"
-            " SELECT DISTINCT identity, fit_width, fit_height FROM mine WHERE identity IN"
-            " (SELECT identity FROM mine WHERE fit_width IS NOT NULL)",
-            (split,),
-        )
-        for identity, width, height in found:
-            sizes.setdefault(identity, set()).add(None if width is None else (width, height))
-        return sizes
-
-    def first_shown(self, split: str) -> Iterator[tuple[Picture, Seen]]:
-        """The pictures that the rows of a split show, each identity once, in the order of the rows."""
-        last: tuple[int, int] = (-1, -1)
-        query = (
-            "SELECT n, at, p, pictures.source, path, width, height, file, identity, fingerprint"
-            " FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-            " WHERE split = ? AND taken AND (n, at) > (?, ?) ORDER BY n, at LIMIT ?"
-        )
-        shown: set[bytes] = set()
-        while page := self.db.execute(query, (split, *last, _PAGE)).fetchall():
-            for n, at, p, source, path, *seen in page:
-                last = (n, at)
-                if seen[3] not in shown:
-                    shown.add(seen[3])
-                    yield Picture(p, source, path), Seen(*seen)
-
-    def written(self, source: int) -> Iterator[tuple[str, str]]:
-        """(path, digest of its pixels) of every picture of a source that a taken row shows, by path."""
-        found = self.db.execute(
-            "SELECT path, identity FROM pictures WHERE source = ? AND p IN"
-            " (SELECT p FROM shown JOIN rows USING (n) WHERE taken) ORDER BY path",
-            (source,),
-        )
-        return ((path, identity.hex()) for path, identity in found)
 
     def rows_of(self, source: int) -> int:
         """Rows that a source gave, taken or not."""
@@ -234,7 +118,7 @@ class Workbook:
         """Judge from the start: what a killed preparation had judged is not half known."""
         self.firsts.forget()
         self.db.execute("UPDATE rows SET taken = 0, split = NULL, refused = NULL, left_out = NULL, times = 1")
-        self.db.execute("UPDATE shown SET fit_width = NULL, fit_height = NULL")
+        self.pictures.forget_sizes()
 
     def readable(self, undecided: bool = False, split: str | None = None) -> Iterator[BookRow]:
         """Rows that have a sample, in order: all of them, those nobody decided on, or those of a split.
@@ -340,24 +224,6 @@ class Workbook:
             (source, split),
         ).fetchall()
 
-    def taken_pictures(self) -> Iterator[tuple[int, bytes]]:
-        """(row, identity) of every picture of every taken row, in order."""
-        return iter(
-            self.db.execute(
-                "SELECT n, identity FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-                " WHERE taken ORDER BY n, at"
-            )
-        )
-
-    def taken_fingerprints(self) -> Iterator[tuple[int, int, bytes]]:
-        """(width, height, fingerprint) of the same pictures."""
-        return iter(
-            self.db.execute(
-                "SELECT width, height, fingerprint FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-                " WHERE taken ORDER BY n, at"
-            )
-        )
-
     def near(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Write down which pictures are near copies, by their identities."""
         self.db.execute("DELETE FROM near")
@@ -415,13 +281,7 @@ class Workbook:
             (with_exam,),
         )
         for number, place, row, flags, source in cursor:
-            yield Flagged(place, row, load_flags(flags), source, self._paths(number))
-
-    def _paths(self, number: int) -> tuple[str, ...]:
-        found = self.db.execute(
-            "SELECT path FROM shown JOIN pictures USING (p) WHERE n = ? ORDER BY at", (number,)
-        )
-        return tuple(dict.fromkeys(path for (path,) in found))
+            yield Flagged(place, row, load_flags(flags), source, self.pictures.paths(number))
 
     def refusals(self) -> Iterator[Refusal]:
         """Every refused row, in order, with the paths of the pictures it names."""
@@ -430,4 +290,4 @@ class Workbook:
             " WHERE NOT taken AND left_out IS NULL ORDER BY n"
         )
         for number, place, row, flaws, source in cursor:
-            yield Refusal(place, row, load_flaws(flaws), source, self._paths(number))
+            yield Refusal(place, row, load_flaws(flaws), source, self.pictures.paths(number))

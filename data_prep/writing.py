@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_prep.decoding.work import Request
 from data_prep.engines.engine import Engine
+from data_prep.picture_table import Picture
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
 from data_prep.sight import STORE, reduce
@@ -14,7 +15,7 @@ from data_prep.sources.source import Source
 from data_prep.split import SplitName
 from data_prep.stated_sample import with_pictures
 from data_prep.stored_before import StoredBefore
-from data_prep.workbook import Picture, Workbook
+from data_prep.workbook import Workbook
 from lensmith.errors import InputError, Problem
 from lensmith.progress import Progress
 from lensmith.row_file import RowWriter
@@ -36,9 +37,10 @@ def write_split(
         reduced = _write_images(book, sources, split, writer, engine, before)
         with Progress(f"{split} rows written") as progress:
             for row in book.readable(split=split):
+                shown, sizes = book.pictures.shown_by(row.number), book.pictures.sizes_of(row.number)
                 seen = [
                     each if size is None or isinstance(each, Flaw) else reduced[each.identity, size]
-                    for each, size in zip(book.shown_by(row.number), book.sizes_of(row.number), strict=True)
+                    for each, size in zip(shown, sizes, strict=True)
                 ]
                 writer.put_row(with_pictures(row.sample, seen), row.times)
                 progress.add()
@@ -53,11 +55,11 @@ def _write_images(
     before: StoredBefore,
 ) -> dict[tuple[bytes, tuple[int, int]], Seen]:
     """Write every picture at each size that a row shows; gives the reduced ones by identity and size."""
-    sizes = book.reduced_in(split)
+    sizes = book.pictures.reduced_in(split)
     reduced: dict[tuple[bytes, tuple[int, int]], Seen] = {}
 
     def requests() -> Iterator[Request]:
-        for picture, seen in book.first_shown(split):
+        for picture, seen in book.pictures.first_shown(split):
             if before.find(seen) is not None:
                 continue
             found = sources[picture.source].picture(picture.path)
@@ -68,7 +70,7 @@ def _write_images(
     answers = iter(engine.look(STORE, requests()))
     with Progress(f"{split} pictures written") as progress:
         # Asked twice, and not kept waiting in memory while workers are behind: the answer is the same.
-        for picture, seen in book.first_shown(split):
+        for picture, seen in book.pictures.first_shown(split):
             stored = before.find(seen) or next(answers)
             if isinstance(stored, Flaw) or stored.digest != seen.identity.hex():
                 raise _changed(picture)

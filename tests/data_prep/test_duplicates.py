@@ -29,8 +29,8 @@ def sample(row: str, group: str, *pictures: str, question: str = "Read.", answer
 def codes(book: Workbook, *rows: Sample) -> list[list[str]]:
     """What is wrong with each row. Pictures are known by their path up to a dash."""
     book.add(0, book.count(), [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(rows, 3)])
-    known = [(each.number, each.path.split("-")[0].encode()) for each in book.unseen(100, 0)]
-    book.saw([(number, Seen(8, 8, name, name)) for number, name in known])
+    known = [(each.number, each.path.split("-")[0].encode()) for each in book.pictures.unseen(100, 0)]
+    book.pictures.saw([(number, Seen(8, 8, name, name)) for number, name in known])
     judge_rows(book, {})
     refused = {each.row: each for each in book.refusals()}
     flaws = [refused[row.id].flaws if row.id in refused else () for row in rows]
@@ -64,8 +64,11 @@ def test_ids(book: Workbook) -> None:
     found = [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(
         (FIRST, FIRST, sample("a", "g", "d2"), sample("a", "h", "d1")), 3)]  # fmt: skip
     book.add(0, 0, found)
-    book.saw(
-        [(each.number, Seen(8, 8, each.path.encode(), each.path.encode())) for each in book.unseen(9, 0)]
+    book.pictures.saw(
+        [
+            (each.number, Seen(8, 8, each.path.encode(), each.path.encode()))
+            for each in book.pictures.unseen(9, 0)
+        ]
     )
     judge_rows(book, {})
     assert [(each.place, [flaw.code for flaw in each.flaws]) for each in book.refusals()] == [
@@ -89,6 +92,6 @@ def test_pictures_that_were_not_opened_are_not_compared(book: Workbook) -> None:
     missing = Flaw("image_missing", "there is no file", "add it")
     rows = (sample("a", "g", "x"), sample("b", "h", "x"))
     book.add(0, 0, [Found(f"labels.jsonl:{at}", row.id, row) for at, row in enumerate(rows)])
-    book.saw([(each.number, missing) for each in book.unseen(9, 0)])
+    book.pictures.saw([(each.number, missing) for each in book.pictures.unseen(9, 0)])
     judge_rows(book, {})
     assert [each.flaws for each in book.refusals()] == [(missing,), (missing,)]

@@ -30,9 +30,9 @@ def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
         sample = Sample(f"row-{at}", "group", (asked, Message("assistant", (Text("1"),))))
         found.append(Found(f"labels.jsonl:{at + 1}", f"row-{at}", sample))
     book.add(0, 0, found)
-    book.saw(
+    book.pictures.saw(
         (each.number, Seen(100 + number, 50, b"", number.to_bytes(32, "big"), thumbnail(number)))
-        for each in book.unseen(10_000, 0)
+        for each in book.pictures.unseen(10_000, 0)
         for number in [int(each.path.removesuffix(".png"))]
     )
     judge_rows(book, {})

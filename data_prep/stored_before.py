@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections.abc import Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,7 @@ CREATE TABLE IF NOT EXISTS stored (
     png BLOB NOT NULL) WITHOUT ROWID;
 """
 _SPLITS: tuple[Split, ...] = ("train", "validation")
+_RECORDS_AT_ONCE = 1000
 
 
 class StoredBefore:
@@ -52,7 +55,14 @@ class StoredBefore:
         self._db.close()
 
     def find(self, seen: Seen) -> StoredImage | None:
-        """The picture as `sight.store` gives it; None where no dataset that is there has it whole."""
+        """The picture as `sight.store` gives it; None where no dataset that is there has it whole.
+
+        The same answer until `remember`, whatever another process remembers meanwhile: who asks twice relies
+        on it.
+        """
+        if not self._db.in_transaction:
+            # Reads until its end see one state of the file.
+            self._db.execute("BEGIN")
         found = self._db.execute(
             "SELECT dataset, split, place, png FROM stored WHERE key = ?", (self._version + seen.identity,)
         ).fetchone()
@@ -77,23 +87,20 @@ class StoredBefore:
 
     def remember(self, dataset: Artifact) -> None:
         """Keep where a dataset, whose images were all proven, has them."""
-        self._db.execute("BEGIN IMMEDIATE")
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
+        records = self._records(dataset)
+        # Read before the file is locked: another process waits a minute at most.
+        while batch := list(islice(records, _RECORDS_AT_ONCE)):
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", batch)
+            self._db.execute("COMMIT")
+
+    def _records(self, dataset: Artifact) -> Iterator[tuple[bytes, str, str, int, bytes]]:
         for split in _SPLITS:
-            images = RowFile(dataset.path / split_file(split)).images()
-            self._db.executemany(
-                "INSERT OR REPLACE INTO stored VALUES (?, ?, ?, ?, ?)",
-                (
-                    (
-                        self._version + bytes.fromhex(image.digest),
-                        dataset.manifest.key,
-                        split,
-                        at,
-                        _digest(image.png),
-                    )
-                    for at, image in enumerate(images)
-                ),
-            )
-        self._db.execute("COMMIT")
+            for at, image in enumerate(RowFile(dataset.path / split_file(split)).images()):
+                key = self._version + bytes.fromhex(image.digest)
+                yield key, dataset.manifest.key, split, at, _digest(image.png)
 
 
 def _digest(png: bytes) -> bytes:

@@ -1,0 +1,27 @@
+"""Pictures that an earlier dataset holds: what is said of one is said again, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+from data_prep.prepare import prepare
+from data_prep.seen import Seen
+from data_prep.stored_before import StoredBefore
+from lensmith.dataset import split_file
+from lensmith.home import Home
+from lensmith.images import ImageLimits
+from lensmith.row_file import RowFile
+from tests.data_prep.folder import Folder
+
+
+def test_what_another_process_remembers_meanwhile_changes_no_answer(folder: Folder, home: Home) -> None:
+    folder.fill()
+    dataset = prepare(folder.recipe(), home).dataset
+    (home.root / "cache/stored.sqlite").unlink()
+    image = next(RowFile(dataset.path / split_file("train")).images())
+    seen = Seen(image.width, image.height, b"", bytes.fromhex(image.digest), image.fingerprint)
+    with StoredBefore(home, ImageLimits()) as one, StoredBefore(home, ImageLimits()) as other:
+        assert one.find(seen) is None
+        other.remember(dataset)
+        assert one.find(seen) is None
+        assert other.find(seen) == image
+        one.remember(dataset)
+        assert one.find(seen) == image

@@ -12,7 +12,7 @@ from data_prep.flag import Flag
 from data_prep.instructions.flags import instruction_flags
 from data_prep.labels.labelling import read_labelling
 from data_prep.personal.screen import Screen
-from data_prep.refusal import Flaw
+from data_prep.refusal import Flaw, quoted
 from data_prep.regions import region_flags, region_flaws
 from data_prep.sources.source import Found
 from data_prep.wording.checks import wording_flags, wording_flaws
@@ -58,6 +58,10 @@ class Screening:
         conversation = check_sample(sample, self._data.answer, self._family.markup, self._max_images)
         yield from conversation
         yield from wording_flaws(sample)
+        if sample.group != sample.group.strip():
+            what = f"the group {quoted(sample.group)} begins or ends with empty space"
+            mend = "remove it: it would be another group than the one without, perhaps in another split"
+            yield Flaw("schema", what, mend)
         made = read_labelling(sample.origin, self._data.labels.named, datetime.now(UTC))
         if isinstance(made, Flaw):
             yield made

@@ -204,6 +204,16 @@ def test_all_flaws_of_a_row_and_of_the_file_are_listed(folder: Folder, home: Hom
     assert prepared.intake.body["refused"]["by_reason"]["image_path"] == 2
 
 
+def test_a_group_that_only_looks_like_another_is_refused(folder: Folder, home: Home) -> None:
+    """Kept, the rows of one customer could lie in two splits."""
+    folder.fill()
+    lines = [
+        folder.add(folder.row(f"row-{at}", group)) for at, group in enumerate(("group-1 ", "\u00a0group-2"))
+    ]
+    prepared = prepare(folder.recipe(), home)
+    assert refused(prepared) == {line: {"schema"} for line in lines}
+
+
 def test_a_link_out_of_the_folder_is_not_followed(folder: Folder, home: Home, tmp_path: Path) -> None:
     folder.fill()
     (tmp_path / "secret.png").write_bytes(picture(5))

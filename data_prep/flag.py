@@ -15,6 +15,7 @@ FlagCode = Literal[
     "mixed_scripts",
     "long_answer",
     "typed_places",
+    "empty_fields",
     "labels_differ",
     "reduced",
 ]
@@ -30,6 +31,7 @@ FLAG_TITLES: dict[FlagCode, str] = {
     "mixed_scripts": "A word mixes letters of two alphabets that look alike",
     "long_answer": "The answer is extremely long",
     "typed_places": "The answer types places in the image as text",
+    "empty_fields": "Every field of the answer is empty",
     "labels_differ": "Labellers gave different answers",
     "reduced": "Pictures were made smaller so that the row fits",
 }

@@ -178,6 +178,10 @@ FLAGGED: dict[FlagCode, Reason] = {
         " lie in the image, and they are taught as they stand; each model counts in a unit of its own.",
         "Hand them over as boxes or points, out of Label Studio, COCO or Lensmith's own format.",
     ),
+    "empty_fields": Reason(
+        "The answer is an object without a field, or with nothing in any of them.",
+        "Fill them, unless there is nothing to be read in the image.",
+    ),
     "labels_differ": Reason(
         "Labellers gave different answers, and the recipe took one.",
         "Look at `disagreements.csv`, which has every label beside the others.",

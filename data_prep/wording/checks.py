@@ -43,32 +43,48 @@ def wording_flags(sample: Sample, settings: Wording) -> Iterator[Flag]:
     if answer and answer != answer.strip():
         what = f"the answer is {quoted(answer)}"
         yield Flag("outer_space", what, "remove the empty space: the model would learn to write it")
-    for field in _padded_fields(answer):
-        what = f"the answer has {field}"
-        yield Flag("outer_space", what, "remove the empty space: the model would learn to write it")
+    fields = _fields(answer)
+    # An empty list says that nothing was found; an object without a value looks like a label forgotten.
+    if (
+        answer.lstrip().startswith("{")
+        and fields is not None
+        and all(_is_blank(value) for _, value in fields)
+    ):
+        mend = "fill it, unless there is nothing to be read"
+        yield Flag("empty_fields", f"the answer is {quoted(answer)}", mend)
+    for name, value in fields or ():
+        if isinstance(value, str) and value != value.strip():
+            what = f"the answer has {quoted(value)}" + (f" in {quoted(name)}" if name else "")
+            yield Flag("outer_space", what, "remove the empty space: the model would learn to write it")
     if len(answer) > settings.longest_answer:
         what = f"the answer has {len(answer):,} characters, more than {settings.longest_answer:,}"
         yield Flag("long_answer", what, "make sure that it is one answer, not a file pasted in")
     yield from _repeats(sample, settings)
 
 
-def _padded_fields(answer: str) -> Iterator[str]:
-    """The values of a JSON answer's fields, nested ones too, that begin or end with empty space."""
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _fields(answer: str) -> list[tuple[str, Any]] | None:
+    """Name and plain value of every field of a JSON answer, nested ones too; None for what is no JSON."""
     if not answer.lstrip().startswith(("{", "[")):
-        return
+        return None
     try:
         waiting: list[tuple[str, Any]] = [("", json.loads(answer))]
     except (ValueError, RecursionError):
-        # What is no JSON is a text, or refused as an answer.
-        return
+        # It is a text, or refused as an answer.
+        return None
+    fields: list[tuple[str, Any]] = []
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, dict):
             waiting += reversed(value.items())
         elif isinstance(value, list):
             waiting += [(name, each) for each in reversed(value)]
-        elif isinstance(value, str) and value != value.strip():
-            yield f"{quoted(value)} in {quoted(name)}" if name else quoted(value)
+        else:
+            fields.append((name, value))
+    return fields
 
 
 def _repeats(sample: Sample, settings: Wording) -> Iterator[Flag]:

@@ -109,6 +109,11 @@ def test_thinking_and_labels_are_texts_too() -> None:
         ("Read.", '{"a": [{"b": "7\\n"}], "c": "8 "}', ["outer_space", "outer_space"]),
         ("Read.", '{"a": "7", " b": 8}', []),
         ("Read.", "{ 7 }", []),
+        ("Read.", "{}", ["empty_fields"]),
+        ("Read.", "[]", []),
+        ("Read.", '{"a": "", "b": [null, {"c": ""}]}', ["empty_fields"]),
+        ("Read.", '{"a": "", "b": 0}', []),
+        ("Read.", '{"a": null, "b": false}', []),
     ],
 )
 def test_answers(question: str, answer: str, expected: list[str]) -> None:

@@ -31,8 +31,9 @@ def prove_no_leaks(files: Mapping[SplitName, Path], limits: ImageLimits) -> dict
     """
     problems: list[Problem] = []
     seen: dict[SplitName, dict[str, np.ndarray]] = {}
-    opened: dict[SplitName, RowFile] = {split: RowFile(path) for split, path in files.items()}
-    for split, rows in opened.items():
+    for split, path in files.items():
+        # One at a time: what is read of a mapped file counts as memory while it is open.
+        rows = RowFile(path)
         images, wrong = _images(rows, split, limits)
         problems += wrong
         seen[split] = {"groups": _names(rows, "group"), "images": images, "ids": _names(rows, "id")}
@@ -42,7 +43,7 @@ def prove_no_leaks(files: Mapping[SplitName, Path], limits: ImageLimits) -> dict
         report[f"{left} and {right}"] = {what: len(shared[what]) for what in WHAT}
         for what, digests in shared.items():
             if len(digests):
-                named = ", ".join(map(quoted, _spelled(opened[left], what, digests)))
+                named = ", ".join(map(quoted, _spelled(RowFile(files[left]), what, digests)))
                 problems.append(
                     Problem(f"{len(digests)} shared {what}, the first {named}", f"{left} and {right}")
                 )

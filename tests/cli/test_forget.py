@@ -292,7 +292,8 @@ def test_an_intake_that_names_a_row_of_the_exam_goes_with_it(
     home: Home, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     world = Forms(home)
-    naming = world.make_intake("naming", world.dataset, {name: b'{"row": "form-003"}\n{"row": "form-9"}\n'})
+    records = b'{"row": "form-003", "labeller": "bob"}\n{"row": "form-9", "labeller": "bob"}\n'
+    naming = world.make_intake("naming", world.dataset, {name: records})
     answer = told(home, capsys, "--where", "id=form-003", "--delete")
     assert {each["kind"]: each["rows"] for each in answer["holds"]} == {
         "held_out": {"held_out": ["form-003"]},
@@ -300,6 +301,18 @@ def test_an_intake_that_names_a_row_of_the_exam_goes_with_it(
     }
     assert {each.id for each in home.all("intake")} == {world.intake.id}
     assert naming.id in answer["removed"]
+
+
+def test_a_label_in_whose_place_another_was_taken_is_found(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = Forms(home)
+    records = b'{"row": "form-050", "labeller": "ada"}\n{"row": "dan-1", "labeller": "dan"}\n'
+    naming = world.make_intake("naming", world.dataset, {"disagreements.jsonl": records * 2})
+    answer = told(home, capsys, "--where", "origin.labeller=dan", "--delete")
+    assert [(each["id"], each["rows"]) for each in answer["holds"]] == [(naming.id, {"left_out": ["dan-1"]})]
+    assert answer["removed"] == [naming.id]
+    assert home.by_id(world.dataset.id)
 
 
 @pytest.mark.parametrize("at", range(5))

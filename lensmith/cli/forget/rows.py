@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_prep.conditions import META, Condition, Facts
 from data_prep.labels.disagreements import DISAGREEMENTS_JSONL
@@ -28,8 +29,8 @@ class Holding:
     """A dataset, held-out set or intake, and the ids of the rows that are meant in it.
 
     By "train", "validation", "held_out". Of an intake: "refused", rows that were not taken, but whose
-    pictures its report may show; "listed", rows of its dataset and exam that its files name (the report may
-    show those of the dataset).
+    pictures its report may show; "left_out", rows in whose place another's label was taken; "listed", rows of
+    its dataset and exam that its files name (the report may show those of the dataset).
     """
 
     artifact: Artifact
@@ -97,7 +98,10 @@ class Survey:
         taken, exam = (held.get(intake.manifest.inputs[role], set()) for role in ("dataset", "held_out"))
         # Of the exam's rows only what is flagged or labelled in several ways is named there.
         listed = taken | exam.intersection(_named(intake) if exam else ())
-        rows = {"refused": list(self._refused(intake)), _LISTED: sorted(listed)}
+        refused = list(self._refused(intake))
+        others = dict.fromkeys(self._labelled_otherwise(intake))
+        left_out = [row for row in others if row not in listed and row not in refused]
+        rows = {"refused": refused, "left_out": left_out, _LISTED: sorted(listed)}
         if found := {name: ids for name, ids in rows.items() if ids}:
             self.holdings.append(Holding(intake, found))
 
@@ -129,14 +133,25 @@ class Survey:
                 if Facts(row, "", {}, {}).meet(self.conditions):
                     yield row
 
+    def _labelled_otherwise(self, intake: Artifact) -> Iterator[str]:
+        """Of a row whose label differs from another's, id, labeller and answer are kept, taken or not."""
+        if {each.field for each in self.conditions} <= {"id", "origin.labeller"}:
+            for record in _records(intake, DISAGREEMENTS_JSONL):
+                if Facts(record["row"], "", {"labeller": record["labeller"]}, {}).meet(self.conditions):
+                    yield record["row"]
+
 
 def _named(intake: Artifact) -> Iterator[str]:
     """Ids of the rows in an intake's lists of what is flagged and of labels that differ."""
-    files = {entry.path for entry in intake.manifest.files}
     for name in (FLAGGED_JSONL, DISAGREEMENTS_JSONL):
-        if name in files:
-            with (intake.path / name).open(encoding="utf-8") as lines:
-                yield from (json.loads(line)["row"] for line in lines)
+        yield from (record["row"] for record in _records(intake, name))
+
+
+def _records(intake: Artifact, name: str) -> Iterator[dict[str, Any]]:
+    """The records of a list, none where the intake has no such list."""
+    if name in {entry.path for entry in intake.manifest.files}:
+        with (intake.path / name).open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
 
 
 def survey(home: Home, conditions: Sequence[Condition], why: str) -> Survey:

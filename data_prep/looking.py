@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.decoding.work import Request
+from data_prep.decoding.work import Request, read_file
 from data_prep.engines.engine import Engine
 from data_prep.picture_cache import PictureCache
 from data_prep.picture_table import Picture
@@ -17,7 +17,7 @@ from data_prep.seen import Seen
 from data_prep.sight import SEE, file_digest
 from data_prep.sources.source import Source
 from data_prep.workbook import Workbook
-from lensmith.images import ImageLimits
+from lensmith.images import BadImage, ImageLimits
 from lensmith.progress import Progress
 
 _PICTURES_AT_ONCE = 512
@@ -83,7 +83,7 @@ class _Looking:
                 known = facts
             else:
                 stamp = (opened, facts.st_size, facts.st_mtime_ns)
-                file = self._cache.file_of(*stamp)
+                file = self._cache.file_of(*stamp) or self._copied(stamp)
                 known = None if file is None else self._cache.find(file)
         elif isinstance(opened, bytes):
             known = self._cache.find(file_digest(opened))
@@ -96,6 +96,20 @@ class _Looking:
         assert not isinstance(opened, Flaw)
         self._asked.append(_Asked(picture.number, stamp))
         return Request(picture.path, opened)
+
+    def _copied(self, stamp: tuple[Path, int, int]) -> bytes | None:
+        """The digest of a file that may hold the bytes of a known one: reading is cheaper than decoding."""
+        path, size, _ = stamp
+        if not self._cache.knows_size(size):
+            return None
+        try:
+            file = file_digest(read_file(path, self._limits.max_bytes))
+        except (OSError, BadImage):
+            # A worker comes to the same, and says it in the words of a refusal.
+            return None
+        if self._cache.find(file) is not None:
+            self._stamps.append((*stamp, file))
+        return file
 
     def take(self, answer: Seen | Flaw) -> None:
         """What a worker saw in the picture that was asked first of those without an answer."""
@@ -113,7 +127,7 @@ class _Looking:
 
     def write_down(self) -> None:
         """Keep what was found since the last time."""
-        if self._seen:
+        if self._seen or self._stamps:
             self._cache.keep(self._seen, self._stamps)
         self._book.pictures.saw(self._found.items())
         self._progress.add(len(self._found))

@@ -18,6 +18,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS stamps (
     place TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
     file BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS stamp_sizes ON stamps (size);
 CREATE TABLE IF NOT EXISTS seen (
     key BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, identity BLOB NOT NULL,
     fingerprint BLOB NOT NULL) WITHOUT ROWID;
@@ -67,6 +68,10 @@ class PictureCache:
             (str(path), size, changed),
         ).fetchone()
         return found and found[0]
+
+    def knows_size(self, size: int) -> bool:
+        """Whether any file that was seen has this size in bytes."""
+        return self._db.execute("SELECT 1 FROM stamps WHERE size = ? LIMIT 1", (size,)).fetchone() is not None
 
     def find(self, file: bytes) -> Seen | None:
         """What was seen in a file of this digest."""

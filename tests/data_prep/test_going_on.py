@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,26 @@ def test_only_what_changed_is_looked_at_and_encoded_again(
     assert done == {"rows": 100, SEE: 1, STORE: 101 - len(learned)}
     # What was remembered is what is seen: a home that remembers nothing makes the same.
     assert again.dataset.id == prepare(folder.recipe(), Home(tmp_path / "fresh")).dataset.id
+
+
+def test_copied_and_touched_files_are_known_by_their_bytes(
+    filled: Folder, home: Home, tmp_path: Path, done: Counter[str]
+) -> None:
+    first = prepare(filled.recipe(), home)
+    elsewhere = Folder(tmp_path / "elsewhere")
+    elsewhere.lines = filled.lines
+    for at, path in enumerate(sorted((filled.root / "images").iterdir())):
+        # One of them has the size of a known file, and other bytes.
+        data = path.read_bytes()
+        elsewhere.image(path.name, data[:-1] + b"x" if not at else data)
+    done.clear()
+    prepare(elsewhere.recipe(), home)
+    assert done[SEE] == 1
+    done.clear()
+    for path in (filled.root / "images").iterdir():
+        os.utime(path, ns=(1, 1))
+    assert prepare(filled.recipe(), home).dataset.id == first.dataset.id
+    assert not done[SEE]
 
 
 def same_rows_again(folder: Folder, home: Home) -> Prepared:

@@ -12,8 +12,12 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
+import psutil
+
 from lensmith.errors import InputError, Problem
 
+# How long a cluster of our own may take to end by itself, in seconds.
+_END_S = 20.0
 # Shared memory of a cluster of our own, in bytes; what does not fit goes to disk.
 _STORE_BYTES = 1_000_000_000
 # Before Ray is imported. Nothing is told to anyone; a cluster of our own hears this machine only, whatever
@@ -51,9 +55,9 @@ def connected() -> Iterator[None]:
                 folder = tempfile.TemporaryDirectory(
                     prefix="lensmith-", dir="/tmp", ignore_cleanup_errors=True
                 )
-                _start(stack.enter_context(folder))
+                started = _start(stack.enter_context(folder))
                 # In front of the folder: what runs there ends first.
-                stack.callback(ray.shutdown)
+                stack.callback(_end, started)
         yield
 
 
@@ -69,9 +73,11 @@ def _join(address: str) -> None:
         raise InputError("there is no Ray cluster to work on", [problem]) from error
 
 
-def _start(folder: str) -> None:
+def _start(folder: str) -> list[psutil.Process]:
+    """The processes of the cluster: what was started."""
     import ray
 
+    before = set(psutil.Process().children(recursive=True))
     ray.init(
         # Never one that somebody else's session left on this machine.
         address="local",
@@ -82,6 +88,19 @@ def _start(folder: str) -> None:
         logging_level=logging.ERROR,
         _temp_dir=folder,
     )
+    return [each for each in psutil.Process().children(recursive=True) if each not in before]
+
+
+def _end(started: list[psutil.Process]) -> None:
+    """End the cluster; its processes are gone then, so that nothing writes into its folder any more."""
+    import ray
+
+    ray.shutdown()
+    _, left = psutil.wait_procs(started, timeout=_END_S)
+    for each in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(left, timeout=_END_S)
 
 
 @contextlib.contextmanager

@@ -133,14 +133,18 @@ def test_a_machine_with_other_versions_is_refused(engine: RayEngine, monkeypatch
 
 def test_a_cluster_of_our_own_hears_this_machine_only_and_ends_with_its_block() -> None:
     code = """
-import json, signal, psutil
+import contextlib, json, signal, psutil
 from data_prep.engines.ray_cluster import connected
 before = signal.getsignal(signal.SIGTERM)
 with connected():
     import ray
     from ray._common.usage import usage_lib
     started = psutil.Process().children(recursive=True)
-    heard = {c.laddr.ip for p in started for c in p.net_connections("inet") if c.status == "LISTEN"}
+    heard = set()
+    for each in started:
+        # Some of them only start others, and are gone by now.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            heard |= {c.laddr.ip for c in each.net_connections("inet") if c.status == "LISTEN"}
     folder = ray._private.worker._global_node.get_session_dir_path()
     kept = signal.getsignal(signal.SIGTERM) is before
     told = usage_lib.usage_stats_enabled()
@@ -151,7 +155,11 @@ print(json.dumps([sorted(heard), folder, [p.pid for p in started], kept, told]))
     assert set(heard) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert heard
     assert started
-    assert not [pid for pid in started if psutil.pid_exists(pid)]
+    # A process that was killed is there until it is reaped: on a busy machine that takes a moment.
+    deadline = time.monotonic() + 60
+    while (alive := [pid for pid in started if psutil.pid_exists(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not alive
     assert not Path(session).parent.exists()
     assert kept
     assert not told

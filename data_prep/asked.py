@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_prep.answer_schema.schema import read_schema
+from data_prep.card import CARD_TEMPLATE
 from data_prep.forgetting import Forgotten
 from data_prep.history import resolve_exams, resolve_previous
 from data_prep.lengths import counted_with
@@ -86,12 +87,13 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         "counted": counted_with(recipe, grid),
     }
     held_out_key = stage_key("held_out", MODULE, PACKAGES, asked, {})
-    # The exam does not depend on what the base's processor makes of its images; the dataset's figures do.
+    # The exam does not depend on what the base's processor makes of its images; the dataset's figures do, and
+    # its card is one of the templates. All others are the report's.
     templates = template_digests(FOLDER)
-    seen = asked | {"grid": grid and asdict(grid), "family": recipe.family, "templates": templates}
+    seen = asked | {"grid": grid and asdict(grid), "family": recipe.family, "card": templates[CARD_TEMPLATE]}
     dataset_key = stage_key("dataset", MODULE, PACKAGES, seen, {})
     before = Before(previous, find_intake(home, previous)) if previous else None
-    compared = {"compared": before and before.intake and before.intake.id}
+    compared = {"templates": templates, "compared": before and before.intake and before.intake.id}
     intake_key = stage_key("intake", MODULE, PACKAGES, seen | compared, {})
     limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
     return Asked(

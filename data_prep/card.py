@@ -20,6 +20,7 @@ from lensmith.files import write_atomically
 from lensmith.row_file import images_file
 
 CARD = "README.md"
+CARD_TEMPLATE = "data_card.md.j2"
 _SPLITS: tuple[Split, ...] = ("train", "validation")
 # The hub's size categories, each with the rows from which the next begins.
 _SIZES = (
@@ -47,7 +48,7 @@ def write_card(folder: Path, body: dict[str, Any]) -> None:
         "measures": measures(body),
         "origins": _origins(body["origins"]),
     }
-    text = f"{_front_matter(body)}{render('data_card.md.j2', facts)}"
+    text = f"{_front_matter(body)}{render(CARD_TEMPLATE, facts)}"
     write_atomically(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 

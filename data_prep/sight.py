@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import sys
 
 from PIL import Image
 
@@ -33,8 +33,8 @@ def store(data: bytes, limits: ImageLimits) -> StoredImage:
 
 def reduce(png: bytes, size: tuple[int, int]) -> StoredImage:
     """A stored image at another size, (width, height) in pixels."""
-    with Image.open(io.BytesIO(png)) as image:
-        small = image.resize(size, Image.Resampling.BICUBIC)
+    allowed = ImageLimits(max_bytes=len(png), max_pixels=sys.maxsize)
+    small = decode_image(png, allowed).resize(size, Image.Resampling.BICUBIC)
     return StoredImage(pixel_digest(small), *size, encode_png(small), small_grey(small).tobytes())
 
 

@@ -35,6 +35,9 @@ DetectorName = Literal[
 ]
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "SE", "PL", "BR", "IN", "CN", "FI", "BE", "CH")
 
+# What Pillow opens at most, twice its MAX_IMAGE_PIXELS: a greater limit would promise what it refuses.
+PILLOW_PIXELS = 178_956_970
+
 
 class Personal(Section):
     """Personal data in labels."""
@@ -208,7 +211,9 @@ class Data(Section):
         " its own on this machine where that is unset); the dataset is the same",
     )
     download: Download = Field(default_factory=Download, description="images named by address")
-    max_image_pixels: Count = Field(default=100_000_000, description="decoded size accepted, in pixels")
+    max_image_pixels: Annotated[int, Field(ge=1, le=PILLOW_PIXELS)] = Field(
+        default=100_000_000, description="decoded size accepted, in pixels"
+    )
     max_image_bytes: Count = Field(default=50_000_000, description="encoded size accepted, in bytes")
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lensmith import families
 from lensmith.errors import InputError, Problem
@@ -124,6 +125,14 @@ def test_a_share_or_a_count(folder: Path, value: float) -> None:
     assert (
         load(folder, changed("  answer: json", f"  answer: json\n  max_bad: {value}")).data.max_bad == value
     )
+
+
+def test_no_more_pixels_are_promised_than_pillow_opens(folder: Path) -> None:
+    most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    given = changed("  answer: json", f"  answer: json\n  max_image_pixels: {most}")
+    assert load(folder, given).data.max_image_pixels == most
+    more = given.replace(str(most), str(most + 1))
+    assert only_problem(folder, more).startswith("/recipe.yaml:8 data.max_image_pixels: ")
 
 
 def test_1e_4_is_text_to_yaml_and_the_error_says_what_to_write(folder: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 
-from data_prep.refusal import Code
+from data_prep.refusal import Code, Refusal
 from data_prep.report import Copy, CopyPair, Findings
 from data_prep.sources.source import Source
 from data_prep.workbook import Workbook
@@ -17,17 +18,38 @@ _ANSWERS_FIRST = 6
 
 
 def find_evidence(book: Workbook, sources: Sequence[Source]) -> Findings:
-    """Refused and flagged rows (but those of the exam, which no page shows), copies, and why each source was
-    taken for its format."""
+    """Refused and flagged rows, copies, and why each source was taken for its format. No page shows the exam:
+    flagged rows of it are left out, and refused rows that show a picture of it come without that picture."""
     pairs = chain(islice(_near(book), _NEAR_FIRST), islice(_near_answers(book), _ANSWERS_FIRST), _exact(book))
     return Findings(
-        book.refusals(), book.flagged(with_exam=False), pairs, tuple(each.why for each in sources)
+        (_without_exam(book, each) for each in book.refusals()),
+        book.flagged(with_exam=False),
+        pairs,
+        tuple(each.why for each in sources),
     )
 
 
 def exact_copies(book: Workbook) -> int:
     """Refused rows that show, pixel for pixel, what a row before them shows."""
     return sum(1 for _ in _exact(book))
+
+
+def _without_exam(book: Workbook, refusal: Refusal) -> Refusal:
+    seen = (path for path in refusal.images if not _is_sealed(book, refusal.source, path))
+    return replace(refusal, images=tuple(seen))
+
+
+def _is_sealed(book: Workbook, source: int, path: str) -> bool:
+    identity = _identity(book, source, path)
+    first = _first_with(book, identity) if identity else None
+    return first is not None and first.split == "held_out"
+
+
+def _identity(book: Workbook, source: int, path: str) -> bytes | None:
+    (identity,) = book.db.execute(
+        "SELECT identity FROM pictures WHERE source = ? AND path = ?", (source, path)
+    ).fetchone()
+    return identity
 
 
 def _near(book: Workbook) -> Iterator[CopyPair]:
@@ -59,9 +81,7 @@ def _exact(book: Workbook) -> Iterator[CopyPair]:
         if not _REPEATS & {flaw.code for flaw in refusal.flaws}:
             continue
         for path in refusal.images:
-            (identity,) = book.db.execute(
-                "SELECT identity FROM pictures WHERE source = ? AND path = ?", (refusal.source, path)
-            ).fetchone()
+            identity = _identity(book, refusal.source, path)
             if identity is not None and (first := _first_with(book, identity)):
                 yield CopyPair("exact", first, Copy(refusal.row, refusal.place, refusal.source, path, None))
                 break

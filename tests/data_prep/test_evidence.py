@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
+from data_prep import prepare as program
 from data_prep.prepare import prepare
+from data_prep.refusal import Refusal
 from lensmith.dataset import read_held_out
 from lensmith.home import Home
 from tests.data_prep.folder import Folder, picture
@@ -50,3 +54,23 @@ def test_no_flagged_row_of_the_exam_is_shown(folder: Folder, home: Home, tmp_pat
     assert sealed
     assert len(shown) == 60 - len(sealed)
     assert not {f"row<{number}>" for number in shown} & set(sealed)
+
+
+def test_a_refused_copy_of_an_exams_picture_comes_without_it(
+    folder: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.fill(20)
+    sealed = {row.sample.id for row in read_held_out(home, prepare(folder.recipe(), home).held_out, "a test")}
+    assert 0 < len(sealed) < 20
+    for number in range(20):
+        folder.add(folder.row(f"again-{number}", f"group-{number}", path=f"images/good-{number}-0.png"))
+    told: list[Refusal] = []
+
+    def watched(*parts: Any) -> None:
+        told.extend(parts[3].refusals)
+
+    monkeypatch.setattr(program, "write_report", watched)
+    prepare(folder.recipe(max_bad=0.9), home)
+    without = {refusal.row.removeprefix("again-") for refusal in told if not refusal.images}
+    assert len(told) == 20
+    assert {f"good-{number}-0" for number in without} == sealed

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lensmith.artifact import Artifact, Kind
 from lensmith.base import base_key
 from lensmith.home import Home
 from lensmith.recipe import Recipe
+
+if TYPE_CHECKING:
+    from data_prep.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -18,17 +22,15 @@ class StageState:
     made: Artifact | None
 
 
-def stage_states(recipe: Recipe, home: Home) -> list[StageState]:
-    """The stages in order. From the merge on, what was made from the run is taken for done: whether a
-    later stage's code has changed since is seen when it runs.
+def stage_states(recipe: Recipe, home: Home, prepared: Prepared | None) -> list[StageState]:
+    """The stages in order, after what of the data is `prepared`. From the merge on, what was made from the
+    run is taken for done: whether a later stage's code has changed since is seen when it runs.
 
-    Raises InputError where base or data cannot be used.
+    Raises InputError where the base cannot be used.
     """
-    from data_prep.prepare import find_prepared
     from finetune.run import run_key
 
     base = home.find("base", base_key(recipe))
-    prepared = find_prepared(recipe, home)
     dataset = prepared.dataset if prepared else None
     run = home.find("run", run_key(recipe, base, dataset)) if base and dataset else None
     model = _made_from(home, "model", "run", run)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lensmith.artifact import Artifact
 from lensmith.cli.arguments import add_recipe, home_of, recipe_of
 from lensmith.cli.output import note, print_json, table
 from lensmith.cli.pipeline import counter_of
-from lensmith.cli.stages import StageState, stage_states
+from lensmith.cli.stages import stage_states
 from lensmith.families.family import TOWERS
 from lensmith.home import Home
 from lensmith.recipe import Recipe
@@ -22,6 +21,7 @@ from lensmith.signals import signals_held
 from lensmith.units import GIB
 
 if TYPE_CHECKING:
+    from data_prep.prepare import Prepared
     from finetune.plan import Plan
 
 
@@ -32,35 +32,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises InputError for everything that would also stop the run before its first step."""
+    from data_prep.prepare import find_prepared
+
     with signals_held():
         from finetune.plan import plan
 
     recipe, home = recipe_of(arguments), home_of(arguments)
-    states = stage_states(recipe, home)
-    with _dataset(recipe, states) as dataset:
-        planned = plan(recipe, dataset)
-        body = dataset.body
+    done = find_prepared(recipe, home)
+    states = stage_states(recipe, home, done)
+    with contextlib.nullcontext(done) if done else _prepared_aside(recipe) as prepared:
+        planned = plan(recipe, prepared.dataset)
+        rows, refused = prepared.dataset.body["rows"], prepared.intake.body["refused"]["rows"]
     if arguments.json:
         stages = {state.stage: state.made.id if state.made else None for state in states}
-        print_json({"stages": stages, "rows": body["rows"], "plan": dataclasses.asdict(planned)})
+        print_json({"stages": stages, "rows": rows, "plan": dataclasses.asdict(planned)})
         return 0
     print(table([(each.stage, each.made.short if each.made else "to do") for each in states], ("stage", "")))
-    print(f"\n{_figures(recipe, planned, body['rows'], body['refused']['rows'])}")
+    print(f"\n{_figures(recipe, planned, rows, refused)}")
     return 0
 
 
-@contextmanager
-def _dataset(recipe: Recipe, states: list[StageState]) -> Iterator[Artifact]:
-    """The prepared dataset; where there is none yet, one made aside that goes when the plan is told."""
-    made = next(state.made for state in states if state.stage == "prepare")
-    if made is not None:
-        yield made
-        return
+@contextlib.contextmanager
+def _prepared_aside(recipe: Recipe) -> Iterator[Prepared]:
+    """The data, prepared outside the home, and gone when the plan is told."""
     from data_prep.prepare import prepare
 
     note("the data was not prepared yet: reading it once, keeping nothing")
     with tempfile.TemporaryDirectory(prefix="lensmith-plan-") as folder:
-        yield prepare(recipe, Home(Path(folder)), counter_of(recipe)).dataset
+        yield prepare(recipe, Home(Path(folder)), counter_of(recipe))
 
 
 def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_prep.cache_file import open_cache
 from data_prep.seen import Seen
 from lensmith.files import digest_json
 from lensmith.images import ImageLimits
@@ -23,7 +23,6 @@ CREATE TABLE IF NOT EXISTS seen (
     key BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, identity BLOB NOT NULL,
     fingerprint BLOB NOT NULL) WITHOUT ROWID;
 """
-PATIENCE_S = 60
 
 
 @functools.cache
@@ -46,11 +45,7 @@ class PictureCache:
     """
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_TABLES)
+        self._db = open_cache(path, _TABLES)
         self._version = sight_version(limits)
 
     def __enter__(self) -> Self:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from data_prep.picture_cache import PATIENCE_S, sight_version
+from data_prep.cache_file import open_cache
+from data_prep.picture_cache import sight_version
 from data_prep.seen import Seen
 from lensmith.artifact import Artifact
 from lensmith.dataset import Split, split_file
@@ -36,12 +36,7 @@ class StoredBefore:
 
     def __init__(self, home: Home, limits: ImageLimits) -> None:
         self._home = home
-        path = home.root / "cache/stored.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_TABLES)
+        self._db = open_cache(home.root / "cache/stored.sqlite", _TABLES)
         # Other code or libraries may write the same pixels as other bytes: the dataset's id would be another.
         self._version = sight_version(limits)
         self._opened: dict[tuple[str, str], RowFile | None] = {}

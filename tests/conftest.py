@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 from lensmith.home import Home
 from lensmith.recipe import PATHS
+
+if TYPE_CHECKING:
+    from fsspec.implementations.memory import MemoryFileSystem
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -127,3 +130,14 @@ def make_recipe(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> RecipeMake
         return write_recipe(tmp_path / "recipe.yaml", tiny_base, bank_forms, **settings)
 
     return make
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryFileSystem]:
+    """An empty store in memory, as fsspec has it."""
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -18,15 +16,6 @@ from data_prep.remote import fetch
 from lensmith.errors import InputError
 from lensmith.home import Home
 from tests.data_prep.folder import Folder
-
-
-@pytest.fixture
-def memory() -> Iterator[MemoryFileSystem]:
-    """An empty store in memory."""
-    fs = fsspec.filesystem("memory")
-    yield fs
-    fs.store.clear()
-    fs.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture

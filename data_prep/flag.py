@@ -17,6 +17,7 @@ FlagCode = Literal[
     "typed_places",
     "empty_fields",
     "labels_differ",
+    "group_spelling",
     "reduced",
 ]
 
@@ -33,6 +34,7 @@ FLAG_TITLES: dict[FlagCode, str] = {
     "typed_places": "The answer types places in the image as text",
     "empty_fields": "Every field of the answer is empty",
     "labels_differ": "Labellers gave different answers",
+    "group_spelling": "The group's name is spelled almost like that of another group",
     "reduced": "Pictures were made smaller so that the row fits",
 }
 FLAG_CODES: tuple[FlagCode, ...] = get_args(FlagCode)
@@ -52,10 +54,14 @@ class Flag:
 
 @dataclass(frozen=True)
 class Flagged:
-    """A row that was taken, with all its flags; the fields are those of `Refusal`."""
+    """A row that was taken, with all its flags; the fields are those of `Refusal`.
+
+    sealed: the row is in the exam: where it stands may be told, what it says may not.
+    """
 
     place: str
     row: str
     flags: tuple[Flag, ...]
     source: int = 0
     images: tuple[str, ...] = ()
+    sealed: bool = False

@@ -186,6 +186,11 @@ FLAGGED: dict[FlagCode, Reason] = {
         "Labellers gave different answers, and the recipe took one.",
         "Look at `disagreements.csv`, which has every label beside the others.",
     ),
+    "group_spelling": Reason(
+        "The name of its group and that of another differ only in capitals, spaces, the Unicode form of a"
+        " letter or characters that nobody sees. They count as two groups, which may lie in two splits.",
+        "Write one name where it is one group; otherwise nothing.",
+    ),
     "reduced": Reason(
         "The row had more tokens than the recipe allows, and the recipe makes pictures smaller.",
         "Nothing, if what the answer needs can be read. Otherwise ask for a greater `train.max_length`.",

@@ -14,6 +14,8 @@ from lensmith.files import sync_file
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # Half a surrogate pair, which JSON can hold and UTF-8 cannot, is written as its escape.
 _ODD = "backslashreplace"
+# In place of what a row of the exam says: its readings are logged, those of these files are not.
+SEALED = "a row of the exam, which stays sealed"
 Cell = str | int | float | bool | None
 
 

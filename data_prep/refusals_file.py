@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.flag import FLAG_TITLES, Flagged
-from data_prep.record_files import write_records
+from data_prep.record_files import SEALED, write_records
 from data_prep.refusal import TITLES, Refusal
 
 REFUSED_JSONL = "refused.jsonl"
@@ -29,9 +29,18 @@ def write_refusals(folder: Path, refusals: Iterable[Refusal]) -> None:
 
 
 def write_flagged(folder: Path, flagged: Iterable[Flagged]) -> None:
-    """Write flagged.jsonl and flagged.csv into `folder`, as `write_refusals` does: one record a flag."""
+    """Write flagged.jsonl and flagged.csv into `folder`, as `write_refusals` does: one record a flag.
+
+    Of a row of the exam stands there which one it is and what to look at, nothing of what it says.
+    """
     records = (
-        (row.place, row.row, flag.code, f"{FLAG_TITLES[flag.code]}: {flag.what}", flag.mend)
+        (
+            row.place,
+            row.row,
+            flag.code,
+            f"{FLAG_TITLES[flag.code]}: {SEALED if row.sealed else flag.what}",
+            flag.mend,
+        )
         for row in flagged
         for flag in row.flags
     )

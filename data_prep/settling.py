@@ -52,12 +52,13 @@ def _told(field: Any) -> dict[str, Any]:
 
 
 def disagreements(book: Workbook, settings: Labels) -> Iterator[Disagreement]:
-    """Every thing whose labels differ, with all of them and the verdict."""
+    """Every thing whose labels differ, with all of them and the verdict; asked once the rows are split."""
     if settings.same == "none":
         return
     for item, numbered, verdict in _verdicts(book, settings):
         if verdict.differing:
-            yield Disagreement(item, tuple(label for _, label in numbered), verdict)
+            sealed = any(book.is_sealed(number) for number, _ in numbered)
+            yield Disagreement(item, tuple(label for _, label in numbered), verdict, sealed)
 
 
 def _verdicts(book: Workbook, settings: Labels) -> Iterator[tuple[str, list[tuple[int, Label]], Verdict]]:

@@ -194,6 +194,11 @@ class Workbook:
             BookRow(n, at, place, load_sample(text), load_flaws(flaws)) for n, at, place, text, flaws in found
         ]
 
+    def is_sealed(self, number: int) -> bool:
+        """Whether a row is in the exam."""
+        (split,) = self.db.execute("SELECT split FROM rows WHERE n = ?", (number,)).fetchone()
+        return split == "held_out"
+
     def show_again(self, places: Iterable[tuple[int, int]]) -> None:
         """Show each training row (times, number) so often in an epoch."""
         self.db.execute("BEGIN")
@@ -276,12 +281,13 @@ class Workbook:
     def flagged(self, with_exam: bool = True) -> Iterator[Flagged]:
         """Every taken row that has flags, in order, with the paths of the pictures it names."""
         cursor = self.db.execute(
-            "SELECT n, place, id, flags, source FROM rows WHERE taken AND flags != '[]'"
+            "SELECT n, place, id, flags, source, split = 'held_out' FROM rows WHERE taken AND flags != '[]'"
             " AND (? OR split != 'held_out') ORDER BY n",
             (with_exam,),
         )
-        for number, place, row, flags, source in cursor:
-            yield Flagged(place, row, load_flags(flags), source, self.pictures.paths(number))
+        for number, place, row, flags, source, sealed in cursor:
+            paths = self.pictures.paths(number)
+            yield Flagged(place, row, load_flags(flags), source, paths, bool(sealed))
 
     def refusals(self) -> Iterator[Refusal]:
         """Every refused row, in order, with the paths of the pictures it names."""

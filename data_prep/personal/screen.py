@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from data_prep.flag import Flag
@@ -76,8 +77,30 @@ class Screen:
         if found is None:
             return message
         before = len(found)
-        parts = tuple(self._part(part, found) for part in message.parts)
-        return message if len(found) == before else replace(message, parts=parts)
+        parts: list[Part] = []
+        # Neighbouring texts are read as one: what is cut between them stands in none alone.
+        for kind, run in groupby(message.parts, key=type):
+            here: list[Found] = []
+            new = [self._part(part, here) for part in run]
+            if len(new) > 1 and issubclass(kind, Text | Thinking):
+                new, here = self._joined(kind, new, here)
+            parts += new
+            found += here
+        return message if len(found) == before else replace(message, parts=tuple(parts))
+
+    def _joined(
+        self, kind: type[Text | Thinking], parts: list[Part], found: list[Found]
+    ) -> tuple[list[Part], list[Found]]:
+        """Neighbouring texts that were searched one by one, and what they hold besides as one text.
+
+        Where that is replaced they become one part: a model reads the same.
+        """
+        text = "".join(part.text for part in parts if isinstance(part, Text | Thinking))
+        redacted, every = self._redactor.redact(text)
+        more = Counter(every) - Counter(found)
+        if not more:
+            return parts, found
+        return (parts if redacted == text else [kind(redacted)]), [*found, *more.elements()]
 
     def _part(self, part: Part, found: list[Found]) -> Part:
         match part:

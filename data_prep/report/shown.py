@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.flag import FLAG_TITLES, Flagged
+from data_prep.record_files import SEALED
 from data_prep.refusal import TITLES, Refusal
 from data_prep.report.findings import COPY_KINDS, Copy, CopyPair
 from data_prep.report.thumbnail import EDGE, Gallery
@@ -106,7 +107,7 @@ def copy_pair(pair: CopyPair, gallery: Gallery) -> Pair:
 
 def _side(copy: Copy, gallery: Gallery, sealed: bool) -> Side:
     if copy.split == "held_out":
-        return Side("", "", "a row of the exam, which stays sealed", None)
+        return Side("", "", SEALED, None)
     images = () if sealed or not copy.picture else gallery.thumbnails(copy.source, [copy.picture])
     said = f"taken, {copy.split}" if copy.split else "refused"
     answer = "" if sealed else _cut(copy.answer)

@@ -20,6 +20,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
     """Rows in aligned columns, two spaces between; the header underlined."""
     every = [list(header), *map(list, rows)] if header else [list(row) for row in rows]

@@ -88,7 +88,9 @@ def test_mistakes_on_validation_rows_go_to_the_labellers(
     judged = report(home, ["row-1", "row-3"], ["row-4"], validation=dataset)
     asked = ("--to", "label-studio", "--out", tmp_path / "out", "--predictions", judged.id)
     assert export(home, dataset.id, *asked) == 0
-    assert "1 rows have a prediction to correct" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith("1 row, 1 image  ")
+    assert told.endswith("\n1 row has a prediction to correct\n")
     options = LabelStudioOptions(
         prompt_field="data.question", id="data.id", answer="json", labels="predictions"
     )

@@ -42,6 +42,19 @@ def test_a_record_a_flag_with_the_columns_of_refused_rows(tmp_path: Path) -> Non
     assert [line["row"] for line in lines] == ["@row", "@row"]
 
 
+def test_what_a_row_of_the_exam_says_is_not_told(tmp_path: Path) -> None:
+    flags = (Flag("outer_space", "the answer is '7 '", "remove it"),)
+    write_flagged(tmp_path, [Flagged("labels.jsonl:3", "row", flags, sealed=True)])
+    (line,) = (tmp_path / FLAGGED_JSONL).read_text().splitlines()
+    assert json.loads(line) == {
+        "place": "labels.jsonl:3",
+        "row": "row",
+        "code": "outer_space",
+        "reason": f"{FLAG_TITLES['outer_space']}: a row of the exam, which stays sealed",
+        "mend": "remove it",
+    }
+
+
 def test_nothing_is_left_behind_when_a_record_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="zip"):
         write_records(tmp_path, "x", ("a", "b"), [(1, 2), (3,)])

@@ -205,13 +205,16 @@ def test_all_flaws_of_a_row_and_of_the_file_are_listed(folder: Folder, home: Hom
 
 
 def test_a_group_that_only_looks_like_another_is_refused(folder: Folder, home: Home) -> None:
-    """Kept, the rows of one customer could lie in two splits."""
+    """Kept, the rows of one customer could lie in two splits. Capitals may mean another customer: a flag."""
     folder.fill()
+    folder.add(folder.row("capitals", "GROUP-3"))
     lines = [
         folder.add(folder.row(f"row-{at}", group)) for at, group in enumerate(("group-1 ", "\u00a0group-2"))
     ]
     prepared = prepare(folder.recipe(), home)
     assert refused(prepared) == {line: {"schema"} for line in lines}
+    (flagged,) = (prepared.intake.path / "flagged.jsonl").read_text().splitlines()
+    assert (json.loads(flagged)["row"], json.loads(flagged)["code"]) == ("capitals", "group_spelling")
 
 
 def test_a_link_out_of_the_folder_is_not_followed(folder: Folder, home: Home, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lensmith.cli.arguments import home_of
-from lensmith.cli.output import print_json
+from lensmith.cli.output import counted, print_json
 from lensmith.cli.reference import resolve
 from lensmith.decision import check_decision
 from lensmith.errors import InputError, Problem
@@ -103,12 +103,14 @@ def _check_asked(arguments: argparse.Namespace) -> None:
 
 def summary(written: Written, out: Path) -> str:
     """What was written and what was not, in a few lines."""
-    lines = [f"{written.rows:,} rows, {written.images:,} images  {out / written.file}"]
-    lines += [f"left out  {rows:,} rows: {why}" for why, rows in sorted(written.left_out.items())]
+    lines = [f"{counted(written.rows, 'row')}, {counted(written.images, 'image')}  {out / written.file}"]
+    lines += [f"left out  {counted(rows, 'row')}: {why}" for why, rows in sorted(written.left_out.items())]
     if written.predictions:
-        lines.append(f"{written.predictions:,} rows have a prediction to correct")
+        verb = "has" if written.predictions == 1 else "have"
+        lines.append(f"{counted(written.predictions, 'row')} {verb} a prediction to correct")
     if written.predictions_left_out:
-        lines.append(f"left out  {written.predictions_left_out:,} predictions that the controls cannot show")
+        unseen = counted(written.predictions_left_out, "prediction")
+        lines.append(f"left out  {unseen} that the controls cannot show")
     return "\n".join(lines)
 
 

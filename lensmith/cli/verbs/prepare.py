@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lensmith.cli.arguments import add_max_bad, add_recipe, pipeline_of
-from lensmith.cli.output import print_json
+from lensmith.cli.output import counted, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
     rows = f"{count['train']:,} train, {count['validation']:,} validation, {count['held_out']:,} held-out"
     print(f"rows    {rows}\nreport  {intake.path / 'report.html'}")
     for what in ("refused", "flagged"):
-        print(f"{what} {intake.body[what]['rows']:,} rows: {intake.path / f'{what}.csv'}")
+        print(f"{what} {counted(intake.body[what]['rows'], 'row')}: {intake.path / f'{what}.csv'}")
     return 0

@@ -146,6 +146,11 @@ def test_disagreements_are_exported_for_review(tmp_path: Path) -> None:
     ]
     lines = [json.loads(line) for line in (tmp_path / "disagreements.jsonl").read_text().splitlines()]
     assert lines[0]["labeller"] == "=ann"
+    sealed = Disagreement("item-1", labels, found.verdict, sealed=True)
+    assert write_disagreements(tmp_path, [sealed]) == 2
+    lines = [json.loads(line) for line in (tmp_path / "disagreements.jsonl").read_text().splitlines()]
+    assert {line.pop("label") for line in lines} == {"a row of the exam, which stays sealed"}
+    assert lines[0]["labeller"] == "=ann"
 
 
 def test_settings() -> None:

@@ -140,3 +140,32 @@ def test_settings_refuse_unknown_detectors_actions_and_regions() -> None:
     for wrong in ({"detectors": {"passport": "flag"}}, {"action": "delete"}, {"phone_regions": ["Germany"]}):
         with pytest.raises(ValidationError):
             Personal.model_validate(wrong)
+
+
+def cut(*texts: str) -> Sample:
+    asked = Message("user", (Image("a.png"), *(Text(each) for each in texts)))
+    return Sample("a", "g", (asked, Message("assistant", (Text("7"),))))
+
+
+def test_what_is_cut_between_two_texts_is_found_and_replaced() -> None:
+    sample = cut("Pay with 4111 1111 ", "1111 1111, or ", f"ask {MAIL}.")
+    redacted = Screen(Personal(action="redact")).screen(sample)
+    assert redacted.sample.messages[0].parts == (Image("a.png"), Text("Pay with [card], or ask [e-mail]."))
+    assert redacted.flags[0].what.startswith("the question holds an e-mail address and a payment card number")
+    flagged = Screen(Personal()).screen(sample)
+    assert flagged.sample == sample
+    assert len(flagged.flags) == 1
+    refused = Screen(Personal(action="refuse")).screen(cut("4111 1111 ", "1111 1111"))
+    assert [flaw.code for flaw in refused.flaws] == ["personal_data"]
+
+
+def test_texts_that_only_together_look_like_another_thing_keep_what_they_hold() -> None:
+    """The digits behind it make the card a longer number; alone it is one."""
+    found = Screen(Personal(action="redact")).screen(cut("4111 1111 1111 1111", "23"))
+    assert found.sample.messages[0].parts == (Image("a.png"), Text("[card]"), Text("23"))
+
+
+def test_texts_with_an_image_between_them_are_two() -> None:
+    parts = (Text("4111 1111 "), Image("a.png"), Text("1111 1111"))
+    sample = Sample("a", "g", (Message("user", parts), Message("assistant", (Text("7"),))))
+    assert Screen(Personal()).screen(sample).flags == ()

@@ -6,8 +6,8 @@ The files are those of prep.py (see pictures.py), each the picture of one row. T
 are replaced by other pictures of the same kind, and they are prepared again in the same home; then the same
 rows in a home that knows nothing, for the id, which must be the same. Each is a process of its own. Counted
 are the pictures that workers open, to look at them and to store them; `share` is what is looked at of all.
-The time of preparing again is not 1%: labels are read and judged anew, exams are stored anew (they are not
-read for this), and the proof opens every picture that was written. The last line is the result, JSON; the
+The time of preparing again is more than 1%: labels are read and judged anew, stored pictures are copied into
+the new files, and the report is drawn. The last line is the result, JSON; the
 command fails where more is looked at than has changed, or the ids differ.
 """
 

@@ -35,6 +35,7 @@ from data_prep.leaks import prove_no_leaks
 from data_prep.lengths import MakeCounter, too_long_rows
 from data_prep.looking import look_at_pictures
 from data_prep.picture_cache import PictureCache
+from data_prep.proven import Proven
 from data_prep.reading import read_rows
 from data_prep.refusals_file import write_flagged, write_refusals, write_taken
 from data_prep.report import write_report
@@ -149,7 +150,7 @@ def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tup
     """The dataset and its held-out set."""
     with StoredBefore(home, asked.limits) as before:
         dataset, held_out = _write_splits(book, engine, asked, home, before)
-        before.remember(dataset)
+        before.remember(dataset, held_out)
     return dataset, held_out
 
 
@@ -166,7 +167,8 @@ def _write_splits(
             files["held_out"] = sealed.path / HELD_OUT_FILE
             for split, path in files.items():
                 write_split(book, asked.sources, split, path, engine, before)
-            leaks = prove_no_leaks(files, asked.limits)
+            with Proven(home, asked.limits) as proven:
+                leaks = prove_no_leaks(files, proven)
             sealed.body.update(held_out_body(book, recipe.data))
         draft.body.update(dataset_body(book, leaks, asked.grid, recipe), held_out=sealed.artifact.id)
         write_card(draft.path, draft.body)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 
 from PIL import Image
 
 from data_prep.seen import Seen
 from data_prep.similar.grey import small_grey
-from lensmith.images import ImageLimits, decode_image, encode_png, pixel_digest
+from lensmith.images import ImageLimits, decode_image, decode_stored, encode_png, pixel_digest
 from lensmith.stored_image import StoredImage
 
 SEE = "data_prep.sight:see"
 STORE = "data_prep.sight:store"
+SHOW = "data_prep.sight:show"
 
 
 def see(data: bytes, limits: ImageLimits) -> Seen:
@@ -33,9 +33,13 @@ def store(data: bytes, limits: ImageLimits) -> StoredImage:
 
 def reduce(png: bytes, size: tuple[int, int]) -> StoredImage:
     """A stored image at another size, (width, height) in pixels."""
-    allowed = ImageLimits(max_bytes=len(png), max_pixels=sys.maxsize)
-    small = decode_image(png, allowed).resize(size, Image.Resampling.BICUBIC)
+    small = decode_stored(png).resize(size, Image.Resampling.BICUBIC)
     return StoredImage(pixel_digest(small), *size, encode_png(small), small_grey(small).tobytes())
+
+
+def show(data: bytes, limits: ImageLimits) -> bytes:
+    """The digest of an image's pixels, 32 bytes. Raises BadImage."""
+    return bytes.fromhex(pixel_digest(decode_image(data, limits)))
 
 
 def file_digest(data: bytes) -> bytes:

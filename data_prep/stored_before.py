@@ -1,18 +1,19 @@
-"""Which dataset of a home already holds a picture as a split keeps it. Safe to delete."""
+"""Which artifact of a home already holds a picture as a split keeps it. Safe to delete."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Self
 
 from data_prep.cache_file import open_cache
 from data_prep.picture_cache import sight_version
 from data_prep.seen import Seen
+from data_prep.split import SplitName
 from lensmith.artifact import Artifact
-from lensmith.dataset import Split, split_file
+from lensmith.dataset import HELD_OUT_FILE, Split, read_held_out, read_split, split_file
 from lensmith.errors import IntegrityError
 from lensmith.home import Home
 from lensmith.images import ImageLimits
@@ -20,18 +21,19 @@ from lensmith.row_file import RowFile
 from lensmith.stored_image import StoredImage
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS stored (
-    key BLOB PRIMARY KEY, dataset TEXT NOT NULL, split TEXT NOT NULL, place INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS pictures (
+    key BLOB PRIMARY KEY, artifact TEXT NOT NULL, split TEXT NOT NULL, place INTEGER NOT NULL,
     png BLOB NOT NULL) WITHOUT ROWID;
 """
-_SPLITS: tuple[Split, ...] = ("train", "validation")
+_TRAINED: tuple[Split, ...] = ("train", "validation")
 _RECORDS_AT_ONCE = 1000
+_WHY = "pictures of it that have not changed are prepared again"
 
 
 class StoredBefore:
-    """`<home>/cache/stored.sqlite`: the place of each picture of the datasets, by the digest of its pixels.
+    """`<home>/cache/stored.sqlite`: where datasets and exams have each picture, by the digest of its pixels.
 
-    Exams are left out: their rows are read with a reason, or not at all.
+    That pictures of an exam are copied is logged with the reads of that exam; its rows are not read.
     """
 
     def __init__(self, home: Home, limits: ImageLimits) -> None:
@@ -39,7 +41,7 @@ class StoredBefore:
         self._db = open_cache(home.root / "cache/stored.sqlite", _TABLES)
         # Other code or libraries may write the same pixels as other bytes: the dataset's id would be another.
         self._version = sight_version(limits)
-        self._opened: dict[tuple[str, str], RowFile | None] = {}
+        self._opened: dict[tuple[str, SplitName], RowFile | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +61,7 @@ class StoredBefore:
             # Reads until its end see one state of the file.
             self._db.execute("BEGIN")
         found = self._db.execute(
-            "SELECT dataset, split, place, png FROM stored WHERE key = ?", (self._version + seen.identity,)
+            "SELECT artifact, split, place, png FROM pictures WHERE key = ?", (self._version + seen.identity,)
         ).fetchone()
         rows = found and self._rows(found[0], found[1])
         if rows is None:
@@ -69,33 +71,41 @@ class StoredBefore:
             return None
         return StoredImage(seen.identity.hex(), seen.width, seen.height, png, seen.fingerprint)
 
-    def _rows(self, key: str, split: Split) -> RowFile | None:
-        """A dataset that was removed once it is open stays mapped."""
+    def _rows(self, key: str, split: SplitName) -> RowFile | None:
+        """What was removed once it is open stays mapped."""
         if (key, split) not in self._opened:
-            path = self._home.artifact_path("dataset", key) / split_file(split)
             try:
-                self._opened[key, split] = RowFile(path) if path.exists() else None
-            except IntegrityError:
-                # To say so is the matter of who uses that dataset: here it is only no help.
+                self._opened[key, split] = self._open(key, split)
+            except (OSError, IntegrityError):
+                # To say so is the matter of who uses that artifact: here it is only no help.
                 self._opened[key, split] = None
         return self._opened[key, split]
 
-    def remember(self, dataset: Artifact) -> None:
-        """Keep where a dataset, whose images were all proven, has them."""
+    def _open(self, key: str, split: SplitName) -> RowFile | None:
+        found = self._home.find("held_out" if split == "held_out" else "dataset", key)
+        if found is None:
+            return None
+        return read_held_out(self._home, found, _WHY) if split == "held_out" else read_split(found, split)
+
+    def remember(self, dataset: Artifact, held_out: Artifact) -> None:
+        """Keep where they have their images, which were all proven."""
         if self._db.in_transaction:
             self._db.execute("COMMIT")
-        records = self._records(dataset)
+        # What both hold, which is nothing unless the files changed since, is better copied from the dataset.
+        records = chain(
+            self._records(held_out, "held_out"), *(self._records(dataset, each) for each in _TRAINED)
+        )
         # Read before the file is locked: another process waits a minute at most.
         while batch := list(islice(records, _RECORDS_AT_ONCE)):
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", batch)
+            self._db.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", batch)
             self._db.execute("COMMIT")
 
-    def _records(self, dataset: Artifact) -> Iterator[tuple[bytes, str, str, int, bytes]]:
-        for split in _SPLITS:
-            for at, image in enumerate(RowFile(dataset.path / split_file(split)).images()):
-                key = self._version + bytes.fromhex(image.digest)
-                yield key, dataset.manifest.key, split, at, _digest(image.png)
+    def _records(self, artifact: Artifact, split: SplitName) -> Iterator[tuple[bytes, str, str, int, bytes]]:
+        path = artifact.path / (HELD_OUT_FILE if split == "held_out" else split_file(split))
+        for at, image in enumerate(RowFile(path).images()):
+            key = self._version + bytes.fromhex(image.digest)
+            yield key, artifact.manifest.key, split, at, _digest(image.png)
 
 
 def _digest(png: bytes) -> bytes:

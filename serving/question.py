@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensmith.errors import InputError, Problem
-from lensmith.images import ImageLimits, decode_image, pixel_digest
+from lensmith.images import decode_stored, pixel_digest
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.trace import TraceRow
@@ -127,7 +127,7 @@ def read_reply(row: Row, reply: bytes, image_token: int) -> TraceRow:
     return TraceRow(
         row=row.sample.id,
         group=row.sample.group,
-        image_digests=[pixel_digest(decode_image(data, ImageLimits())) for data in row.images],
+        image_digests=[pixel_digest(decode_stored(data)) for data in row.images],
         prompt_ids=completion.prompt_token_ids,
         image_tokens=completion.prompt_token_ids.count(image_token),
         answer_ids=choice.token_ids,

@@ -35,7 +35,7 @@ class DecoderPool:
     ) -> None:
         self.limits = limits
         self.budget = budget or Budget()
-        self._work = work
+        self.work = work
         self._selector = selectors.DefaultSelector()
         self._desks = Desks(self._start, self._selector, workers or len(os.sched_getaffinity(0)))
         self._round: Round | None = None
@@ -44,13 +44,13 @@ class DecoderPool:
     def _result(self) -> Any:
         """The type of what the work gives, by its annotation; anything plain where nobody can know."""
         try:
-            return get_type_hints(function_named(self._work)).get("return", Any)
+            return get_type_hints(function_named(self.work)).get("return", Any)
         except (ImportError, AttributeError):
             # The worker tells why it cannot start.
             return Any
 
     def _start(self) -> WorkerProcess:
-        return WorkerProcess(self._work, self.limits, self.budget)
+        return WorkerProcess(self.work, self.limits, self.budget)
 
     def __enter__(self) -> Self:
         return self

@@ -69,8 +69,7 @@ def write_report(
         "splits": SPLITS,
         "measures": measures(body),
         "samples": {
-            split: taken_rows(dataset.path / split_file(split), count, limits)
-            for split, count in _SAMPLES.items()
+            split: taken_rows(dataset.path / split_file(split), count) for split, count in _SAMPLES.items()
         },
         **rows,
         "fields": [_field(field, body["labels"]["rows"]) for field in body["labels"]["fields"]],

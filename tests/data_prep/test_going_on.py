@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Request
 from data_prep.engines.local import LocalEngine
 from data_prep.prepare import Prepared, prepare
-from data_prep.sight import SEE, STORE
+from data_prep.sight import SEE, SHOW, STORE
 from data_prep.sources.source import Found
 from lensmith.artifact import verify
-from lensmith.dataset import read_split, split_file
+from lensmith.dataset import held_out_reads, read_split, split_file
 from lensmith.home import Home
 from lensmith.row_file import images_file
 from tests.conftest import ROOT
@@ -34,20 +35,20 @@ ROWS = 40
 def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many rows are screened ("rows"), and how many pictures a child opens, by its work."""
     counted: Counter[str] = Counter()
-    screen, look = LocalEngine.screen, LocalEngine.look
+    screen, facts = LocalEngine.screen, DecoderPool.facts
 
     def counting_screen(self: LocalEngine, batches: Iterable[list[Found]]) -> Iterator[list[Found]]:
         for batch in screen(self, batches):
             counted["rows"] += len(batch)
             yield batch
 
-    def counting_look(self: LocalEngine, work: str, requests: Iterable[Request]) -> Iterator[Any]:
-        for answer in look(self, work, requests):
-            counted[work] += 1
+    def counting_facts(self: DecoderPool, requests: Iterable[Request]) -> Iterator[Any]:
+        for answer in facts(self, requests):
+            counted[self.work] += 1
             yield answer
 
     monkeypatch.setattr(LocalEngine, "screen", counting_screen)
-    monkeypatch.setattr(LocalEngine, "look", counting_look)
+    monkeypatch.setattr(DecoderPool, "facts", counting_facts)
     return counted
 
 
@@ -62,13 +63,13 @@ def filled(folder: Folder) -> Folder:
     ("step", "at", "left"),
     [
         # Killed at the 30th: three batches are written down, and the six of the fourth are not.
-        ("reading", 30, {"rows": ROWS - 3 * BATCH, SEE: ROWS, STORE: ROWS}),
+        ("reading", 30, {"rows": ROWS - 3 * BATCH, SEE: ROWS, STORE: ROWS, SHOW: ROWS}),
         # The fourth was already remembered by the digests of its files.
-        ("looking", 30, {SEE: ROWS - 4 * BATCH, STORE: ROWS}),
+        ("looking", 30, {SEE: ROWS - 4 * BATCH, STORE: ROWS, SHOW: ROWS}),
         # A half written file is written anew; nothing is read or looked at for it.
-        ("writing", 10, {STORE: ROWS}),
+        ("writing", 10, {STORE: ROWS, SHOW: ROWS}),
         # In the second file: the first is not taken for whole.
-        ("writing", 30, {STORE: ROWS}),
+        ("writing", 30, {STORE: ROWS, SHOW: ROWS}),
     ],
 )
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(
@@ -76,7 +77,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(
 ) -> None:
     recipe = filled.recipe()
     whole = prepare(recipe, Home(tmp_path / "whole"))
-    assert done == {"rows": ROWS, SEE: ROWS, STORE: ROWS}
+    assert done == {"rows": ROWS, SEE: ROWS, STORE: ROWS, SHOW: ROWS}
     home = Home(tmp_path / "home")
     argv = [sys.executable, "-m", "tests.data_prep.killed_midway", str(filled.root.with_suffix(".yaml"))]
     killed = subprocess.run([*argv, str(home.root), step, str(at)], cwd=ROOT, check=False)
@@ -91,18 +92,20 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(
 
 
 @pytest.mark.slow
-def test_only_what_changed_is_looked_at_and_encoded_again(
+def test_only_what_changed_is_looked_at_encoded_and_proven_again(
     folder: Folder, home: Home, tmp_path: Path, done: Counter[str]
 ) -> None:
     folder.fill(100)
     first = prepare(folder.recipe(), home)
-    assert done == {"rows": 100, SEE: 100, STORE: 100}
+    assert done == {"rows": 100, SEE: 100, STORE: 100, SHOW: 100}
     learned = [row.sample.id for split in ("train", "validation") for row in read_split(first.dataset, split)]
     done.clear()
     folder.image(f"{learned[0]}.png", picture(4242))
     again = prepare(folder.recipe(), home)
-    # Exams are not read for it: theirs are encoded again.
-    assert done == {"rows": 100, SEE: 1, STORE: 101 - len(learned)}
+    assert done == {"rows": 100, SEE: 1, STORE: 1, SHOW: 1}
+    # That pictures of the earlier exam went into the next is told, once.
+    (read,) = held_out_reads(home, first.held_out)
+    assert "prepared again" in read.reason
     # What was remembered is what is seen: a home that remembers nothing makes the same.
     assert again.dataset.id == prepare(folder.recipe(), Home(tmp_path / "fresh")).dataset.id
 
@@ -152,8 +155,9 @@ def test_a_picture_that_is_no_longer_stored_as_it_was_is_encoded_again(
         flip_a_bit(images)
     done.clear()
     again = same_rows_again(filled, home)
-    counts = {"removed": ROWS, "cut": ROWS - again.dataset.body["rows"]["validation"]}
-    assert done[STORE] == counts.get(harm, again.held_out.body["rows"] + 1)
+    rows = again.dataset.body["rows"]
+    counts = {"removed": rows["train"] + rows["validation"], "cut": rows["train"], "one bit": 1}
+    assert done[STORE] == counts[harm]
     verify(again.dataset)
     assert again.dataset.manifest.files == first.dataset.manifest.files
 

@@ -14,14 +14,15 @@ from tests.data_prep.folder import Folder
 
 def test_what_another_process_remembers_meanwhile_changes_no_answer(folder: Folder, home: Home) -> None:
     folder.fill()
-    dataset = prepare(folder.recipe(), home).dataset
+    prepared = prepare(folder.recipe(), home)
+    dataset, held_out = prepared.dataset, prepared.held_out
     (home.root / "cache/stored.sqlite").unlink()
     image = next(RowFile(dataset.path / split_file("train")).images())
     seen = Seen(image.width, image.height, b"", bytes.fromhex(image.digest), image.fingerprint)
     with StoredBefore(home, ImageLimits()) as one, StoredBefore(home, ImageLimits()) as other:
         assert one.find(seen) is None
-        other.remember(dataset)
+        other.remember(dataset, held_out)
         assert one.find(seen) is None
         assert other.find(seen) == image
-        one.remember(dataset)
+        one.remember(dataset, held_out)
         assert one.find(seen) == image

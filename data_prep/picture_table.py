@@ -145,6 +145,14 @@ class PictureTable:
                     shown.add(seen[3])
                     yield Picture(p, source, path), Seen(*seen)
 
+    def count_shown(self, split: str) -> int:
+        """How many pictures `first_shown` gives."""
+        query = (
+            "SELECT COUNT(DISTINCT identity) FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
+            " WHERE split = ? AND taken"
+        )
+        return self._db.execute(query, (split,)).fetchone()[0]
+
     def written(self, source: int) -> Iterator[tuple[str, str]]:
         """(path, digest of its pixels) of every picture of a source that a taken row shows, by path."""
         found = self._db.execute(

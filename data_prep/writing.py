@@ -14,6 +14,7 @@ from data_prep.sight import STORE, reduce
 from data_prep.sources.source import Source
 from data_prep.split import SplitName
 from data_prep.stated_sample import with_pictures
+from data_prep.statistics import counts
 from data_prep.stored_before import StoredBefore
 from data_prep.workbook import Workbook
 from lensmith.errors import InputError, Problem
@@ -35,7 +36,7 @@ def write_split(
     """
     with RowWriter(path) as writer:
         reduced = _write_images(book, sources, split, writer, engine, before)
-        with Progress(f"{split} rows written") as progress:
+        with Progress(f"{split} rows written", counts(book)[0].get(split, 0)) as progress:
             for row in book.readable(split=split):
                 shown, sizes = book.pictures.shown_by(row.number), book.pictures.sizes_of(row.number)
                 seen = [
@@ -68,7 +69,7 @@ def _write_images(
             yield Request(picture.path, found)
 
     answers = iter(engine.look(STORE, requests()))
-    with Progress(f"{split} pictures written") as progress:
+    with Progress(f"{split} pictures written", book.pictures.count_shown(split)) as progress:
         # Asked twice, and not kept waiting in memory while workers are behind: the answer is the same.
         for picture, seen in book.pictures.first_shown(split):
             stored = before.find(seen) or next(answers)

@@ -221,7 +221,8 @@ def too_long(rows: list[tuple[str, int]], max_length: int) -> InputError:
         Problem(f"has {length:,} tokens", f"row {row}", f"raise train.max_length to {length:,}")
         for row, length in sorted(rows, key=lambda each: -each[1])[:_SHOWN]
     ]
-    return InputError(f"{len(rows)} rows are longer than train.max_length {max_length:,}", shown)
+    number = "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
+    return InputError(f"{number} longer than train.max_length {max_length:,}", shown)
 
 
 def check_answer_only(

@@ -10,6 +10,8 @@ from typing import Self
 # A step of a few seconds needs no line; one a few seconds shows that it lives.
 FIRST_AFTER_S = 3.0
 EVERY_S = 5.0
+# Below so many a second a decimal tells whether it gets on.
+_SLOW = 10
 
 
 class Progress:
@@ -49,7 +51,7 @@ class Progress:
         """What is said after `seconds` of work: how many, the rate, the time left where it is known."""
         rate = (self.done - self._start) / max(seconds, 1e-9)
         of = f" of {self.total:,}" if self.total else ""
-        text = f"{self.what}: {self.done:,}{of}, {rate:,.0f}/s"
+        text = f"{self.what}: {self.done:,}{of}, {rate:,.{1 if rate < _SLOW else 0}f}/s"
         if self.total and rate:
             text += f", {_duration((self.total - self.done) / rate)} left"
         return text

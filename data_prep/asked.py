@@ -10,6 +10,7 @@ from data_prep.card import CARD_TEMPLATE
 from data_prep.forgetting import Forgotten
 from data_prep.history import resolve_exams, resolve_previous
 from data_prep.lengths import counted_with
+from data_prep.pictures import image_limits
 from data_prep.remote import with_sources_here
 from data_prep.report import Before
 from data_prep.sources.opening import open_sources
@@ -95,7 +96,6 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     before = Before(previous, find_intake(home, previous)) if previous else None
     compared = {"templates": templates, "compared": before and before.intake and before.intake.id}
     intake_key = stage_key("intake", MODULE, PACKAGES, seen | compared, {})
-    limits = ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
     return Asked(
         recipe,
         places,
@@ -103,7 +103,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         previous,
         before,
         exams,
-        limits,
+        image_limits(data),
         grid,
         forgotten,
         dataset_key,

@@ -7,11 +7,17 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from data_prep.refusal import Flaw, quoted
+from lensmith.data_settings import Data
 from lensmith.images import ImageLimits
 
 _RELATIVE = (
     "count it from the file with the labels, or from its image_root, and stay inside, with / between names"
 )
+
+
+def image_limits(data: Data) -> ImageLimits:
+    """What a recipe's data section accepts of an image."""
+    return ImageLimits(max_bytes=data.max_image_bytes, max_pixels=data.max_image_pixels)
 
 
 def locate(root: Path, path: str) -> Path | Flaw:

@@ -98,6 +98,11 @@ class Flaw:
     what: str
     mend: str
 
+    @property
+    def reason(self) -> str:
+        """What it is, headed as in reports."""
+        return f"{TITLES[self.code]}: {self.what}"
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -117,3 +122,8 @@ class Refusal:
 def quoted(text: str) -> str:
     """`text` in quotes, control characters escaped, cut to 80 characters: safe in any report or terminal."""
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def escaped(text: str) -> str:
+    """A line with everything that does not print escaped: names of files may hold commands to a terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.flag import FLAG_TITLES, Flagged
 from data_prep.record_files import SEALED, write_records
-from data_prep.refusal import TITLES, Refusal
+from data_prep.refusal import Refusal
 
 REFUSED_JSONL = "refused.jsonl"
 REFUSED_CSV = "refused.csv"
@@ -21,7 +21,7 @@ COLUMNS = ("place", "row", "code", "reason", "mend")
 def write_refusals(folder: Path, refusals: Iterable[Refusal]) -> None:
     """Write both files into `folder`: one record a flaw, so a row with two flaws has two records."""
     records = (
-        (refusal.place, refusal.row, flaw.code, f"{TITLES[flaw.code]}: {flaw.what}", flaw.mend)
+        (refusal.place, refusal.row, flaw.code, flaw.reason, flaw.mend)
         for refusal in refusals
         for flaw in refusal.flaws
     )

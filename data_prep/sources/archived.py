@@ -27,6 +27,10 @@ _LONGEST_NAME = 255
 _UNPACK = "unpack it into a folder and name the file of labels there"
 
 
+class NoLabels(InputError):
+    """No file of labels is in an archive."""
+
+
 class Archived(Source):
     """An archive whose labels are unpacked into a temporary folder, and whose images are read in place."""
 
@@ -34,7 +38,7 @@ class Archived(Source):
         """`reader` opens a file of labels in a format.
 
         Raises InputError where the archive may not be read, or does not hold one file of labels whose images
-        are files.
+        are files; NoLabels where it holds none.
         """
         self.name = path.name
         members = open_members(path)
@@ -98,7 +102,7 @@ def _is_wanted(name: str) -> bool:
 
 
 def _labels(folder: Path, archive: Path, format_name: str | None) -> Candidate:
-    """The one file of labels in `folder`, or in the only folder within it. Raises InputError."""
+    """The one file of labels in `folder`, or in the only folder within it. Raises InputError, NoLabels."""
     while len(inside := sorted(folder.iterdir())) == 1 and inside[0].is_dir():
         (folder,) = inside
     files = [each for each in inside if each.is_file() and each.suffix.lower() in LABEL_ENDINGS]
@@ -108,9 +112,8 @@ def _labels(folder: Path, archive: Path, format_name: str | None) -> Candidate:
         found = [Candidate(each, format_name, "the recipe says so") for each in files]
     if len(found) == 1:
         return found[0]
+    if not found:
+        looked = f"a file of labels ({', '.join(LABEL_ENDINGS)}) beside the folders of images"
+        raise NoLabels(f"{archive} holds no files of labels", [Problem("looked for", mend=looked)])
     problems = [Problem(str(each), mend="leave one file of labels in it") for each in found]
-    looked = f"a file of labels ({', '.join(LABEL_ENDINGS)}) beside the folders of images"
-    raise InputError(
-        f"{archive} holds {len(found) or 'no'} files of labels",
-        problems or [Problem("looked for", mend=looked)],
-    )
+    raise InputError(f"{archive} holds {len(found)} files of labels", problems)

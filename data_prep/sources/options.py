@@ -16,13 +16,17 @@ SectionKind = TypeVar("SectionKind", bound=Section)
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
+class WrongOptions(InputError):
+    """What a reader has to be told about its source was not told, or cannot be used."""
+
+
 def parse_options(kind: type[SectionKind], options: Mapping[str, Any], format_name: str) -> SectionKind:
-    """The options of a reader. Raises InputError with every key that is unknown, missing or wrong."""
+    """The options of a reader. Raises WrongOptions with every key that is unknown, missing or wrong."""
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
         problems = [_problem(kind, each["type"], each["loc"], each["msg"]) for each in error.errors()]
-        raise InputError(f"the options of format {format_name} cannot be used", problems) from error
+        raise WrongOptions(f"the options of format {format_name} cannot be used", problems) from error
 
 
 def _problem(kind: type[Section], code: str, where: tuple[int | str, ...], message: str) -> Problem:

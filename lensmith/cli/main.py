@@ -16,6 +16,7 @@ from types import ModuleType
 VERBS = {
     "run": "all stages of a recipe; what is already there is skipped",
     "doctor": "what this machine has, what is missing, how to mend it",
+    "inspect": "what a folder or export holds: rows, broken pictures, copies; needs no recipe, makes nothing",
     "plan": "what a run would do: rows, tokens, parameters, memory, steps; starts nothing",
     "preview": "samples as the model will see them, and which tokens carry loss",
     "prepare": "check and split labelled data into a dataset and a sealed held-out set",

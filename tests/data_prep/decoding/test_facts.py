@@ -17,7 +17,7 @@ from data_prep.facts import LOOK, Facts, look
 from data_prep.reduced import png, webp
 from data_prep.refusal import Flaw
 from data_prep.sight import file_digest
-from data_prep.similar.thumbnail import thumbnail
+from data_prep.similar.grey import small_grey
 from lensmith.images import BadImage, ImageLimits, decode
 from tests.data_prep.decoding.test_corpus import Corpus, corpus, flipped, truncations
 from tests.data_prep.similar.pictures import encoded, photographs, resized
@@ -33,7 +33,7 @@ def by_full_decode(data: bytes, limits: ImageLimits) -> Facts:
     """What look should say."""
     decoded = decode(data, limits)
     width, height = decoded.image.size
-    return Facts(width, height, decoded.format, thumbnail(decoded.image).tobytes(), file_digest(data))
+    return Facts(width, height, decoded.format, small_grey(decoded.image).tobytes(), file_digest(data))
 
 
 def judged(images: Corpus, work: str) -> dict[str, Facts | Flaw]:
@@ -119,6 +119,16 @@ def attempt(data: bytes) -> Facts | BadImage:
         return look(data, LIMITS)
     except BadImage as refusal:
         return refusal
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, "TIFF", "BMP", "GIF"])
+def test_the_same_thumbnail_from_every_format(kind: str) -> None:
+    photo = resized(photographs()[0], 2)
+    found = look(encoded(photo, kind), LIMITS)
+    assert (found.width, found.height, found.format) == (*photo.size, kind)
+    difference = np.abs(grey(found) - np.asarray(small_grey(photo), int))
+    # GIF has 256 colours.
+    assert difference.mean() < (6 if kind == "GIF" else 1.5)
 
 
 @pytest.mark.parametrize("kind", PLAIN)
@@ -225,3 +235,14 @@ def test_limits_are_those_of_the_full_decode() -> None:
     for limits in (ImageLimits(max_bytes=1000), ImageLimits(max_pixels=1000), ImageLimits(min_edge=2000)):
         with pytest.raises(BadImage):
             look(data, limits)
+
+
+def test_what_is_no_picture_of_use() -> None:
+    for data in (
+        b"",
+        b"not an image",
+        encoded(Image.new("L", (4, 100)), "PNG"),
+        encoded(Image.new("L", (10, 3000)), "PNG"),
+    ):
+        with pytest.raises(BadImage):
+            look(data, LIMITS)

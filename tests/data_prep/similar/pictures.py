@@ -14,8 +14,8 @@ from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import STATIONERY, draw_payment, fill_in
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.similar.grey import small_grey
 from data_prep.similar.search import Fingerprints
-from data_prep.similar.thumbnail import thumbnail
 
 Picture = Image.Image
 _WORDS = ("account", "holder", "transfer", "payment", "notice", "customer", "branch", "signed", "total")
@@ -136,7 +136,7 @@ CROPPED: dict[str, Callable[[Picture], Picture]] = {
 
 def prints(pictures: Sequence[Picture]) -> Fingerprints:
     """Fingerprints of opened pictures."""
-    thumbnails = np.stack([thumbnail(picture) for picture in pictures])
+    thumbnails = np.stack([np.asarray(small_grey(picture)) for picture in pictures])
     return Fingerprints(thumbnails, np.array([picture.size for picture in pictures], np.int32))
 
 

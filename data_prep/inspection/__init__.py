@@ -1,0 +1,1 @@
+"""A first look at what was handed over, before there is a recipe: nothing is made, no home is needed."""

@@ -40,4 +40,5 @@ def test_a_long_one_says_how_far_it_is_and_how_it_ended(
         counting.add()
         counting.add()
     first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("  pictures: 1 of 3") and last.startswith("  pictures: 3 of 3")
+    assert first.startswith("  pictures: 1 of 3")
+    assert last.startswith("  pictures: 3 of 3")

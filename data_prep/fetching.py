@@ -38,7 +38,10 @@ def _pages(book: Workbook, sources: Sequence[Source]) -> Iterator[list[tuple[Sou
 
 
 def drop_refused(book: Workbook, sources: Sequence[Source]) -> None:
-    """Keep no copy of what was fetched and cannot be used."""
+    """Keep no copy of what was fetched and cannot be used under the recipe's limits.
+
+    Recipes of other limits have copies of their own (`sources.fetched.downloader`).
+    """
     for source, path in book.db.execute("SELECT source, path FROM pictures WHERE flaw IS NOT NULL"):
         fetched = sources[source]
         if is_address(path) and isinstance(fetched, Fetched):

@@ -18,7 +18,12 @@ INSIDE: tuple[Network, ...] = ()
 
 
 def downloader(data: Data, folder: Path) -> Downloader:
-    """Fetches what the recipe allows into `folder`."""
+    """Fetches what the recipe allows into `folder`, into a part of it for the recipe's limits.
+
+    What cannot be used under these limits is dropped, so that who mends it need not wait: no recipe of other
+    limits, which may have taken it, loses it by that.
+    """
+    own = folder / f"{data.max_image_bytes}-bytes-{data.max_image_pixels}-pixels"
     policy = DownloadPolicy(
         frozenset(data.download.hosts),
         schemes=("http", "https") if data.download.http else ("https",),
@@ -26,7 +31,7 @@ def downloader(data: Data, folder: Path) -> Downloader:
         max_bytes=data.max_image_bytes,
         total_seconds=data.download.seconds,
     )
-    return Downloader(policy, folder)
+    return Downloader(policy, own)
 
 
 def is_address(path: str) -> bool:

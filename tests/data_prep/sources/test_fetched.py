@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 
 from data_prep import fetching
+from data_prep.download import Downloaded
 from data_prep.prepare import prepare
 from data_prep.sources import fetched
+from lensmith.data_settings import Data
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
 from tests.conftest import ROOT
@@ -216,6 +219,36 @@ def test_a_picture_that_was_refused_is_fetched_again(
     server.mended = True
     again = told(folder, capsys, server.host, max_bad=0.8)
     assert (again.rows, server.asked["/torn"], server.asked["/1"]) == (21, 2, 1)
+
+
+@pytest.mark.slow
+def test_what_one_recipe_refuses_another_keeps(
+    folder: Folder, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(20):
+        folder.add(folder.row(f"small-{number}", path=folder.image(f"{number}.png", picture(number, 24, 16))))
+    addressed(folder, f"http://{server.host}", 10)
+    taken = told(folder, capsys, server.host)
+    strict = told(folder, capsys, server.host, max_image_pixels=1000)
+    assert (taken.rows, strict.rows) == (30, 20)
+    asked = server.asked.total()
+    # It is made once more, and from what it was made of.
+    shutil.rmtree(taken.body["path"])
+    again = told(folder, capsys, server.host)
+    assert again.body["dataset"] == taken.body["dataset"]
+    assert server.asked.total() == asked
+
+
+def test_each_pair_of_limits_has_copies_of_its_own(server: Server, tmp_path: Path) -> None:
+    url = f"http://{server.host}/1"
+    allowed = Data.model_validate({"source": "a.jsonl", "download": {"hosts": [server.host], "http": True}})
+    strict = allowed.model_copy(update={"max_image_pixels": 1000})
+    loose, tight = (fetched.downloader(each, tmp_path) for each in (allowed, strict))
+    for one in (loose, tight):
+        assert isinstance(one.fetch(url), Downloaded)
+    tight.forget(url)
+    found = [one.fetch(url) for one in (loose, tight)]
+    assert [isinstance(each, Downloaded) and each.cached for each in found] == [True, False]
 
 
 def test_a_killed_run_fetches_nothing_twice(folder: Folder, server: Server, tmp_path: Path) -> None:

@@ -47,9 +47,14 @@ def _digest(value: object) -> bytes:
 
 
 def repetitions(
-    book: Workbook, sample: Sample, question: bytes, answer: bytes, seen: Sequence[Seen | None]
+    book: Workbook,
+    sample: Sample,
+    question: bytes,
+    answer: bytes,
+    seen: Sequence[Seen | None],
+    reduced: Sequence[Seen | None],
 ) -> Iterator[Flaw]:
-    """What a row repeats of the rows taken so far."""
+    """What a row repeats of the rows taken so far; `reduced` is what it shows of pictures made smaller."""
     asked = book.firsts.with_question(question)
     if asked is not None and asked[1] == answer:
         what = f"image, question and answer are those of {_named(book, asked[0])}"
@@ -61,17 +66,25 @@ def repetitions(
     if same_id is not None and (asked is None or asked[0] != same_id):
         what = f"its id is already that of {_named(book, same_id)}"
         yield Flaw("duplicate_id", what, "give it an id of its own")
-    for image, each in zip(sample.images, seen, strict=True):
-        first = book.firsts.with_picture(each.identity) if each else None
-        if first is None:
-            continue
-        _, group, _ = book.place(first)
-        if group != sample.group:
+    for image, each, small in zip(sample.images, seen, reduced, strict=True):
+        as_it_is = each and _of_another_group(book, sample, each)
+        # Unlike pictures, blank ones say, may be one when they are smaller: the exam would show that one.
+        if found := as_it_is or (small and _of_another_group(book, sample, small)):
+            made = f" at {small.width} x {small.height}" if small and not as_it_is else ""
             what = (
-                f"{quoted(image.path)} of group {quoted(sample.group)} is, pixel for pixel, the image of"
-                f" {_named(book, first)}, group {quoted(group)}"
+                f"{quoted(image.path)}{made} of group {quoted(sample.group)} is, pixel for pixel, the image"
+                f" of {found}"
             )
             yield Flaw("image_across_groups", what, "correct the group, or remove one of the two rows")
+
+
+def _of_another_group(book: Workbook, sample: Sample, seen: Seen) -> str:
+    """The first row that shows the picture, and its group, where that is not the sample's; else ""."""
+    first = book.firsts.with_picture(seen.identity)
+    if first is None:
+        return ""
+    _, group, _ = book.place(first)
+    return f"{_named(book, first)}, group {quoted(group)}" if group != sample.group else ""
 
 
 def _named(book: Workbook, number: int) -> str:

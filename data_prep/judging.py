@@ -27,7 +27,7 @@ def judge_rows(book: Workbook, more: Mapping[int, Flaw]) -> None:
 
 
 def _judge(book: Workbook, row: BookRow, more: Flaw | None) -> None:
-    opened = book.pictures.shown_by(row.number)
+    opened, reduced = book.pictures.shown_by(row.number), book.pictures.reduced_by(row.number)
     seen = [None if isinstance(each, Flaw) else each for each in opened]
     flaws = [*row.flaws, *dict.fromkeys(each for each in opened if isinstance(each, Flaw))]
     sizes = [(each.width, each.height) if each else (0, 0) for each in seen]
@@ -37,8 +37,8 @@ def _judge(book: Workbook, row: BookRow, more: Flaw | None) -> None:
     if row.sample.messages:
         question = question_digest(row.sample, seen)
         answer = answer_digest(row.sample.messages[-1])
-        flaws += repetitions(book, row.sample, question, answer, seen)
+        flaws += repetitions(book, row.sample, question, answer, seen, reduced)
     if flaws:
         book.refuse(row.number, flaws)
     else:
-        book.take(row.number, row.sample, question, answer, [each for each in seen if each])
+        book.take(row.number, row.sample, question, answer, [each for each in (*seen, *reduced) if each])

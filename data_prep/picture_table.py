@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from data_prep.refusal import Flaw
 from data_prep.row_text import dump_flaws, load_flaws
 from data_prep.seen import Seen
+from lensmith.stored_image import StoredImage
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pictures (
@@ -20,6 +21,9 @@ CREATE TABLE IF NOT EXISTS pictures (
     UNIQUE (source, path));
 CREATE TABLE IF NOT EXISTS shown (n INTEGER NOT NULL, at INTEGER NOT NULL, p INTEGER NOT NULL,
     fit_width INTEGER, fit_height INTEGER, PRIMARY KEY (n, at)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reduced (
+    r INTEGER PRIMARY KEY, p INTEGER NOT NULL, identity BLOB NOT NULL, width INTEGER NOT NULL,
+    height INTEGER NOT NULL, digest TEXT, png BLOB, fingerprint BLOB, UNIQUE (identity, width, height));
 CREATE VIEW IF NOT EXISTS sizes AS SELECT n, at, COALESCE(fit_width, width) AS width,
     COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p);
 """
@@ -36,7 +40,7 @@ class Picture:
 
 
 class PictureTable:
-    """Three tables of a workbook; queries about taken rows join its `rows`."""
+    """Four tables of a workbook; queries about taken rows join its `rows`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -101,19 +105,66 @@ class PictureTable:
 
     def reduce(self, number: int, sizes: Sequence[tuple[int, int]]) -> None:
         """Say at which (width, height) a row shows its pictures."""
-        self._db.executemany(
-            "UPDATE shown SET fit_width = ?, fit_height = ? WHERE n = ? AND at = ?",
-            [(width, height, number, at) for at, (width, height) in enumerate(sizes)],
-        )
-
-    def sizes_of(self, number: int) -> list[tuple[int, int] | None]:
-        """The size at which a row shows each of its pictures; None for its own."""
-        found = self._db.execute("SELECT fit_width, fit_height FROM shown WHERE n = ? ORDER BY at", (number,))
-        return [None if width is None else (width, height) for width, height in found]
+        for at, (width, height) in enumerate(sizes):
+            place = {"n": number, "at": at, "width": width, "height": height}
+            self._db.execute(
+                "UPDATE shown SET fit_width = :width, fit_height = :height WHERE n = :n AND at = :at"
+                " AND EXISTS (SELECT 1 FROM pictures WHERE p = shown.p"
+                " AND (width, height) != (:width, :height))",
+                place,
+            )
+            self._db.execute(
+                "INSERT OR IGNORE INTO reduced (p, identity, width, height) SELECT p, identity, fit_width,"
+                " fit_height FROM shown JOIN pictures USING (p)"
+                " WHERE n = :n AND at = :at AND fit_width IS NOT NULL",
+                place,
+            )
 
     def forget_sizes(self) -> None:
-        """Every row shows every picture at its own size."""
+        """Every row shows every picture at its own size; what was made of one is kept."""
         self._db.execute("UPDATE shown SET fit_width = NULL, fit_height = NULL")
+
+    def to_reduce(self) -> Iterator[tuple[Picture, bytes, tuple[int, int]]]:
+        """Picture, identity and (width, height) of all that is to be made smaller and was not yet, in order;
+        read in pages, so that the caller may keep what it makes while it goes on."""
+        query = (
+            "SELECT r, p, source, path, reduced.identity, reduced.width, reduced.height FROM reduced"
+            " JOIN pictures USING (p) WHERE png IS NULL AND r > ? ORDER BY r LIMIT ?"
+        )
+        after = 0
+        while page := self._db.execute(query, (after, _PAGE)).fetchall():
+            for _, number, source, path, identity, width, height in page:
+                yield Picture(number, source, path), identity, (width, height)
+            after = page[-1][0]
+
+    def keep_reduced(self, identity: bytes, image: StoredImage) -> None:
+        """Keep a picture as it is once it is reduced."""
+        self._db.execute(
+            "UPDATE reduced SET digest = ?, png = ?, fingerprint = ?"
+            " WHERE (identity, width, height) = (?, ?, ?)",
+            (image.digest, image.png, image.fingerprint, identity, image.width, image.height),
+        )
+
+    def reduced(self, identity: bytes, size: tuple[int, int]) -> StoredImage:
+        """A picture, by its identity, as it is at a size (width, height) that it was reduced to."""
+        digest, png, fingerprint = self._db.execute(
+            "SELECT digest, png, fingerprint FROM reduced WHERE (identity, width, height) = (?, ?, ?)",
+            (identity, *size),
+        ).fetchone()
+        return StoredImage(digest, *size, png, fingerprint)
+
+    def reduced_by(self, number: int) -> list[Seen | None]:
+        """What a row shows of each picture that it shows reduced; None for one that it shows as it is."""
+        found = self._db.execute(
+            "SELECT fit_width, fit_height, digest FROM shown JOIN pictures USING (p) LEFT JOIN reduced ON"
+            " (reduced.identity, reduced.width, reduced.height) = (pictures.identity, fit_width, fit_height)"
+            " WHERE n = ? ORDER BY at",
+            (number,),
+        )
+        return [
+            None if width is None else Seen(width, height, b"", bytes.fromhex(digest))
+            for width, height, digest in found
+        ]
 
     def reduced_in(self, split: str) -> dict[bytes, set[tuple[int, int] | None]]:
         """The sizes at which a split shows each picture that one of its rows shows reduced, by identity."""

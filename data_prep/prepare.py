@@ -37,6 +37,7 @@ from data_prep.looking import look_at_pictures
 from data_prep.picture_cache import PictureCache
 from data_prep.proven import Proven
 from data_prep.reading import read_rows
+from data_prep.reducing import reduce_pictures
 from data_prep.refusals_file import write_flagged, write_refusals, write_taken
 from data_prep.report import write_report
 from data_prep.settling import disagreements, settle_labels
@@ -132,7 +133,9 @@ def _decide(
         drop_refused(book, asked.sources)
     book.forget_judgements()
     agreement = settle_labels(book, data.labels)
-    judge_rows(book, too_long_rows(book, recipe, asked.grid, make_counter))
+    too_long = too_long_rows(book, recipe, asked.grid, make_counter)
+    reduce_pictures(book, asked.sources, engine)
+    judge_rows(book, too_long)
     cap_sources(book, asked.sources, data)
     exams = open_exams(asked.exams, home)
     thumbnails = ThumbnailFile(book, work / "thumbnails", most_pictures(exams))

@@ -125,7 +125,8 @@ REFUSED: dict[Code, Reason] = {
         "Decide which answer is right and remove the other row.",
     ),
     "image_across_groups": Reason(
-        "The very same picture stands in a row of another group.",
+        "The very same picture stands in a row of another group, as it was handed over or once it is made"
+        " smaller so that the row fits.",
         "Correct the group, or remove one of the two.",
     ),
     "two_splits": Reason(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,29 @@ def test_pictures_are_reduced_until_the_row_fits(
         for row in train
         for image, each in zip(row.sample.images, _sizes(row), strict=True)
     )
+
+
+@pytest.mark.slow
+def test_pictures_that_are_one_only_when_they_are_smaller(
+    tiny_base: Path, home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blank pages of sixteen customers, of as many sizes: reduced to what fits, they are one picture."""
+    folder = Folder(tmp_path / "forms")
+    folder.fill(groups=20)
+    for number in range(16):
+        blank = io.BytesIO()
+        Image.new("RGB", (1280, 960 + number), "white").save(blank, "PNG")
+        folder.add(folder.row(f"blank-{number}", path=folder.image(f"blank-{number}.png", blank.getvalue())))
+    folder.write()
+    small = {"train__max_length": 120, "data__max_bad": 0.9, "data__too_long": "resize"}
+    recipe = write_recipe(tmp_path / "recipe.yaml", tiny_base, tmp_path / "forms", **small)
+    dataset = prepared(recipe, home, capsys)
+    lines = (intake_of(home, dataset).path / "refused.jsonl").read_text().splitlines()
+    said = {each["row"]: each["reason"] for each in map(json.loads, lines)}
+    assert {each["code"] for each in map(json.loads, lines)} == {"image_across_groups"}
+    assert 1 <= 16 - len(said) <= 8
+    words = r"blank-1.png' at \d+ x \d+.* is, pixel for pixel, the image of row 'blank-0'"
+    assert re.search(words, said["blank-1"])
 
 
 def test_text_alone_that_is_too_long_is_refused(

@@ -65,9 +65,13 @@ class Collator:
             for name in encoded[0].tokens
         }
         batch["labels"] = _padded([each.labels for each in encoded], longest, IGNORED)
-        for name in encoded[0].images:
-            batch[name] = torch.cat([each.images[name] for each in encoded])
-        return batch
+        return {**batch, **image_tensors(encoded)}
+
+
+def image_tensors(rows: Sequence[Encoded]) -> dict[str, Tensor]:
+    """The image tensors of all rows one after the other; rows without an image have none."""
+    names = dict.fromkeys(name for each in rows for name in each.images)
+    return {name: torch.cat([each.images[name] for each in rows if name in each.images]) for name in names}
 
 
 def _padded(values: Sequence[Tensor], length: int, filler: int) -> Tensor:

@@ -95,7 +95,7 @@ def activation_memory(
 
 
 def _blocks(model: nn.Module, family: Family, tower: Tower) -> list[list[nn.Linear]]:
-    """The tower's linears by numbered block; not the output head, whose loss is computed in tiles."""
+    """The tower's linears by numbered block; not the output head, which sees answers alone, in pieces."""
     blocks: dict[str, list[nn.Linear]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "." in name and family.tower_of(name) == tower:

@@ -16,7 +16,6 @@ from transformers import (
     set_seed,
 )
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
@@ -31,6 +30,7 @@ from finetune.room import memory_left
 from finetune.rows import RowEncoder
 from finetune.run import Outcome, run_key, seal_run
 from finetune.tracker import Tracker
+from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -118,6 +118,8 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        # No loss but the answers'.
+        router_aux_loss_coef=0.0,
         # A loss averaged over several steps could not be told exactly by a run that was resumed between them.
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -172,7 +174,7 @@ def make_trainer(
     arguments: SFTConfig,
     encoder: RowEncoder,
     dataset: Artifact,
-) -> tuple[SFTTrainer, Tracker]:
+) -> tuple[AnswerTrainer, Tracker]:
     """TRL's trainer over the chosen towers, with our collator and callbacks."""
     train, work = recipe.train, home.work_path(key)
     stage = zero_stage(arguments)
@@ -184,7 +186,7 @@ def make_trainer(
     set_seed(train.seed)
     trained = choose_trained(model, config, recipe, half_adapter=stage == 3)
     tracker = Tracker(recipe, key, home.root)
-    trainer = SFTTrainer(
+    trainer = AnswerTrainer(
         model=trained.model,
         args=arguments,
         train_dataset=training_rows(dataset, encoder),
@@ -192,16 +194,13 @@ def make_trainer(
         processing_class=encoder.processor,
         callbacks=[Progress(work, train.log_every), tracker],
     )
-    # The classes of these families opt out of it, but TRL's loss divides by the answer tokens of the whole
-    # global batch when told their number: then two processes learn exactly what one would.
-    trainer.model_accepts_loss_kwargs = True
     # It would print every step; progress and metrics have their own places.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Sealer(work, stage, trainer.accelerator.num_processes))
     return trainer, tracker
 
 
-def engine_facts(trainer: SFTTrainer, launcher: Launcher) -> dict[str, Any]:
+def engine_facts(trainer: AnswerTrainer, launcher: Launcher) -> dict[str, Any]:
     """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device, processes.
 
     Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states.

@@ -209,7 +209,7 @@ def test_forgotten_random_numbers_would_show(
     """The mutant of the test above: with the random numbers not restored, the losses differ."""
     training = new_training(**LONGER)
     broken_after(1, training, monkeypatch)
-    monkeypatch.setattr(finetune.train.SFTTrainer, "_load_rng_state", lambda self, checkpoint: None)
+    monkeypatch.setattr(finetune.train.AnswerTrainer, "_load_rng_state", lambda self, checkpoint: None)
     assert training.run().body["final_loss"] != pytest.approx(unbroken.run().body["final_loss"], abs=1e-6)
 
 

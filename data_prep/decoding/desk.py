@@ -58,12 +58,12 @@ class Desk:
         """How many batches are not wholly answered."""
         return len(self._last_numbers)
 
-    def give(self, batch: list[Task]) -> None:
-        """Hand over a batch."""
+    def give(self, work: str, batch: list[Task]) -> None:
+        """Hand over a batch, and what is to be done with it."""
         self.used = True
         self.open.update((task.number, task) for task in batch)
         self._last_numbers.append(batch[-1].number)
-        self.worker.send([(task.number, Wired.of(task.request.source)) for task in batch])
+        self.worker.send((work, [(task.number, Wired.of(task.request.source)) for task in batch]))
         self._watch_sending()
 
     def listen(self) -> tuple[list[Heard], bool]:

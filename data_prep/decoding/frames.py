@@ -68,9 +68,9 @@ class Wired:
         return Drawing(by, path, number, settings)
 
 
-# What goes to a worker: at first what an image may be and cost, then batches of (number, picture).
+# What goes to a worker: first what an image may be and cost, then batches: the work, and (number, picture).
 Terms = tuple[ImageLimits, Budget]
-Batch = list[tuple[int, Wired]]
+Batch = tuple[str, list[tuple[int, Wired]]]
 # What comes back: why it cannot start, or what became of images.
 Heard = str | list[tuple[int, Answer, Any]]
 

@@ -40,15 +40,6 @@ class DecoderPool:
         self._desks = Desks(self._start, self._selector, workers or len(os.sched_getaffinity(0)))
         self._round: Round | None = None
 
-    @functools.cached_property
-    def _result(self) -> Any:
-        """The type of what the work gives, by its annotation; anything plain where nobody can know."""
-        try:
-            return get_type_hints(function_named(self.work)).get("return", Any)
-        except (ImportError, AttributeError):
-            # The worker tells why it cannot start.
-            return Any
-
     def _start(self) -> WorkerProcess:
         return WorkerProcess(self.work, self.limits, self.budget)
 
@@ -70,15 +61,18 @@ class DecoderPool:
         """The process ids of the workers that run now."""
         return tuple(desk.worker.pid for desk in self._desks)
 
-    def facts(self, requests: Iterable[Request]) -> Iterator[Any | Flaw]:
+    def facts(self, requests: Iterable[Request], work: str = "") -> Iterator[Any | Flaw]:
         """For each request, in order: what the work gave, or the Flaw for which the image is refused.
+
+        `work` is another function of the same module as the pool's own, whose workers go on with it.
 
         Takes from `requests` only some hundred images ahead. One iteration at a time. Raises PoolBroken.
         """
         if self._round is not None:
             raise PoolBroken("the pool serves another iteration")
+        name = work or self.work
         self._round = Round(
-            self._desks, self._selector, self.limits, self.budget, iter(requests), self._result
+            self._desks, self._selector, self.limits, self.budget, iter(requests), name, _result(name)
         )
         try:
             yield from self._round
@@ -86,3 +80,13 @@ class DecoderPool:
             self._round = None
             for desk in self._desks:
                 desk.forget()
+
+
+@functools.cache
+def _result(work: str) -> Any:
+    """The type of what the work gives, by its annotation; anything plain where nobody can know."""
+    try:
+        return get_type_hints(function_named(work)).get("return", Any)
+    except (ImportError, AttributeError):
+        # The worker tells why it cannot start.
+        return Any

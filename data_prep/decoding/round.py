@@ -51,13 +51,15 @@ class Round:
         limits: ImageLimits,
         budget: Budget,
         source: Iterator[Request],
+        work: str,
         result: Any,
     ) -> None:
-        """`result` is the type of what the work gives."""
+        """`result` is the type of what `work` gives."""
         self._desks = desks
         self._selector = selector
         self._limits = limits
         self._budget = budget
+        self._work = work
         self._result = result
         self._source: Iterator[Request] | None = source
         self._taken = 0
@@ -114,7 +116,7 @@ class Round:
                 if not desk.open:
                     if desk.used:
                         desk.replace()
-                    desk.give([self._again.popleft()])
+                    desk.give(self._work, [self._again.popleft()])
                 continue
             self._fill(desk)
         # A worker costs a fifth of a second to start: not before the others have enough to do.
@@ -123,7 +125,7 @@ class Round:
 
     def _fill(self, desk: Desk) -> None:
         while self._waiting and desk.batches < _BATCHES_A_WORKER:
-            desk.give(self._next_batch())
+            desk.give(self._work, self._next_batch())
 
     def _next_batch(self) -> list[Task]:
         batch = [self._waiting.popleft()]

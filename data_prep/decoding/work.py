@@ -21,6 +21,11 @@ MAX_DOCUMENT_BYTES = 1 << 30
 Work = Callable[[bytes, ImageLimits], Any]
 
 
+def module_of(name: str) -> str:
+    """The module of the function that `module:function` names."""
+    return name.partition(":")[0]
+
+
 def function_named(name: str) -> Callable[..., Any]:
     """The function that `module:function` names. Raises ImportError or AttributeError."""
     module, _, function = name.partition(":")

@@ -66,7 +66,6 @@ def limit_memory(increment: int) -> None:
 
 
 def serve(
-    work: Work,
     limits: ImageLimits,
     budget: Budget,
     note: Callable[[int], None],
@@ -76,9 +75,10 @@ def serve(
     requests, answers = ways
     while True:
         try:
-            batch = receive(requests, Batch)
+            name, batch = receive(requests, Batch)
         except EOFError:
             return
+        work: Work = function_named(name)
         ready: list[tuple[int, Answer, Any]] = []
         flushed = time.monotonic()
         for number, wired in batch:
@@ -119,13 +119,14 @@ def main(name: str, parent: int, board: int) -> None:
         os.dup2(nowhere.fileno(), 1)
         try:
             limits, budget = receive(requests, Terms)
-            work: Work = function_named(name)
+            # What it imports is not to count as memory of the first image.
+            function_named(name)
         except Exception:
             answers.write(pack(traceback.format_exc()))
             return
         os.dup2(nowhere.fileno(), 2)
         limit_memory(budget.memory_bytes)
-        serve(work, limits, budget, lambda at: AT.pack_into(shared, 0, at), (requests, answers))
+        serve(limits, budget, lambda at: AT.pack_into(shared, 0, at), (requests, answers))
 
 
 if __name__ == "__main__":

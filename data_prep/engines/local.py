@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from data_prep.decoding.pool import DecoderPool
-from data_prep.decoding.work import Request
+from data_prep.decoding.work import Request, module_of
 from data_prep.refusal import Flaw
 from data_prep.screening import Screening
 from data_prep.sources.source import Found
@@ -21,7 +21,6 @@ class LocalEngine:
     def __init__(self, recipe: Recipe, limits: ImageLimits) -> None:
         self._recipe, self._limits = recipe, limits
         self._pool: DecoderPool | None = None
-        self._work = ""
 
     def __enter__(self) -> Self:
         return self
@@ -45,12 +44,12 @@ class LocalEngine:
 
     def look(self, work: str, requests: Iterable[Request]) -> Iterator[Any | Flaw]:
         """Starts no children where there is nothing to look at. Raises PoolBroken."""
-        yield from self._children(work).facts(requests)
+        yield from self._children(work).facts(requests, work)
 
     def _children(self, work: str) -> DecoderPool:
-        """The children of the last call where they do the same work."""
-        if self._pool is None or work != self._work:
+        """The children of the last call where their module has this work too."""
+        if self._pool is None or module_of(work) != module_of(self._pool.work):
             if self._pool is not None:
                 self._pool.close()
-            self._pool, self._work = DecoderPool(self._limits, work=work), work
+            self._pool = DecoderPool(self._limits, work=work)
         return self._pool

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
+from data_prep import leaks
 from data_prep.decoding.pool import DecoderPool
 from data_prep.decoding.work import Request
 from data_prep.engines.local import LocalEngine
 from data_prep.prepare import Prepared, prepare
-from data_prep.sight import SEE, SHOW, STORE
+from data_prep.sight import SEE, SHOW, STORE, show
 from data_prep.sources.source import Found
 from lensmith.artifact import verify
 from lensmith.dataset import held_out_reads, read_split, split_file
 from lensmith.home import Home
+from lensmith.images import ImageLimits
 from lensmith.row_file import images_file
 from tests.conftest import ROOT
 from tests.data_prep.folder import Folder, picture
@@ -33,7 +35,7 @@ ROWS = 40
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many rows are screened ("rows"), and how many pictures a child opens, by its work."""
+    """How many rows are screened ("rows"), and how many pictures are opened, by the work."""
     counted: Counter[str] = Counter()
     screen, facts = LocalEngine.screen, DecoderPool.facts
 
@@ -42,13 +44,18 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             counted["rows"] += len(batch)
             yield batch
 
-    def counting_facts(self: DecoderPool, requests: Iterable[Request]) -> Iterator[Any]:
-        for answer in facts(self, requests):
-            counted[self.work] += 1
+    def counting_facts(self: DecoderPool, requests: Iterable[Request], work: str = "") -> Iterator[Any]:
+        for answer in facts(self, requests, work):
+            counted[work or self.work] += 1
             yield answer
+
+    def counting_show(png: bytes, limits: ImageLimits) -> bytes:
+        counted[SHOW] += 1
+        return show(png, limits)
 
     monkeypatch.setattr(LocalEngine, "screen", counting_screen)
     monkeypatch.setattr(DecoderPool, "facts", counting_facts)
+    monkeypatch.setattr(leaks, "show", counting_show)
     return counted
 
 

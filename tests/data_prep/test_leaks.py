@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from data_prep import judging, leaks, prepare
-from data_prep.decoding.pool import DecoderPool
-from data_prep.decoding.work import Request
 from data_prep.leaks import prove_no_leaks
 from data_prep.proven import Proven
 from data_prep.refusal import Flaw
+from data_prep.sight import show
 from data_prep.split import SplitName, fraction
 from data_prep.workbook import Workbook
 from lensmith.data_settings import SplitRule
@@ -58,6 +56,14 @@ def files(root: Path, **splits: list[Row]) -> dict[SplitName, Path]:
     return paths
 
 
+@pytest.fixture(params=["here", "in workers"])
+def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pictures are opened: few of them here, many in workers."""
+    if request.param == "in workers":
+        monkeypatch.setattr(leaks, "_FEW_BYTES", 0)
+
+
+@pytest.mark.usefixtures("opened")
 def test_zero_where_nothing_is_shared(tmp_path: Path, proven: Proven) -> None:
     paths = files(
         tmp_path,
@@ -90,6 +96,7 @@ def test_every_kind_of_overlap_is_found(tmp_path: Path, proven: Proven, leaked: 
     ]
 
 
+@pytest.mark.usefixtures("opened")
 def test_a_stated_digest_is_not_believed(tmp_path: Path, proven: Proven) -> None:
     lying = row("d", "i", 1, stated="0" * 64)
     paths = files(tmp_path, train=[row("a", "g", 1)], validation=[row("c", "h", 2)], held_out=[lying])
@@ -103,16 +110,12 @@ def test_bytes_that_were_proven_before_are_not_decoded_again(
 ) -> None:
     splits = {"train": [row("a", "g", 1)], "validation": [row("c", "h", 2)], "held_out": [row("d", "i", 3)]}
     first = prove_no_leaks(files(tmp_path / "first", **splits), proven)
-    opened: list[str] = []
-    facts = DecoderPool.facts
-
-    def noting(self: DecoderPool, requests: Iterable[Request]) -> Iterator[Any]:
-        return facts(self, (opened.append(each.name) or each for each in requests))
-
-    monkeypatch.setattr(DecoderPool, "facts", noting)
-    splits["held_out"].append(row("e", "j", 4))
+    opened: list[bytes] = []
+    monkeypatch.setattr(leaks, "show", lambda png, limits: opened.append(png) or show(png, limits))
+    new = row("e", "j", 4)
+    splits["held_out"].append(new)
     assert prove_no_leaks(files(tmp_path / "again", **splits), proven) == first
-    assert opened == ["held_out image 1"]
+    assert opened == list(new.images)
 
 
 def test_what_was_proven_before_is_compared_again(tmp_path: Path, proven: Proven) -> None:

@@ -148,6 +148,9 @@ def test_hosts_and_places_that_are_not_allowed(
     }.items():
         assert words in said[row], row
     assert all(records[0]["mend"] for records in found.refused().values())
+    codes = {row: records[0]["code"] for row, records in found.refused().items()}
+    assert codes.pop("not http") == "image_path"
+    assert set(codes.values()) == {"image_download"}
     assert "/7" not in [path for path, times in server.asked.items() if times > 1]
 
 

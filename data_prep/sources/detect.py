@@ -230,12 +230,20 @@ def _of_rows(path: Path, rows: list[dict[str, Any]], noun: str) -> Iterator[Cand
     elif isinstance(row.get("messages"), list):
         # The one that lacks its id or group may be the first; some rows of OpenAI messages have both.
         named = sum({"id", "group", "messages"} <= each.keys() for each in rows)
-        if noun == "row" and 2 * named > len(rows):
+        if noun == "row" and 2 * named > len(rows) and not any(map(_names_image_urls, rows)):
             yield Candidate(path, "lensmith", "most of its first rows have 'id', 'group' and 'messages'")
         elif _is_sharegpt(row["messages"]):
             yield Candidate(path, "sharegpt", f"the first {noun}'s 'messages' have 'from' and 'value'")
         else:
             yield Candidate(path, "openai", f"its first {noun} has 'messages'")
+
+
+def _names_image_urls(row: dict[str, Any]) -> bool:
+    """Whether a message has a part that only OpenAI messages have."""
+    messages = row["messages"] if isinstance(row.get("messages"), list) else []
+    contents = [each.get("content") for each in messages if isinstance(each, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
 
 
 def _is_sharegpt(messages: list[Any]) -> bool:

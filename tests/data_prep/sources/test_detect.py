@@ -57,6 +57,17 @@ def test_golden_files(file: str, format_name: str, why: str) -> None:
     [
         ("a.jsonl", '\n{"id": "a", "group": "b", "messages": []}\n', "lensmith"),
         ("a.jsonl", '\ufeff{"messages": []}', "openai"),
+        (
+            "a.jsonl",
+            2
+            * '{"id": "a", "group": "b", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}\n',
+            "openai",
+        ),
+        (
+            "a.jsonl",
+            '{"id": "a", "group": "b", "messages": [5, {"content": [5, {"type": "image"}]}]}',
+            "lensmith",
+        ),
         ("a.jsonl", '{"id": \n5\n{"messages": []}', "openai"),
         ("a.jsonl", '{"messages": []}\n' + 2 * '{"id": "a", "group": "b", "messages": []}\n', "lensmith"),
         ("a.jsonl", '{"id": "a", "group": "b", "messages": []}\n' + 2 * '{"messages": []}\n', "openai"),

@@ -59,8 +59,7 @@ def test_golden_files(file: str, format_name: str, why: str) -> None:
         ("a.jsonl", '\ufeff{"messages": []}', "openai"),
         (
             "a.jsonl",
-            2
-            * '{"id": "a", "group": "b", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}\n',
+            2 * '{"id": "a", "group": "b", "messages": [{"content": [{"type": "image_url"}]}]}\n',
             "openai",
         ),
         (

@@ -9,8 +9,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from data_prep.personal.apart import (
+    BREAK,
+    GAP,
+    LOOSE_END,
+    LOOSE_START,
+    apart,
+    broken,
+    digits_apart,
+    in_boxes,
+    misread,
+)
 from data_prep.personal.checksums import is_date, iso7064_mod_11_10, luhn, weighted
-from data_prep.personal.detector import END, START, Detector, always, plain, whole, words
+from data_prep.personal.context import words
+from data_prep.personal.detector import END, START, Detector, Loose, always, nothing_else, plain, whole
 
 
 def separated(found: str) -> bool:
@@ -24,16 +36,40 @@ def _pattern(text: str, flags: int = 0) -> re.Pattern[str]:
 
 # HMRC, National Insurance Manual NIM39110: prefixes that are never given out.
 _NINO_NEVER = frozenset({"BG", "GB", "KN", "NK", "NT", "TN", "ZZ"})
+
+
+def _is_nino(found: str) -> bool:
+    return plain(found)[:2] not in _NINO_NEVER
+
+
+def _in_pairs_on_two_lines(found: str) -> bool:
+    return broken(found) and bool(re.fullmatch(r"[A-Z]{2}(?:\s[0-9]{2}){3}\s[A-D]", found))
+
+
 UK_NINO = Detector(
     "uk_nino",
     "a UK National Insurance number",
     "[national id]",
     _pattern(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[A-D]", re.I),
     6,
-    whole(lambda found: found[:2].upper() not in _NINO_NEVER),
+    whole(_is_nino),
     lambda found: bool(re.fullmatch(r"[A-Z]{2} [0-9]{2} [0-9]{2} [0-9]{2} [A-D]", found)),
-    words(r"ni", r"nino", r"national[\s_-]insurance", r"ni[\s_-]?n(?:umber|o)"),
-)
+    words(
+        r"ni", r"n\.i\.?", r"nino", r"national[\s_-]insurance", r"ni[\s_-]?n(?:umber|o)",
+        r"yswiriant\s(?:gwladol|cenedlaethol)", r"pay\s?slip", r"payroll", r"paye", r"hmrc",
+    ),
+    # Without the last letter, which says only when contributions are due, it is one beside a word.
+    loose=Loose(
+        apart(
+            "[A-CEGHJ-PR-TW-Z] ?[A-CEGHJ-NPR-TW-Z]",
+            f"(?:[0-9]{GAP}){{5}}[0-9](?:{GAP}[A-D])?",
+            flags=re.I,
+        ),
+        (6,),
+        whole(_is_nino),
+        _in_pairs_on_two_lines,
+    ),
+)  # fmt: skip
 
 
 def _is_steuer_id(found: str) -> bool:
@@ -52,19 +88,28 @@ DE_STEUER_ID = Detector(
     11,
     whole(_is_steuer_id),
     always,
-)
+    words(
+        r"\w*steuer\w*", r"st\.?-?id\w*", r"id(?:ent)?-?nr", r"tax\sid\w*", r"tin",
+        r"identifikationsnummer", r"finanzamts?",
+    ),
+    loose=Loose(digits_apart(11, "[1-9]"), (11,), misread(whole(_is_steuer_id)), in_boxes),
+)  # fmt: skip
 
 
 def _is_nir(found: str) -> bool:
     """INSEE: sex, year, month, department (2A, 2B: Corsica), commune, order, key = 97 - number mod 97."""
     text = plain(found)
-    month, digits = int(text[3:5]), text[:13]
+    month, digits, key = int(text[3:5]), text[:13], text[13:]
     if not (1 <= month <= 12 or 20 <= month <= 42 or 50 <= month <= 99):
         return False
     # Corsica: the letter counts as 0, less one or two millions.
     less = {"2A": 1_000_000, "2B": 2_000_000}.get(digits[5:7], 0)
     number = int(digits.replace("A", "0").replace("B", "0")) - less
-    return 97 - number % 97 == int(text[13:])
+    return not key or 97 - number % 97 == int(key)
+
+
+def _with_key_on_two_lines(found: str) -> bool:
+    return broken(found) and len(plain(found)) == 15
 
 
 FR_NIR = Detector(
@@ -72,10 +117,23 @@ FR_NIR = Detector(
     "a French social security number (NIR)",
     "[national id]",
     _pattern(r"[1-478][ .-]?[0-9]{2}[ .-]?[0-9]{2}[ .-]?(?:[0-9]{2}|2[ABab])"
-             r"[ .-]?[0-9]{3}[ .-]?[0-9]{3}[ .-]?[0-9]{2}"),
+             r"[ .-]?[0-9]{3}[ .-]?[0-9]{3}[ ./-]?[0-9]{2}"),
     8,
     whole(_is_nir),
     always,
+    words(
+        r"nir", r"n[°ºo.]{0,2}\s?(?:de\s)?ss", r"\w*s[ée]cu", r"s[ée]curit[ée]\ssociale", r"insee",
+        r"assur[ée]\w*", r"vitale", r"immatriculation",
+    ),
+    # Without its key it is one beside a word.
+    loose=Loose(
+        apart("[1-478]", "[0-9]{2}", "[0-9]{2}", "(?:[0-9]{2}|2[ABab])", "[0-9]{3}",
+              f"[0-9]{{3}}(?:{GAP}[0-9]{{2}})?"),
+        # A letter of Corsica leaves eight in a row.
+        (8, 13, 15),
+        whole(_is_nir),
+        _with_key_on_two_lines,
+    ),
 )  # fmt: skip
 
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"  # Ministerio del Interior: number mod 23
@@ -95,6 +153,12 @@ ES_DNI = Detector(
     7,
     whole(_is_dni),
     always,
+    words(r"d\.?n\.?i\.?", r"n\.?i\.?[fe]\.?", r"documento\w*", r"identidad", r"titular"),
+    loose=Loose(
+        apart(f"(?:[0-9]{{2}}|[XYZ]{GAP}[0-9])", "[0-9]{3}", "[0-9]{3}", "[A-HJ-NP-TV-Z]", flags=re.I),
+        (7, 8, 9),
+        whole(_is_dni),
+    ),
 )
 
 # Decreto ministeriale 23 dicembre 1976, tables of characters in odd places.
@@ -118,6 +182,15 @@ def _is_codice_fiscale(found: str) -> bool:
 
 
 # Letters L to V stand for digits where two people would have the same code (omocodia).
+_CF_DIGIT = "[0-9LMNPQRSTUV]"
+_CF_GROUPS = apart(
+    "[A-Z]{3}", "[A-Z]{3}", f"{_CF_DIGIT}{{2}}", "[ABCDEHLMPRST]", f"{_CF_DIGIT}{{2}}", "[A-Z]",
+    f"{_CF_DIGIT}{{3}}", "[A-Z]",
+)  # fmt: skip
+_CF_BOXES = re.compile(
+    rf"{START}(?:[A-Z] ){{6}}(?:{_CF_DIGIT} ){{2}}[ABCDEHLMPRST] (?:{_CF_DIGIT} ){{2}}[A-Z] "
+    rf"(?:{_CF_DIGIT} ){{3}}[A-Z]{END}"
+)
 IT_CODICE_FISCALE = Detector(
     "it_codice_fiscale",
     "an Italian tax code (codice fiscale)",
@@ -129,6 +202,11 @@ IT_CODICE_FISCALE = Detector(
     0,
     whole(_is_codice_fiscale),
     always,
+    # Sixteen characters of which each says whether it is a letter leave little to chance.
+    loose=Loose(
+        re.compile(f"{_CF_GROUPS.pattern}|{_CF_BOXES.pattern}", re.I), (), whole(_is_codice_fiscale), always
+    ),
+    instead=nothing_else,
 )
 
 
@@ -146,7 +224,13 @@ NL_BSN = Detector(
     8,
     whole(_is_bsn),
     lambda found: "." in found,
-    words(r"bsn", r"burgerservicenummer", r"sofi(?:[\s-]?nummer)?", r"citizen[\s_]service[\s_]number"),
+    words(
+        r"bsn(?:-?nr)?",
+        r"burgerservice-?n(?:umme)?r",
+        r"sofi(?:[\s-]?n(?:umme)?r)?",
+        r"citizen[\s_]service[\s_]number",
+    ),
+    loose=Loose(digits_apart(9), (9,), misread(whole(_is_bsn))),
 )
 
 
@@ -166,30 +250,37 @@ SE_PERSONNUMMER = Detector(
     whole(_is_personnummer),
     separated,
     words(r"person(?:nummer|nr)\.?", r"pnr", r"samordningsnummer", r"personal[\s_](?:identity[\s_])?number"),
+    loose=Loose(
+        apart("(?:18|19|20)?[0-9]{2}", "[01][0-9]", "[0-9]{2}", "[+]?[0-9]{4}"),
+        (10, 12),
+        whole(_is_personnummer),
+    ),
 )
 
 
 def _is_pesel(found: str) -> bool:
     """Ministerstwo Cyfryzacji: the month tells the century (20 is added in the 2000s, 80 in the 1800s)."""
-    year, month, day = int(found[:2]), int(found[2:4]), int(found[4:6])
+    digits = plain(found)
+    year, month, day = int(digits[:2]), int(digits[2:4]), int(digits[4:6])
     century = {0: 1900, 20: 2000, 80: 1800}.get(month // 20 * 20)
     if century is None or not is_date(century + year, month % 20, day):
         return False
-    return weighted(found, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10 == 0
+    return weighted(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10 == 0
 
 
 PL_PESEL = Detector(
     "pl_pesel", "a Polish identity number (PESEL)", "[national id]", _pattern(r"[0-9]{11}"), 11,
-    whole(_is_pesel), always,
+    whole(_is_pesel), always, words(r"pesel"),
+    loose=Loose(digits_apart(11), (11,), misread(whole(_is_pesel))),
 )  # fmt: skip
 
 _HETU_CHECK = "0123456789ABCDEFHJKLMNPRSTUVWXY"  # Digi- ja väestötietovirasto: number mod 31
 
 
 def _is_hetu(found: str) -> bool:
-    text = found.upper()
+    text = plain(found)
     born = is_date(2000 + int(text[4:6]), int(text[2:4]), int(text[:2]))
-    return born and _HETU_CHECK[int(text[:6] + text[7:10]) % 31] == text[10]
+    return born and _HETU_CHECK[int(text[:6] + text[-4:-1]) % 31] == text[-1]
 
 
 FI_HETU = Detector(
@@ -200,6 +291,18 @@ FI_HETU = Detector(
     6,
     whole(_is_hetu),
     always,
+    # A day, the sign of a century and one of 31 check characters leave little to chance.
+    loose=Loose(
+        re.compile(
+            rf"{LOOSE_START}[0-3][0-9][01][0-9]{{3}} {{0,2}}[-+A-FU-Y](?: {{1,2}}|{BREAK})"
+            rf"[0-9]{{3}}[0-9A-FHJ-NPR-Y]{LOOSE_END}",
+            re.I,
+        ),
+        # A letter between may stand for the century, one after them be the check.
+        (6, 9, 10),
+        whole(_is_hetu),
+        always,
+    ),
 )
 
 
@@ -209,6 +312,10 @@ def _is_be_national(found: str) -> bool:
     month, day = int(digits[2:4]) % 20, int(digits[4:6])
     keys = {97 - int(century + digits[:9]) % 97 for century in ("", "2")}
     return month <= 12 and day <= 31 and int(digits[9:]) in keys
+
+
+def _dotted_on_two_lines(found: str) -> bool:
+    return broken(found) and found.count(".") > 1
 
 
 BE_NATIONAL = Detector(
@@ -221,9 +328,17 @@ BE_NATIONAL = Detector(
     separated,
     words(
         r"rijksregister\w*", r"registre[\s_]national", r"niss", r"insz", r"num[ée]ro[\s_]national",
-        r"nationaal[\s_]nummer", r"national[\s_]register(?:[\s_]number)?", r"rrn",
+        r"nationaal[\s_]nummer", r"national[\s_]register(?:[\s_]number)?", r"rrn", r"nn",
+        r"n[°ºro.]{0,2}\s?national",
     ),
+    loose=Loose(digits_apart(11), (11,), misread(whole(_is_be_national)), _dotted_on_two_lines),
 )  # fmt: skip
+
+
+def _is_ahv(found: str) -> bool:
+    """Zentrale Ausgleichsstelle: the check digit of an EAN-13."""
+    return weighted(plain(found), (1, 3) * 6 + (1,)) % 10 == 0
+
 
 CH_AHV = Detector(
     "ch_ahv",
@@ -231,12 +346,13 @@ CH_AHV = Detector(
     "[national id]",
     _pattern(r"756([. ]?)[0-9]{4}\1[0-9]{4}\1[0-9]{2}"),
     13,
-    # Zentrale Ausgleichsstelle: the check digit of an EAN-13.
-    whole(lambda found: weighted(plain(found), (1, 3) * 6 + (1,)) % 10 == 0),
+    whole(_is_ahv),
     always,
+    # Three digits are the same in all.
+    loose=Loose(apart("756", "[0-9]{4}", "[0-9]{4}", "[0-9]{2}"), (13,), whole(_is_ahv), always),
 )
 
 EUROPE = (
-    UK_NINO, DE_STEUER_ID, FR_NIR, ES_DNI, IT_CODICE_FISCALE, NL_BSN, SE_PERSONNUMMER, PL_PESEL, FI_HETU,
+    UK_NINO, DE_STEUER_ID, FR_NIR, ES_DNI, IT_CODICE_FISCALE, NL_BSN, FI_HETU, SE_PERSONNUMMER, PL_PESEL,
     BE_NATIONAL, CH_AHV,
 )  # fmt: skip

@@ -4,27 +4,52 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from data_prep.personal.contact import EMAIL, phone
+from data_prep.personal.context import is_glued
 from data_prep.personal.detector import Detector, Span
+from data_prep.personal.email import EMAIL, has_address
 from data_prep.personal.europe import EUROPE
 from data_prep.personal.payment import CARD, IBAN
+from data_prep.personal.phone import phone
 from data_prep.personal.world import WORLD
 from lensmith.data_settings import REGIONS, DetectorName
 
 # Digits with at most three separators from one to the next: what all but two of the kinds are made of.
-_RUN = re.compile(r"[0-9](?:[ .\-/()]{0,3}[0-9]){5,}")
+_RUN = re.compile(r"[0-9](?:[ .\-/()+]{0,3}[0-9]){5,}")
+# The same pulled apart by a scan or the end of a line, letters read for digits among them.
+_LOOSE_RUN = re.compile(r"[0-9](?:[ .\-/()+\r\n]{0,6}(?:[0-9]|[OoIl](?![A-Za-z]))){5,}")
 _DAY = re.compile(r"(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]")
-_SEPARATORS = str.maketrans("", "", " .-/()")
-_AT = re.compile(r"@|[\[({]\s?at\s?[\])}]", re.IGNORECASE)
-# Six letters and a year, as an Italian tax code begins.
-_CODE = re.compile(r"[A-Za-z]{3} ?[A-Za-z]{3} ?[0-9LMNPQRSTUVlmnpqrstuv]{2}[A-Za-z]")
+_SEPARATORS = str.maketrans("", "", " .-/()+\r\n")
+# What an Italian tax code has up to its second letter but one, and the same with every character apart.
+_CF_DIGIT, _CF_GAP = "[0-9LMNPQRSTUVlmnpqrstuv]", r"[ \-\r\n]{0,6}"
+_CODE = re.compile(
+    rf"[A-Za-z]{{3}}{_CF_GAP}[A-Za-z]{{3}}{_CF_GAP}{_CF_DIGIT}{{2}}{_CF_GAP}[A-Ta-t]{_CF_GAP}{_CF_DIGIT}{{2}}"
+    rf"{_CF_GAP}[A-Za-z]{_CF_GAP}{_CF_DIGIT}"
+)
+_CODE_BOXES = re.compile(rf"[A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] {_CF_DIGIT} {_CF_DIGIT} ")
+# Lengths of digits in one piece that need not be as printed: a French number without its key, and the digits
+# of Spanish ones, whose letter may stand apart.
+_IN_ONE_PIECE = frozenset({7, 8, 13})
 
 
 def detectors(regions: Sequence[str] = REGIONS) -> tuple[Detector, ...]:
     """All detectors, the stronger evidence first: what one found, a later one does not find again."""
     return (EMAIL, IBAN, CARD, *WORLD, *EUROPE, phone(regions))
+
+
+class _Marks(NamedTuple):
+    """What a text has that could be personal.
+
+    The longest row of digits, the lengths of rows that may be pulled apart, whether there is an @ or what
+    stands for it, and whether there is what looks like an Italian tax code.
+    """
+
+    digits: int
+    apart: set[int]
+    address: bool
+    code: bool
 
 
 class Finder:
@@ -34,37 +59,79 @@ class Finder:
         self, regions: Sequence[str] = REGIONS, wanted: frozenset[DetectorName] | None = None
     ) -> None:
         self.detectors = tuple(each for each in detectors(regions) if wanted is None or each.name in wanted)
+        self._loose = tuple((each, each.loose.digits) for each in self.detectors if each.loose is not None)
 
     def find(self, text: str, before: str = "") -> list[Span]:
         """What is personal in `text`, in order, none overlapping; `before` is the text in front of it."""
         if not text.isascii():
             text = text.translate(_PLAIN)
-        marks = self._marks(text)
-        if marks == (0, False, False):
+        marks = _marks(text)
+        if marks is None:
             return []
-        digits, address, code = marks
         spans: list[Span] = []
+        taken = bytearray()
+        for found in self._found(text, before, marks):
+            taken = taken or bytearray(len(text))
+            if taken.find(1, found.start, found.end) < 0:
+                spans.append(found)
+                taken[found.start : found.end] = b"\1" * (found.end - found.start)
+        return sorted(spans, key=lambda span: span.start)
+
+    def _found(self, text: str, before: str, marks: _Marks) -> Iterator[Span]:
+        """The stronger evidence first: numbers as they are printed, those pulled apart, telephone numbers."""
+        calls: list[Detector] = []
         for each in self.detectors:
             # Without digits in a row there is only the e-mail address's @ and the tax code's letters.
-            if each.digits > digits or (not each.digits and not (address if each.name == "email" else code)):
+            if each.digits > marks.digits or (
+                not each.digits and not (marks.address if each.name == "email" else marks.code)
+            ):
                 continue
-            for span in each.spans(text, before):
-                if all(span.end <= other.start or span.start >= other.end for other in spans):
-                    spans.append(span)
-        return sorted(spans, key=lambda span: span.start)
+            if each.name == "phone":
+                calls.append(each)
+            else:
+                yield from each.spans(text, before)
+        if marks.apart or marks.code:
+            # The end of a telephone number may be one itself: the wider form goes first.
+            for each, digits in self._loose:
+                if not marks.apart.isdisjoint(digits) or (marks.code and not each.digits):
+                    yield from each.loose_spans(text, before)
+        for each in calls:
+            yield from each.spans(text, before)
 
     def may_hold(self, text: str) -> bool:
         """Whether `find` could find anything in `text` or in a part of it; cheap."""
-        return self._marks(text if text.isascii() else text.translate(_PLAIN)) != (0, False, False)
+        return _marks(text if text.isascii() else text.translate(_PLAIN)) is not None
 
-    def _marks(self, text: str) -> tuple[int, bool, bool]:
-        """The longest row of digits, whether there is an @, whether there is what looks like a tax code."""
-        longest = 0
-        for run in _RUN.findall(text):
-            if not _DAY.fullmatch(run):
-                longest = max(longest, len(run.translate(_SEPARATORS)))
-        address = "@" in text or (("[" in text or "(" in text or "{" in text) and bool(_AT.search(text)))
-        return longest, address, bool(_CODE.search(text))
+
+def _marks(text: str) -> _Marks | None:
+    """None where nothing in it could be personal."""
+    digits, apart = 0, set[int]()
+    for found in _LOOSE_RUN.finditer(text):
+        run = found.group()
+        if run.isdigit():
+            digits = max(digits, len(run))
+            # Else it is as printed, but for a word that stands before it without a space.
+            if len(run) in _IN_ONE_PIECE or is_glued(text, found.start()):
+                apart.add(len(run))
+        elif not _DAY.fullmatch(run):
+            digits = max(digits, _longest(run))
+            apart |= _lengths(run)
+    address = has_address(text)
+    code = bool(_CODE.search(text) or (" " in text and _CODE_BOXES.search(text)))
+    return _Marks(digits, apart, address, code) if digits or apart or address or code else None
+
+
+def _longest(run: str) -> int:
+    rows = (row for row in _RUN.findall(run) if not _DAY.fullmatch(row))
+    return max((len(row.translate(_SEPARATORS)) for row in rows), default=0)
+
+
+def _lengths(run: str) -> set[int]:
+    """Digits of each of its lines, and of any two and three in a row."""
+    if "\n" not in run:
+        return {len(run.translate(_SEPARATORS))}
+    lines = [len(line.translate(_SEPARATORS)) for line in run.split("\n")]
+    return {sum(lines[at : at + count]) for at in range(len(lines)) for count in (1, 2, 3)}
 
 
 class _Plain(dict[int, int]):

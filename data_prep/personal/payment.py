@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from data_prep.personal.apart import BREAK, LOOSE_START, broken, digits_apart, in_boxes, misread
 from data_prep.personal.checksums import iso7064_mod_97_10, luhn
-from data_prep.personal.detector import END, START, Detector, always, plain, whole
+from data_prep.personal.context import words
+from data_prep.personal.detector import END, START, Detector, Loose, always, nothing_else, plain, whole
 
 # Lengths by first digits, as the networks publish them (ISO/IEC 7812 issuer numbers).
 _ISSUERS: tuple[tuple[range, frozenset[int]], ...] = (
@@ -43,7 +45,30 @@ def _is_card(found: str) -> bool:
     return issued and luhn(digits)
 
 
-CARD = Detector("card", "a payment card number", "[card]", _CARD, 12, whole(_is_card), always)
+_FOURS = re.compile(r"(?!.*[OoIl])[0-9]{4}(?:[ -]?[0-9]{4}|[ -]?\r?\n[0-9]{4}){3}")
+
+
+def _fours_on_two_lines(found: str) -> bool:
+    return broken(found) and bool(_FOURS.fullmatch(found))
+
+
+CARD = Detector(
+    "card",
+    "a payment card number",
+    "[card]",
+    _CARD,
+    12,
+    whole(_is_card),
+    always,
+    words(
+        r"\w*cards?", r"\w*karten?", r"\w*kort", r"\w*kortti", r"\w*kaart", r"cartes?", r"carta",
+        r"cart[ãa]o", r"tarjeta",
+        r"karta", r"karty", r"visa", r"master\s?card", r"amex", r"american\sexpress",
+        r"maestro", r"pan", r"cc",
+        anywhere=("卡号", "信用卡", "银行卡", "カード"),
+    ),
+    loose=Loose(digits_apart(16, fewer=1), (15, 16), misread(whole(_is_card)), _fours_on_two_lines),
+)  # fmt: skip
 
 # Lengths by country, SWIFT IBAN registry, release 99.
 IBAN_LENGTHS = {
@@ -58,12 +83,22 @@ IBAN_LENGTHS = {
     }.items()
     for country in countries.split()
 }  # fmt: skip
-_IBAN = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}")
+# Its own name may stand right before it: a form that prints the word and no space.
+_IBAN = re.compile(
+    r"(?:(?<![A-Za-z0-9_])|(?<=IBAN)|(?<=iban))[A-Za-z]{2}[0-9]{2}"
+    rf"(?:[ .-]?{BREAK}[A-Za-z0-9]){{11,30}}"
+)
+_IBAN_APART = re.compile(
+    rf"{LOOSE_START}(?<![A-Za-z])[A-Za-z] ?[A-Za-z][ -]?[0-9] ?[0-9]"
+    rf"(?:[ ./-]{{0,2}}{BREAK}[A-Za-z0-9]){{11,30}}"
+)
+# Letters that a scan reads for digits.
+_MISREAD = str.maketrans("OIL", "011")
 
 
 def _iban_length(found: str) -> int:
     """Characters, separators included, of the IBAN that `found` begins with."""
-    wanted = IBAN_LENGTHS.get(found[:2].upper())
+    wanted = IBAN_LENGTHS.get(plain(found[:3])[:2])
     if wanted is None:
         return 0
     seen = 0
@@ -72,8 +107,43 @@ def _iban_length(found: str) -> int:
         if seen == wanted:
             text = plain(found[:at])
             goes_on = found[at : at + 1].isalnum()
-            return 0 if goes_on or not iso7064_mod_97_10(text[4:] + text[:4]) else at
+            return 0 if goes_on or not _passes(text) else at
     return 0
 
 
-IBAN = Detector("iban", "a bank account (IBAN)", "[IBAN]", _IBAN, 6, _iban_length, always)
+def _passes(text: str) -> bool:
+    """By its check digits, as it is written or with letters of the account read as the digits they look like.
+
+    Letters of the bank's code, the four after the check digits, may be meant as such.
+    """
+    account = text[4:]
+    meant = {account, account[:4] + account[4:].translate(_MISREAD), account.translate(_MISREAD)}
+    return any(iso7064_mod_97_10(each + text[:4]) for each in meant)
+
+
+IBAN = Detector(
+    "iban",
+    "a bank account (IBAN)",
+    "[IBAN]",
+    _IBAN,
+    6,
+    _iban_length,
+    always,
+    words=words(
+        r"iban",
+        r"account",
+        r"acct",
+        r"konto\w*",
+        r"kto",
+        r"compte",
+        r"conto",
+        r"cuenta",
+        r"conta",
+        r"rekening\w*",
+        r"rachun\w+",
+        r"tili\w*",
+        anywhere=("账号", "账户", "口座"),
+    ),
+    loose=Loose(_IBAN_APART, tuple(range(8, 35)), _iban_length, in_boxes),
+    instead=nothing_else,
+)

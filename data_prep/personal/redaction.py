@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_prep.personal.detector import BEFORE, Detector
+from data_prep.personal.context import BEFORE
+from data_prep.personal.detector import Detector
 from data_prep.personal.finder import Finder
 
 # Strings and numbers of a JSON text (RFC 8259), and the colon that makes a string a key.

@@ -44,12 +44,13 @@ less moves a figure by about 0.07. A stretch counts as found only from its first
 is found in part is flagged, but not wholly redacted.
 """
 WEAK_FORMS = """\
-About half of what is found wrongly are numbers of parts, parcels, orders and meters that have the form of
-personal data, and fit its check digit by chance where there is one. The rest is cut at the wrong end, or
-is one kind taken for another: a Finnish number that also fits the Swedish rule. Besides the forms above,
-these are missed: letters that a scan read for digits, separators that a country does not use, the second
-of two numbers where a word names only the first, and numbers without a word that names them where the
-detector asks for one.
+What is found wrongly in `unseen.json`: ids of messages and calendars that have the form of an address, codes
+in the groups of an American number, numbers that fit the check digit of another kind by chance (Belgian
+ones and a Chinese telephone number that fit the Polish rule), a telephone number without its extension. What
+is missed: numbers in another form than the printed one and without a word that names them near; tables in
+which only the head of a column names them; telephone numbers of countries that `phone_regions` does not
+name, and those that no plan has given out; cards of networks the detector does not know (Elo, Troy); numbers
+in boxes beside a word in boxes.
 """
 # Unusual forms of a stretch, the first that fits; said by the stretch alone, whichever kind it is of.
 FORMS = {
@@ -211,11 +212,11 @@ def _personal(rows: Sequence[Unseen], seen_since: Sequence[Unseen]) -> list[str]
         "",
         f"Over all kinds, of `independent.json` {_overall(known)}; of `unseen.json` {_overall(fresh)}.",
         "",
-        f"On the unseen texts these find less than {WEAK_RECALL:.2f} of what there is: "
+        f"In `unseen.json` these find less than {WEAK_RECALL:.2f} of what there is: "
         f"{', '.join(low_recall) or 'none'}.",
         f"Of what these find, less than {WEAK_PRECISION:.2f} is right: {', '.join(low_precision) or 'none'}.",
         "",
-        "| form of an unseen stretch | stretches | found exactly | found at least in part |",
+        "| form of a stretch of `unseen.json` | stretches | found exactly | found at least in part |",
         "|---|--:|--:|--:|",
         *(f"| {form} | {' | '.join(map(str, counts))} |" for form, counts in by_form(rows).items()),
         "",

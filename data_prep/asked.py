@@ -24,7 +24,7 @@ from lensmith.intake import find_intake
 from lensmith.page import template_digests
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
-from lensmith.tokens import ImageGrid, read_grid
+from lensmith.tokens import Grid, read_grid
 
 MODULE = "data_prep.prepare"
 PACKAGES = (
@@ -55,7 +55,7 @@ class Asked:
     before: Before | None
     exams: list[Artifact]
     limits: ImageLimits
-    grid: ImageGrid | None
+    grid: Grid | None
     forgotten: Forgotten
     dataset_key: str
     held_out_key: str
@@ -83,6 +83,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         "schema": data.answer_schema and digest_json(data.answer_schema.inline),
         "coordinates": asdict(recipe.model_family.coordinates),
         "markup": list(recipe.model_family.markup),
+        "speech": [recipe.rendering.writes_tools, recipe.rendering.writes_thoughts],
         "max_images": recipe.serve.max_images,
         "forgotten": forgotten.digest,
         "counted": counted_with(recipe, grid),
@@ -120,7 +121,7 @@ def _with_schema_here(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"answer_schema": schema})})
 
 
-def _grid(recipe: Recipe) -> ImageGrid | None:
+def _grid(recipe: Recipe) -> Grid | None:
     """The base's image grid; None while there is no base yet: data can be checked before it arrives."""
     if not recipe.base.path.is_dir():
         return None

@@ -19,7 +19,7 @@ from data_prep.workbook import Workbook
 from lensmith.data_settings import Data
 from lensmith.files import canonical_json
 from lensmith.recipe import Recipe
-from lensmith.tokens import ImageGrid
+from lensmith.tokens import Grid
 
 
 def by_reason(refusals: Iterable[Refusal]) -> list[tuple[Code, int]]:
@@ -72,7 +72,7 @@ def held_out_body(book: Workbook, data: Data) -> dict[str, Any]:
 def dataset_body(
     book: Workbook,
     leaks: dict[str, dict[str, int]],
-    grid: ImageGrid | None,
+    grid: Grid | None,
     recipe: Recipe,
 ) -> dict[str, Any]:
     """All of the dataset's body but the id of its held-out set, which the caller adds once it is known."""

@@ -15,6 +15,7 @@ from data_prep.personal.screen import Screen
 from data_prep.refusal import Flaw, quoted
 from data_prep.regions import region_flags, region_flaws
 from data_prep.sources.source import Found
+from data_prep.tools import speech_flaws
 from data_prep.wording.checks import wording_flags, wording_flaws
 from lensmith.recipe import Recipe
 from lensmith.sample import Sample
@@ -29,6 +30,7 @@ class Screening:
     def __init__(self, recipe: Recipe) -> None:
         self._data = recipe.data
         self._family = recipe.model_family
+        self._rendering = recipe.rendering
         self._max_images = recipe.serve.max_images
         schema = recipe.data.answer_schema
         self._schema: AnswerSchema | None = None if schema is None else read_schema(schema)
@@ -66,6 +68,7 @@ class Screening:
         if isinstance(made, Flaw):
             yield made
         yield from region_flaws(sample, self._family.coordinates)
+        yield from speech_flaws(sample, self._rendering)
         # A schema has nothing to say of an answer that is no JSON object.
         if self._schema is not None and not conversation:
             yield from self._schema.check(sample.answer)

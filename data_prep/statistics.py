@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.split import SPLITS, SplitName
 from data_prep.workbook import Workbook
-from lensmith.tokens import ImageGrid
+from lensmith.tokens import Grid
 
 _SIZES_SHOWN = 8
 
@@ -61,7 +61,7 @@ def text_statistics(book: Workbook) -> dict[str, Any]:
     return {"question": spread(column("asked")), "answer": spread(column("answered"))}
 
 
-def token_statistics(book: Workbook, grid: ImageGrid) -> dict[str, Any]:
+def token_statistics(book: Workbook, grid: Grid) -> dict[str, Any]:
     """Image tokens a taken row in each split, as the base's own processor cuts images, and its grid."""
     sizes: dict[tuple[int, int], int] = {}
 

@@ -14,8 +14,8 @@ from referencing.exceptions import Unresolvable
 
 from data_prep.refusal import Flaw, quoted
 from lensmith.coordinates import region_problems
-from lensmith.rendering import BOX_ARGUMENT, IMAGE_ARGUMENT, POINT_ARGUMENT
-from lensmith.sample import Region, RegionKind, Sample, ToolCall
+from lensmith.rendering import BOX_ARGUMENT, IMAGE_ARGUMENT, POINT_ARGUMENT, Rendering
+from lensmith.sample import Region, RegionKind, Sample, Thinking, ToolCall
 
 _MARKERS = (IMAGE_ARGUMENT, BOX_ARGUMENT, POINT_ARGUMENT)
 _PLACES: dict[str, RegionKind] = {BOX_ARGUMENT: "box", POINT_ARGUMENT: "point"}
@@ -43,6 +43,23 @@ def tool_flaws(sample: Sample) -> Iterator[Flaw]:
             if isinstance(call, ToolCall):
                 for what, mend in _call_problems(call, schemas, len(sample.images)):
                     yield Flaw("tool_call", f"message {number} calls {quoted(call.name)}: {what}", mend)
+
+
+def speech_flaws(sample: Sample, rendering: Rendering) -> Iterator[Flaw]:
+    """Thoughts and tools that the family's chat template would leave out, or raise an error for."""
+    if not rendering.writes_tools:
+        mend = "leave them out, or train a family that calls tools"
+        if sample.tools:
+            yield Flaw("tool_definition", f"tools are defined, {rendering.family.title} knows none", mend)
+        for number, message in enumerate(sample.messages, start=1):
+            if any(isinstance(part, ToolCall) for part in message.parts) or message.role == "tool":
+                what = f"message {number} belongs to a tool call, {rendering.family.title} knows none"
+                yield Flaw("part_place", what, mend)
+    if not rendering.writes_thoughts:
+        for number, message in enumerate(sample.messages, start=1):
+            if any(isinstance(part, Thinking) for part in message.parts):
+                what = f"message {number} holds a thought, {rendering.family.title} writes none"
+                yield Flaw("part_place", what, "set train.thinking: drop, or leave them out")
 
 
 def _definition_problem(tool: Mapping[str, Any], known: Mapping[str, Any]) -> str:

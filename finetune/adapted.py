@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from finetune.model import load_model
+from finetune.peft_names import named_in_full
 from lensmith.errors import IntegrityError, Problem
 
 ADAPTER = "adapter_model.safetensors"
@@ -27,7 +28,9 @@ def load_trained(base: Path, run: Path | None, dtype: torch.dtype) -> PreTrained
         return load_model(base, dtype).eval()
     if not (run / ADAPTER).is_file():
         return load_model(run, dtype).eval()
-    wrapped = PeftModel.from_pretrained(load_model(base, dtype), run)
+    model = load_model(base, dtype)
+    with named_in_full(model):
+        wrapped = PeftModel.from_pretrained(model, run)
     _check_loaded(wrapped, run)
     model = wrapped.get_base_model()
     if not isinstance(model, PreTrainedModel):

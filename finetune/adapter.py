@@ -10,6 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from finetune.peft_names import named_in_full
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
 from lensmith.recipe import Recipe
@@ -27,19 +28,21 @@ class Trained:
     parameters: dict[Tower, int]
 
 
-def adapter_targets(model: nn.Module, config: Mapping[str, object], recipe: Recipe) -> dict[Tower, list[str]]:
+def adapter_targets(model: PreTrainedModel, recipe: Recipe) -> dict[Tower, list[str]]:
     """By adapted tower the full name of every linear that gets an adapter.
 
-    `config` is the checkpoint's config.json. Raises InputError where the family states a name that the
+    Raises InputError where the family states a name that the
     model has no linear for, or the model has a linear in an adapted tower that the family does not state:
     either way fewer modules would be adapted than the recipe asks for.
     """
     family = recipe.model_family
+    # As the class holds it: a file may leave out defaults, or say them in another way.
+    config = model.config.to_dict()
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     targets: dict[Tower, list[str]] = {}
     problems: list[Problem] = []
     for tower in recipe.train.towers.in_mode("adapt"):
-        stated = family.expected_linears(dict(config), tower)
+        stated = family.expected_linears(config, tower)
         found = {name for name in linears if family.tower_of(name) == tower}
         # The output head is in the language tower but never adapted: engines cannot apply that.
         found -= {name for name in found if "." not in name}
@@ -62,9 +65,7 @@ def _differences(tower: Tower, stated: set[str], found: set[str]) -> list[Proble
     return problems
 
 
-def choose_trained(
-    model: PreTrainedModel, config: Mapping[str, object], recipe: Recipe, *, half_adapter: bool = False
-) -> Trained:
+def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool = False) -> Trained:
     """Freeze `model` but for what the recipe trains; for method lora, add the adapter.
 
     Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
@@ -74,10 +75,12 @@ def choose_trained(
     family = recipe.model_family
     if recipe.train.method == "full":
         trained = recipe.train.towers.in_mode("train")
+        # A router that moves with few examples sends tokens to other experts: all come from the base's.
+        routers = set(family.experts.routers(model.config.to_dict())) if family.experts else set()
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = family.tower_of(name) in trained
+            parameter.requires_grad = family.tower_of(name) in trained and name not in routers
         return Trained(model, {}, count_trained(model, family))
-    targets = adapter_targets(model, config, recipe)
+    targets = adapter_targets(model, recipe)
     lora = recipe.train.lora
     settings = LoraConfig(
         task_type="CAUSAL_LM",
@@ -88,9 +91,10 @@ def choose_trained(
         target_modules=[name for names in targets.values() for name in names],
     )
     on_meta = next(model.parameters()).is_meta
-    wrapped = get_peft_model(
-        model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
-    )
+    with named_in_full(model):
+        wrapped = get_peft_model(
+            model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
+        )
     adapted = check_adapted(wrapped, targets)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
+from lensmith.tokens import read_grid
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,11 @@ def plan(recipe: Recipe, dataset: Artifact) -> Plan:
     """
     source = recipe.base.path
     launcher = read_launcher(recipe.train.launcher)
-    config = json.loads((source / "config.json").read_bytes())
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     # Activations are counted before the adapter wraps the linears.
     shape = load_skeleton(source)
-    trained = choose_trained(skeleton, config, recipe)
+    trained = choose_trained(skeleton, recipe)
     rows = _rows(recipe, dataset)
     state = state_memory(
         recipe.train,
@@ -102,8 +101,8 @@ def _rows(recipe: Recipe, dataset: Artifact) -> RowsPlan:
 
 def _tokens_a_pass(recipe: Recipe, longest: RowTokens) -> dict[Tower, int]:
     """Tokens that a forward pass of the longest rows feeds to each tower: the vision tower sees patches."""
-    settings = json.loads((recipe.base.path / "config.json").read_bytes())["vision_config"]
-    patches = longest.image * settings["spatial_merge_size"] ** 2
+    grid = read_grid(recipe.base.path, recipe.model_family, recipe.pixel_budget)
+    patches = longest.image * grid.patches_a_token
     batch = recipe.train.batch_size
     return {
         "vision": patches * batch,

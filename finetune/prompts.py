@@ -16,14 +16,25 @@ from lensmith.sample import Sample
 def render_text(processor: ProcessorMixin, rendering: Rendering, sample: Sample, *, answered: bool) -> str:
     """The conversation as the checkpoint's template writes it, one placeholder an image.
 
-    Up to its answer and with the generation prompt, as the served model is asked, or answered.
+    Up to its answer and with the generation prompt, as the served model is asked, or answered: by the
+    template, or for a family that keeps answers apart by the answer's text and the end-of-turn token. A token
+    that the family's processor puts before every prompt is there too.
     """
-    return processor.apply_chat_template(
-        rendering.messages(sample.messages if answered else sample.prompt),
+    family = rendering.family
+    apart = answered and family.answers == "apart"
+    text = processor.apply_chat_template(
+        rendering.messages(sample.messages if answered and not apart else sample.prompt),
         tools=rendering.tools(sample),
         tokenize=False,
-        add_generation_prompt=not answered,
+        add_generation_prompt=not answered or apart,
     )
+    if family.leads:
+        tokenizer = processor.tokenizer
+        lead = tokenizer.bos_token or tokenizer.eos_token
+        text = text if text.startswith(lead) else lead + text
+    if apart:
+        text += rendering.answer(sample.messages[-1]) + processor.tokenizer.eos_token
+    return text
 
 
 def encode_conversation(

@@ -22,11 +22,11 @@ from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.sample import Sample
-from lensmith.tokens import Grid
+from lensmith.tokens import FixedGrid, Grid
 
 IGNORED = -100
 # What a processor gives one value a token for; everything else it gives is of the images.
-PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 _SHOWN = 10
 # Rows that are tokenized together.
 _BATCH = 1024
@@ -106,8 +106,20 @@ class RowEncoder:
         """
         prompt_text = render_text(self.processor, self.rendering, sample, answered=False)
         whole_text = render_text(self.processor, self.rendering, sample, answered=True)
-        prompt_ids, whole_ids = self._ids([prompt_text, whole_text])
-        return Rendered(prompt_text, prompt_ids, self._answer_ids(sample, prompt_ids, whole_ids))
+        ((prompt_ids, answer_ids),) = self._parted([sample], [prompt_text], [whole_text])
+        return Rendered(prompt_text, prompt_ids, answer_ids)
+
+    def _parted(
+        self, samples: Sequence[Sample], prompts: Sequence[str], wholes: Sequence[str]
+    ) -> list[tuple[list[int], list[int]]]:
+        """The ids of each prompt and of its answer, the texts tokenized together."""
+        if self.rendering.family.answers == "apart":
+            # The served model's first token follows the prompt's last: the two never share one.
+            answers = [whole.removeprefix(prompt) for prompt, whole in zip(prompts, wholes, strict=True)]
+            pairs = zip(self._ids(prompts), self._ids(answers), strict=True)
+            return [(prompt, self._ended(answer)) for prompt, answer in pairs]
+        triples = zip(samples, self._ids(prompts), self._ids(wholes), strict=True)
+        return [(prompt, self._answer_ids(sample, prompt, whole)) for sample, prompt, whole in triples]
 
     def _answer_ids(self, sample: Sample, prompt_ids: list[int], whole_ids: list[int]) -> list[int]:
         answer_ids = whole_ids[len(prompt_ids) :]
@@ -129,8 +141,8 @@ class RowEncoder:
 
         Without the tag that opens the thought: in some templates the generation prompt holds it.
         """
-        opening = self.rendering.family.speech.thinking[0]
-        return self.rendering.answer(sample.messages[-1]).removeprefix(opening)
+        tags = self.rendering.family.speech.thinking
+        return self.rendering.answer(sample.messages[-1]).removeprefix(tags[0] if tags else "")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -166,15 +178,32 @@ class RowEncoder:
         for start in range(0, len(samples), _BATCH):
             batch = samples[start : start + _BATCH]
             prompts, wholes = (
-                self._ids(
-                    [render_text(self.processor, self.rendering, each, answered=done) for each in batch]
-                )
+                [render_text(self.processor, self.rendering, each, answered=done) for each in batch]
                 for done in (False, True)
             )
-            for at, (sample, prompt, whole) in enumerate(zip(batch, prompts, wholes, strict=True), start):
-                counts[at, 0] = len(prompt) - len(sizes[at])
-                counts[at, 2] = len(self._answer_ids(sample, prompt, whole))
+            parted = self._parted(batch, prompts, wholes)
+            asked = [prompt for prompt, _ in parted]
+            counts[start : start + len(batch), 0] = self._text_tokens(prompts, asked, sizes[start:], grid)
+            counts[start : start + len(batch), 2] = [len(answer) for _, answer in parted]
         return counts
+
+    def _text_tokens(
+        self,
+        prompts: Sequence[str],
+        asked: Sequence[Sequence[int]],
+        sizes: Sequence[Sequence[tuple[int, int]]],
+        grid: Grid,
+    ) -> list[int]:
+        """What prompts cost beside their images; `asked` are their ids with one place an image."""
+        text = self.rendering.family.image_text
+        if text.written == "{}":
+            return [len(ids) - len(each) for ids, each in zip(asked, sizes, strict=False)]
+        views = [
+            [grid.views(*size) if isinstance(grid, FixedGrid) else 1 for size in each]
+            for each, _ in zip(sizes, prompts, strict=False)
+        ]
+        written = [text.fill(prompt, each) for prompt, each in zip(prompts, views, strict=True)]
+        return [len(ids) - sum(each) for ids, each in zip(self._ids(written), views, strict=True)]
 
     def encode(self, row: Row) -> Encoded:
         """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -56,9 +55,8 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
     source, work = checkpoint_path(base), home.work_path(key)
     with memory_left(recipe.train), space_left(home.root):
         work.mkdir(parents=True, exist_ok=True)
-        config = json.loads((source / "config.json").read_bytes())
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
-        shape = choose_trained(load_skeleton(source), config, recipe)
+        shape = choose_trained(load_skeleton(source), recipe)
         launcher = read_launcher(recipe.train.launcher)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
@@ -73,7 +71,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
         if start is None or start.manifest.step < start.manifest.steps:
-            trainer, tracker = make_trainer(recipe, key, home, source, config, arguments, encoder, dataset)
+            trainer, tracker = make_trainer(recipe, key, home, source, arguments, encoder, dataset)
             trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
             record["resumed_at"] = start.manifest.step if start else 0
@@ -170,7 +168,6 @@ def make_trainer(
     key: str,
     home: Home,
     source: Path,
-    config: dict[str, Any],
     arguments: SFTConfig,
     encoder: RowEncoder,
     dataset: Artifact,
@@ -184,7 +181,7 @@ def make_trainer(
     model.config.use_cache = False
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
-    trained = choose_trained(model, config, recipe, half_adapter=stage == 3)
+    trained = choose_trained(model, recipe, half_adapter=stage == 3)
     tracker = Tracker(recipe, key, home.root)
     trainer = AnswerTrainer(
         model=trained.model,

@@ -8,7 +8,8 @@ from typing import Any
 
 from lensmith.artifact import Artifact, list_files
 from lensmith.errors import InputError, IntegrityError, Problem
-from lensmith.families.family import Family
+from lensmith.families import FAMILIES
+from lensmith.families.family import Family, Foreign
 from lensmith.files import digest_file
 from lensmith.home import Home
 from lensmith.provenance import stage_key
@@ -98,7 +99,10 @@ def check_base(root: Path, family: Family) -> dict[str, Any]:
     if not any((root / name).is_file() for name in WEIGHTS):
         problems.append(Problem("no safetensors weights", str(root), "fetch the whole checkpoint"))
     if not any((root / name).is_file() for name in TEMPLATES):
-        problems.append(Problem("no chat template", str(root), "fetch the whole checkpoint"))
+        mend = "fetch the whole checkpoint"
+        if family.template:
+            mend = "it is published without one: put the family's into chat_template.jinja (docs/families.md)"
+        problems.append(Problem("no chat template", str(root), mend))
     links = [path for path in root.rglob("*") if path.is_symlink()]
     if links:
         mend = "a hub's cache is made of links: hf download NAME --revision COMMIT --local-dir DIR"
@@ -117,6 +121,9 @@ def check_base(root: Path, family: Family) -> dict[str, Any]:
 
 def _family_problems(config: dict[str, Any], root: Path, family: Family) -> list[Problem]:
     where = str(root / "config.json")
+    if foreign := _foreign(config):
+        what = f"is {foreign.architecture}, which only code from the checkpoint runs: none is ever run"
+        return [Problem(what, where, f"use the native version: {foreign.native}")]
     problems: list[Problem] = []
     if config.get("model_type") != family.model_type:
         problems.append(
@@ -128,11 +135,18 @@ def _family_problems(config: dict[str, Any], root: Path, family: Family) -> list
         )
     elif family.architecture not in (config.get("architectures") or []):
         problems.append(Problem(f"architectures has no {family.architecture}", where))
-    if "auto_map" in config:
+    if "auto_map" in config and not family.ships_code:
         problems.append(
             Problem("auto_map asks to run code from the checkpoint", where, "use the native version")
         )
     return problems
+
+
+def _foreign(config: dict[str, Any]) -> Foreign | None:
+    """What the checkpoint is where a family knows it as one that needs its own code."""
+    stated = (config.get("model_type"), *(config.get("architectures") or []))
+    every = [foreign for family in FAMILIES.values() for foreign in family.foreign]
+    return next((each for each in every if (each.model_type, each.architecture) == stated), None)
 
 
 def template_digest(root: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lensmith.tiles import CropGrid, TileGrid
 from lensmith.tokens import FixedGrid, Grid, ImageGrid
 
 Edges = Sequence[int] | NDArray[Any]
@@ -16,6 +17,8 @@ Counts = NDArray[np.int64]
 
 def count_tokens(grid: Grid, widths: Edges, heights: Edges) -> Counts:
     """`grid.tokens` of many images: int64 [images] of widths and heights in pixels, both [images]."""
+    if isinstance(grid, (TileGrid, CropGrid)):
+        return grid.count(np.asarray(widths, np.int64), np.asarray(heights, np.int64))
     if isinstance(grid, FixedGrid):
         return _fixed(grid, np.asarray(widths, np.int64), np.asarray(heights, np.int64))
     return _dynamic(grid, np.asarray(widths, np.float64), np.asarray(heights, np.float64))

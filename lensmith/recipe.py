@@ -19,7 +19,7 @@ from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 from lensmith.rendering import Rendering
 from lensmith.section import Count, Positive, ResolvedPath, Section
-from lensmith.tokens import PixelBudget, read_grid
+from lensmith.tokens import PixelBudget, no_budget, read_area_grid
 from lensmith.train_settings import Train
 from lensmith.yaml_file import YamlFile, parse_scalar, read_yaml
 
@@ -156,6 +156,17 @@ class Recipe(Section):
     gates: ResolvedPath = Field(description="policy that promotion must pass")
 
     @model_validator(mode="after")
+    def _fits_family(self) -> Recipe:
+        family, train = self.model_family, self.train
+        if self.pixels is not None and family.cut != "area":
+            raise ValueError(f"{no_budget(family).summary}: leave out pixels")
+        unable = [tower for tower in train.towers.in_mode("adapt") if not family.adaptable(tower)]
+        if unable:
+            names = ", ".join(unable)
+            raise ValueError(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
+        return self
+
+    @model_validator(mode="after")
     def _served_whole(self) -> Recipe:
         if self.serve.mode != "adapter":
             return self
@@ -189,7 +200,7 @@ class Recipe(Section):
         if pixels is None:
             return None
         if pixels.image_tokens is not None:
-            area = read_grid(self.base.path, self.model_family, None).token_area
+            area = read_area_grid(self.base.path, self.model_family, None).token_area
             return PixelBudget(pixels.image_tokens.min * area, pixels.image_tokens.max * area)
         # `Pixels` is valid with both or with image_tokens only.
         return PixelBudget(pixels.min_pixels or 0, pixels.max_pixels or 0)

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from lensmith.coordinates import CoordinateForm, written_values
+from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 from lensmith.region_text import write_regions
 from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall
@@ -34,12 +35,23 @@ class Rendering:
     family: Family
     thinking: ThinkingChoice = "keep"
 
+    @property
+    def writes_tools(self) -> bool:
+        """Whether the family's chat template knows tools and their calls."""
+        return self.family.speech.call is not None
+
+    @property
+    def writes_thoughts(self) -> bool:
+        """Whether a sample's thoughts can be there: the template knows them, or they are left out."""
+        return self.family.speech.thinking is not None or self.thinking == "drop"
+
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages as chat templates of transformers read them; images are bare places.
 
         role; content: parts of type text and image, neighbouring texts joined; of an assistant besides
         reasoning_content (a string) and tool_calls (id, type, function with name and arguments, a mapping);
-        of a tool tool_call_id, and its content is a string where it shows no image.
+        of a tool tool_call_id, and its content is a string where it shows no image. Raises InputError for
+        thoughts and calls that the family's chat template would leave out.
         """
         rendered: list[dict[str, Any]] = []
         called = 0
@@ -52,6 +64,8 @@ class Rendering:
             if thought := self._thought(message):
                 each["reasoning_content"] = thought
             if calls := [part for part in message.parts if isinstance(part, ToolCall)]:
+                if not self.writes_tools:
+                    raise self._cannot("tool calls", "leave out its rows, or choose another family")
                 waiting = [f"call_{called + at}" for at in range(len(calls))]
                 called += len(calls)
                 each["tool_calls"] = [
@@ -64,14 +78,19 @@ class Rendering:
         return rendered
 
     def tools(self, sample: Sample) -> list[dict[str, Any]] | None:
-        """The sample's tool definitions with every field that vLLM fills in, in its order; None for none."""
+        """The sample's tool definitions with every field that vLLM fills in, in its order; None for none.
+
+        Raises InputError for a family whose chat template knows no tools.
+        """
+        if sample.tools and not self.writes_tools:
+            raise self._cannot("tools", f"leave out row {sample.id}, or choose another family")
         return [_tool(each) for each in sample.tools] or None
 
     def answer(self, message: Message) -> str:
         """The text that a model gives to say `message`, without what its prompt and end-of-turn hold."""
         thought = self._thought(message)
-        before, behind = self.family.speech.thinking
-        return (f"{before}{thought}{behind}" if thought else "") + self.said(message)
+        tags = self.family.speech.thinking
+        return (f"{tags[0]}{thought}{tags[1]}" if thought and tags else "") + self.said(message)
 
     def said(self, message: Message) -> str:
         """As `answer`, without the thought: what answers are judged by."""
@@ -81,6 +100,8 @@ class Rendering:
 
     def spoken(self, answer: str) -> str:
         """A model's answer without its thought, to be held against `said`."""
+        if self.family.speech.thinking is None:
+            return answer
         before, behind = (each.strip() for each in self.family.speech.thinking)
         head, closed, rest = answer.partition(behind)
         if closed:
@@ -91,7 +112,10 @@ class Rendering:
     def _thought(self, message: Message) -> str:
         if self.thinking == "drop":
             return ""
-        return "".join(part.text for part in message.parts if isinstance(part, Thinking)).strip("\n")
+        thought = "".join(part.text for part in message.parts if isinstance(part, Thinking)).strip("\n")
+        if thought and not self.writes_thoughts:
+            raise self._cannot("thoughts", "set train.thinking: drop")
+        return thought
 
     def _content(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
         texts = groupby(_merged(parts, self.family.coordinates), key=lambda each: each is None)
@@ -102,6 +126,10 @@ class Rendering:
             else:
                 content.append({"type": "text", "text": "".join(each for each in run if each is not None)})
         return content
+
+    def _cannot(self, what: str, mend: str) -> InputError:
+        title = self.family.title
+        return InputError(f"{title} has no {what}", [Problem("its chat template knows none", title, mend)])
 
     def _function(self, call: ToolCall) -> dict[str, Any]:
         return {"name": call.name, "arguments": self._arguments(call.arguments)}

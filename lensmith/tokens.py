@@ -13,6 +13,7 @@ from typing import Any
 
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
+from lensmith.tiles import CropGrid, TileGrid
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,23 @@ class PixelBudget:
 @dataclass(frozen=True)
 class ImageGrid:
     """How a checkpoint's processor cuts images: `factor` is patch times merge size in pixels, one
-    language-model token covers `factor` x `factor` pixels; `frames` as in `Family.frames`."""
+    language-model token covers `factor` x `factor` pixels; `frames` as in `Family.frames`;
+    `patches_a_token` is the merge size squared."""
 
     factor: int
     frames: int
     budget: PixelBudget
+    patches_a_token: int = 4
 
     @property
     def token_area(self) -> int:
         """What one token counts against the pixel budget, in pixels."""
         return self.factor**2 * self.frames
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the costliest image."""
+        return self.budget.max_pixels // self.token_area
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels after the processor's resize.
@@ -84,12 +92,19 @@ class PanAndScan:
 
 @dataclass(frozen=True)
 class FixedGrid:
-    """A processor that resizes every image to one size, in pixels (Gemma 3: 896 x 896, 256 tokens)."""
+    """A processor that resizes every image to one size, in pixels (Gemma 3: 896 x 896, 256 tokens);
+    `patches_a_token` is how many of the vision tower's patches its connector pools into one token."""
 
     width: int
     height: int
     tokens_an_image: int
     pan_and_scan: PanAndScan | None = None
+    patches_a_token: int = 16
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the costliest image."""
+        return self.tokens_an_image * (1 + (self.pan_and_scan.max_num_crops if self.pan_and_scan else 0))
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels after the processor's resize; each crop has the same."""
@@ -97,32 +112,59 @@ class FixedGrid:
 
     def tokens(self, width: int, height: int) -> int:
         """Image tokens of an image of this size, its crops included; the words around crops are text."""
-        crops = self.pan_and_scan.crops(width, height) if self.pan_and_scan else 0
-        return self.tokens_an_image * (1 + crops)
+        return self.tokens_an_image * self.views(width, height)
+
+    def views(self, width: int, height: int) -> int:
+        """How many pictures the model sees of an image of this size: the whole and its crops."""
+        return 1 + (self.pan_and_scan.crops(width, height) if self.pan_and_scan else 0)
 
 
-Grid = ImageGrid | FixedGrid
+Grid = ImageGrid | FixedGrid | TileGrid | CropGrid
 
 
-def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> ImageGrid:
+def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> Grid:
     """The grid that the checkpoint's own processor states, under the recipe's `budget` where it has one.
 
-    Raises InputError where the checkpoint has no image processor.
+    Raises InputError where the checkpoint has no image processor or not one of this family, and for a budget
+    that its family's processor cannot keep.
     """
+    if family.cut == "area":
+        return read_area_grid(checkpoint, family, budget)
+    if budget is not None:
+        raise no_budget(family)
+    match family.cut:
+        case "fixed":
+            return read_fixed_grid(checkpoint)
+        case "tiles":
+            return _read_tile_grid(checkpoint)
+        case "crops":
+            return _read_crop_grid(checkpoint)
+
+
+def read_area_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> ImageGrid:
+    """As `read_grid`, for families whose processor keeps a pixel budget. Raises InputError for the others."""
+    if family.cut != "area":
+        raise no_budget(family)
     settings = _processor_settings(checkpoint)
     try:
         size = settings["size"]
         stated = PixelBudget(size["shortest_edge"], size["longest_edge"])
-        return ImageGrid(settings["patch_size"] * settings["merge_size"], family.frames, budget or stated)
+        merge = settings["merge_size"]
+        return ImageGrid(settings["patch_size"] * merge, family.frames, budget or stated, merge**2)
     except KeyError as error:
-        raise InputError(
-            f"{checkpoint} states no {error} in its image processor",
-            [
-                Problem(
-                    "not a processor of this family", "preprocessor_config.json", "fetch the whole checkpoint"
-                )
-            ],
-        ) from error
+        raise _not_of_family(checkpoint, error) from error
+
+
+def no_budget(family: Family) -> InputError:
+    """The error for a pixel budget that a family's processor does not know."""
+    problem = Problem("has no pixel budget", f"{family.title}'s image processor", "leave out pixels")
+    return InputError(f"{family.title} cuts images to sizes of its own", [problem])
+
+
+def _not_of_family(checkpoint: Path, error: KeyError) -> InputError:
+    mend = "fetch the whole checkpoint"
+    problem = Problem("not a processor of this family", "preprocessor_config.json", mend)
+    return InputError(f"{checkpoint} states no {error} in its image processor", [problem])
 
 
 def read_fixed_grid(checkpoint: Path) -> FixedGrid:
@@ -131,9 +173,7 @@ def read_fixed_grid(checkpoint: Path) -> FixedGrid:
     Raises InputError where the checkpoint has no image processor, or not one of this kind.
     """
     settings = _processor_settings(checkpoint)
-    whole = checkpoint / "processor_config.json"
-    stated = _read_json(whole) if whole.is_file() else {}
-    tokens = stated.get("image_seq_length", settings.get("image_seq_length"))
+    tokens = _whole_settings(checkpoint).get("image_seq_length", settings.get("image_seq_length"))
     size = settings.get("size", {})
     if not isinstance(tokens, int) or not {"width", "height"} <= size.keys():
         problem = Problem("states no image_seq_length or no fixed size", str(checkpoint), "name its family")
@@ -146,6 +186,47 @@ def read_fixed_grid(checkpoint: Path) -> FixedGrid:
             settings["pan_and_scan_min_ratio_to_activate"],
         )
     return FixedGrid(size["width"], size["height"], tokens, scan)
+
+
+def _read_tile_grid(checkpoint: Path) -> TileGrid:
+    settings, whole = _processor_settings(checkpoint), _whole_settings(checkpoint)
+    try:
+        return TileGrid(
+            size=settings["size"]["height"],
+            tile_size=settings["tile_size"],
+            # The class's defaults, which published checkpoints leave out.
+            token_edge=whole.get("patch_size", 16) * whole.get("downsample_ratio", 4),
+            min_patches=settings["min_patches"],
+            max_patches=settings["max_patches"],
+            tiled=settings["crop_to_patches"],
+        )
+    except KeyError as error:
+        raise _not_of_family(checkpoint, error) from error
+
+
+def _read_crop_grid(checkpoint: Path) -> CropGrid:
+    settings, whole = _processor_settings(checkpoint), _whole_settings(checkpoint)
+    columns = whole.get("image_use_col_tokens", True)
+    of_whole = whole.get("use_single_crop_col_tokens")
+    try:
+        down, across = settings["pooling_size"]
+        before, behind = settings["overlap_margins"]
+        return CropGrid(
+            size=settings["size"]["height"],
+            patch_size=settings["patch_size"],
+            pooling=(down, across),
+            margins=(before, behind),
+            max_crops=settings["max_crops"],
+            columns=columns,
+            whole_columns=columns if of_whole is None else of_whole,
+        )
+    except KeyError as error:
+        raise _not_of_family(checkpoint, error) from error
+
+
+def _whole_settings(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "processor_config.json"
+    return _read_json(path) if path.is_file() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

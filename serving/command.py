@@ -31,6 +31,7 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
     """The program and its arguments. `proof` turns the caches off and listens on the loopback only."""
     images = profile.images
     size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
+    processor = {} if images.max_pixels is None else {"size": size}
     sampling = {**profile.decoding, "max_new_tokens": profile.max_new_tokens}
     caches = profile.caches
     options: dict[str, str | int | float] = {
@@ -46,7 +47,7 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
         "--override-generation-config": json.dumps(sampling),
         "--chat-template-content-format": "openai",
         "--limit-mm-per-prompt": json.dumps({"image": images.per_prompt, "video": 0}),
-        "--mm-processor-kwargs": json.dumps({"size": size}),
+        "--mm-processor-kwargs": json.dumps(processor),
         "--allowed-media-domains": NO_DOMAIN,
         "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
     }

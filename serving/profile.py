@@ -13,7 +13,7 @@ from lensmith.families.family import TOWERS, Family
 from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe, Serve
-from lensmith.tokens import read_grid
+from lensmith.tokens import ImageGrid, read_grid
 from lensmith.units import GIB
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
@@ -73,18 +73,19 @@ def make_profile(
     mode = MODES[subject.kind]
     weights = checkpoint_path(base if mode == "adapter" else subject)
     grid = read_grid(weights, family, recipe.pixel_budget)
+    budget = grid.budget if isinstance(grid, ImageGrid) else None
     adapter = read_adapter(subject.path, family) if mode == "adapter" else None
     problems = _architecture_problems(weights, family) + _hardware_problems(serve, weights, hardware, build)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve)
-    longest = grid.budget.max_pixels // grid.token_area * serve.max_images
+    longest = grid.most_tokens * serve.max_images
     if longest + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
         problems.append(
             Problem(
-                f"the pixel budget lets images take {longest} tokens; with text and an answer of"
+                f"images may take {longest} tokens; with text and an answer of"
                 f" {serve.max_new_tokens} they do not fit {serve.max_model_len}",
                 "serve.max_model_len",
-                "raise it, or lower pixels.max_pixels and train with that",
+                "raise it, or lower pixels.max_pixels and train with that" if budget else "raise it",
             )
         )
     if problems:
@@ -106,8 +107,8 @@ def make_profile(
         decoding={"temperature": 0.0},
         images=Images(
             per_prompt=serve.max_images,
-            min_pixels=grid.budget.min_pixels,
-            max_pixels=grid.budget.max_pixels,
+            min_pixels=budget and budget.min_pixels,
+            max_pixels=budget and budget.max_pixels,
             max_decoded_pixels=recipe.data.max_image_pixels,
         ),
         adapter=None if adapter is None else _adapter_options(adapter, serve),

@@ -11,10 +11,10 @@ from data_prep.figures.label_distribution import LabelDistribution
 from data_prep.figures.origin_counts import OriginCounts
 from data_prep.workbook import Workbook
 from lensmith.sample import Region
-from lensmith.tokens import ImageGrid
+from lensmith.tokens import Grid
 
 
-def describe(book: Workbook, grid: ImageGrid | None) -> dict[str, Any]:
+def describe(book: Workbook, grid: Grid | None) -> dict[str, Any]:
     """Parts of the dataset's body: `labels`, `origins` and `histograms`.
 
     Labels and origins are those of training and validation: texts of the exam are in no report. Histograms
@@ -38,7 +38,7 @@ def describe(book: Workbook, grid: ImageGrid | None) -> dict[str, Any]:
     }
 
 
-def _tokens(book: Workbook, grid: ImageGrid) -> Iterator[int]:
+def _tokens(book: Workbook, grid: Grid) -> Iterator[int]:
     sizes: Iterable[tuple[int, int, int]] = book.db.execute(
         "SELECT n, width, height FROM rows JOIN sizes USING (n) WHERE taken ORDER BY n"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 
 from lensmith.errors import InputError, Problem
-from lensmith.families import glm4v, qwen3_vl
+from lensmith.families import gemma3, glm4v, glm4v_moe, qwen3_vl, qwen3_vl_moe
 from lensmith.families.family import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (qwen3_vl.FAMILY, glm4v.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.name: module.FAMILY for module in (qwen3_vl, qwen3_vl_moe, glm4v, glm4v_moe, gemma3)
+}
 
 
 def get(name: str) -> Family:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lensmith.coordinates import CoordinateForm
 from lensmith.errors import InputError, Problem
+from lensmith.families.experts import Experts, value_at
+from lensmith.families.layout import AS_IN_CLASS, Layout
 
 Tower = Literal["vision", "connector", "language"]
 TOWERS: tuple[Tower, ...] = ("vision", "connector", "language")
+# How a family's processor cuts images; `tokens` has a grid for each. "area": resized under a pixel budget;
+# "fixed": to one size, crops of long images optional; "tiles": one size and tiles beside it; "crops":
+# overlapping crops on a canvas.
+ImageCut = Literal["area", "fixed", "tiles", "crops"]
 
 
 @dataclass(frozen=True)
@@ -17,28 +24,100 @@ class Linears:
     """A set of equal linear layers: `names` below each of `prefix`'s numbered blocks.
 
     `prefix` holds one `{}` for the block's number where there are several; `count` is the dotted path
-    into the checkpoint's config whose value (an integer, or a list that is counted) says how many
-    blocks there are, empty for one block without a number.
+    into the model's config whose value (an integer, or a list that is counted) says how many
+    blocks there are, empty for one block without a number. `layers` leaves only the decoder layers with
+    routed experts ("sparse"), or only those without ("dense").
     """
 
     tower: Tower
     prefix: str
     names: tuple[str, ...]
     count: str = ""
+    layers: Literal["all", "sparse", "dense"] = "all"
 
 
 @dataclass(frozen=True)
 class Speech:
     """How a family's chat template writes what an assistant thinks and calls, as text.
 
-    thinking: what stands before and behind a thought. call: "json" is Qwen's <tool_call> with one JSON
-    object, "arguments" is GLM's with a key and a value tag for each argument. image: how an argument of a
-    call names an image of the conversation, `{}` being its number from 0; "{}" alone is a bare number.
+    thinking: what stands before and behind a thought; None where it has no thoughts. call: "json" is Qwen's
+    <tool_call> with one JSON object, "arguments" is GLM's with a key and a value tag for each argument; None
+    where it calls no tools. image: how an argument of a call names an image of the conversation, `{}` being
+    its number from 0; "{}" alone is a bare number.
     """
 
-    thinking: tuple[str, str]
-    call: Literal["json", "arguments"]
-    image: str
+    thinking: tuple[str, str] | None = None
+    call: Literal["json", "arguments"] | None = None
+    image: str = "{}"
+
+
+# Families whose chat template knows questions and answers only.
+PLAIN_SPEECH = Speech()
+
+
+@dataclass(frozen=True)
+class ImageText:
+    """What the processor makes of the chat template's place for an image, as text.
+
+    place: what the template writes. token: what stands for one image token in `written`, where `{}` is all
+    of an image's tokens. cropped: around the image and its crops, where it may have some.
+    """
+
+    place: str
+    token: str
+    written: str = "{}"
+    cropped: str = ""
+
+    def write(self, views: int = 1) -> str:
+        """The text of an image and its `views - 1` crops, with one token for all tokens of each."""
+        one = self.written.format(self.token)
+        if views == 1:
+            return one
+        return self.cropped.format(one, " ".join([one] * (views - 1)))
+
+    def fill(self, prompt: str, views: Sequence[int]) -> str:
+        """The prompt with each place taken by its image, `views` as `write` takes them, in order.
+
+        Raises InputError where there are not as many places as images.
+        """
+        first, *rest = prompt.split(self.place)
+        if len(rest) != len(views):
+            raise InputError(
+                f"a prompt has {len(rest)} places for {len(views)} images",
+                [
+                    Problem(
+                        f"the chat template does not write {self.place} for each", mend="mend the template"
+                    )
+                ],
+            )
+        return first + "".join(self.write(each) + text for each, text in zip(views, rest, strict=True))
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The sampling settings that a family's card recommends; what a checkpoint's generation config states
+    goes before it. Temperature 0 is greedy; top_k 0 and top_p 1 leave nothing out."""
+
+    temperature: float
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+
+
+GREEDY = Decoding(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint that looks like the family and is another: only code it brings along can run it.
+
+    model_type, architecture: as its config.json says. native: the checkpoint to use instead.
+    """
+
+    model_type: str
+    architecture: str
+    native: str
 
 
 @dataclass(frozen=True)
@@ -49,12 +128,24 @@ class Family:
     architecture: transformers' class name, as config.json's `architectures` states it.
     towers: each tower's module prefixes in that class.
     linears: every nn.Linear that LoRA can adapt, by tower.
+    experts: the routed experts, None where it has none.
+    layout: where published checkpoints keep the class's tensors.
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
+    vllm_limits: what else vLLM cannot serve of it, or serves otherwise, in sentences.
     markup: texts that the chat template gives a meaning to; typed in data they are refused.
     coordinates: how it writes boxes, points and spans. speech: how it writes thoughts and tool calls.
+    cut: how its processor cuts images. image_text: what it makes of an image's place in the prompt.
+    context: tokens that its published checkpoints were trained for; config.json decides.
     frames: how often an image counts against the pixel budget: GLM's processor bounds pixels times
         temporal patch size (2 for a still image), Qwen's bounds pixels.
+    answers: "template" where the chat template writes an answer right behind its generation prompt;
+        "apart" where it does not, and the answer's own tokens are put there.
+    leads: the processor puts the tokenizer's BOS (its EOS where it has none) before a prompt without it.
+    ships_code: published checkpoints name code of their own (auto_map) beside the class that transformers
+        has; it is never run.
+    foreign: checkpoints that are refused with the name of the one to use.
+    template: a chat template for checkpoints that are published without one; docs/families.md.
     """
 
     name: str
@@ -69,21 +160,45 @@ class Family:
     markup: tuple[str, ...]
     coordinates: CoordinateForm
     speech: Speech
+    image_text: ImageText
+    decoding: Decoding
+    context: int
+    cut: ImageCut = "area"
+    experts: Experts | None = None
+    layout: Layout = AS_IN_CLASS
+    vllm_limits: tuple[str, ...] = ()
     frames: int = 1
+    answers: Literal["template", "apart"] = "template"
+    leads: bool = False
+    ships_code: bool = False
+    foreign: tuple[Foreign, ...] = ()
+    template: str = ""
+
+    def adaptable(self, tower: Tower) -> bool:
+        """Whether `tower` has linear layers that LoRA can adapt."""
+        return any(group.tower == tower for group in self.linears)
 
     def expected_linears(self, config: dict[str, Any], tower: Tower) -> list[str]:
-        """Full module names of every linear of `tower` that a checkpoint with this config has."""
+        """Full module names of every linear of `tower` that a model with this config has.
+
+        `config` is the config as the class holds it: a checkpoint's own file may leave out what has its
+        default, or say it in another way.
+        """
         names: list[str] = []
         for group in self.linears:
             if group.tower != tower:
                 continue
-            blocks = (
-                [group.prefix.format(i) for i in range(_count(config, group.count))]
-                if group.count
-                else [group.prefix]
-            )
+            blocks = [group.prefix.format(i) for i in self._blocks(config, group)]
             names += [f"{block}.{name}" for block in blocks for name in group.names]
         return names
+
+    def _blocks(self, config: dict[str, Any], group: Linears) -> list[int]:
+        value = value_at(config, group.count) if group.count else 1
+        blocks = range(len(value) if isinstance(value, list) else int(value))
+        if group.layers == "all":
+            return list(blocks)
+        sparse = set(self.experts.sparse_layers(config)) if self.experts else set()
+        return [block for block in blocks if (block in sparse) == (group.layers == "sparse")]
 
     def find_tower(self, name: str) -> Tower | None:
         """The tower whose prefix the module or parameter `name` lies under, the longest where several do."""
@@ -104,10 +219,3 @@ class Family:
                 f"{self.title} has no tower for {name}", [Problem("belongs to no tower", name, mend)]
             )
         return tower
-
-
-def _count(config: dict[str, Any], path: str) -> int:
-    value: Any = config
-    for part in path.split("."):
-        value = value[part]
-    return len(value) if isinstance(value, list) else int(value)

@@ -2,11 +2,11 @@
 
 Read in transformers 5.20.2 models/glm4v and vLLM 0.32 model_executor/models/glm4_1v.py; coordinates,
 thinking and calls in the model card and its chat template. The card says that calls name images by address
-and gives none for an image inside a conversation: image://N is ours.
+and gives none for an image inside a conversation: image://N is ours. Sampling and context in the card.
 """
 
 from lensmith.coordinates import BOX_TOKENS
-from lensmith.families.family import Family, Linears, Speech
+from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 
 FAMILY = Family(
     name="glm4v",
@@ -83,5 +83,8 @@ FAMILY = Family(
     ),
     coordinates=BOX_TOKENS,
     speech=Speech(thinking=("<think>", "</think>\n"), call="arguments", image="image://{}"),
+    image_text=ImageText(place="<|image|>", token="<|image|>"),
+    decoding=Decoding(temperature=0.8, top_p=0.6, top_k=2, repetition_penalty=1.1),
+    context=131_072,
     frames=2,
 )

@@ -2,11 +2,11 @@
 
 Read in transformers 5.20.2 models/qwen3_vl and vLLM 0.32 model_executor/models/qwen3_vl.py; coordinates,
 thinking and calls in the model card, its chat template and the cookbook think_with_images (an image by its
-number, img_idx).
+number, img_idx); sampling and context (the Instruct models') in the model card.
 """
 
 from lensmith.coordinates import JSON_THOUSAND
-from lensmith.families.family import Family, Linears, Speech
+from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 
 FAMILY = Family(
     name="qwen3_vl",
@@ -78,4 +78,7 @@ FAMILY = Family(
     ),
     coordinates=JSON_THOUSAND,
     speech=Speech(thinking=("<think>\n", "\n</think>\n\n"), call="json", image="{}"),
+    image_text=ImageText(place="<|image_pad|>", token="<|image_pad|>"),
+    decoding=Decoding(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
+    context=262_144,
 )

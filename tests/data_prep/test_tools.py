@@ -9,7 +9,9 @@ import pytest
 
 from data_prep.checks import check_sample
 from data_prep.refusal import Flaw
+from data_prep.tools import speech_flaws
 from lensmith import families
+from lensmith.errors import InputError
 from lensmith.rendering import Rendering
 from lensmith.sample import Image, Message, Part, Region, Role, Sample, Text, Thinking, ToolCall
 
@@ -177,5 +179,22 @@ def test_what_is_taken_can_be_rendered() -> None:
     """A row without flaws renders for the family: nothing that passes stops a training."""
     message = said("assistant", Thinking("x"), "before", CALL)
     assert codes(ASK, message) == []
+    sample = Sample("a", "g", (ASK, message), tools=(ZOOM,))
     for name in families.FAMILIES:
-        assert "before\n<tool_call>" in Rendering(families.get(name)).answer(message)
+        rendering = Rendering(families.get(name))
+        found = [flaw.code for flaw in speech_flaws(sample, rendering)]
+        if found:
+            assert found == ["tool_definition", "part_place", "part_place"]
+            with pytest.raises(InputError):
+                rendering.messages(sample.messages)
+            with pytest.raises(InputError):
+                rendering.tools(sample)
+        else:
+            assert "before\n<tool_call>" in rendering.answer(message)
+
+
+def test_thoughts_that_are_left_out_need_no_template() -> None:
+    sample = Sample("a", "g", (ASK, said("assistant", Thinking("x"), "12")))
+    family = families.get("gemma3")
+    assert [flaw.code for flaw in speech_flaws(sample, Rendering(family))] == ["part_place"]
+    assert [flaw.code for flaw in speech_flaws(sample, Rendering(family, "drop"))] == []

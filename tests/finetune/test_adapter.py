@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,6 @@ from lensmith.families.family import TOWERS, Family, Linears
 from lensmith.recipe import Recipe, load_recipe
 from tests.conftest import RecipeMaker
 from tests.finetune.conftest import TrainingMaker
-
-
-def config_of(base: Path) -> dict[str, Any]:
-    return json.loads((base / "config.json").read_bytes())
 
 
 @pytest.fixture
@@ -48,7 +43,7 @@ def linears_with_adapter(model: nn.Module) -> set[str]:
 def test_every_linear_of_an_adapted_tower_and_no_other(tiny_base: Path, recipe: Recipe) -> None:
     model = load_skeleton(tiny_base)
     every = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"}
-    trained = choose_trained(model, config_of(tiny_base), recipe)
+    trained = choose_trained(model, recipe)
     assert linears_with_adapter(trained.model) == every
     # SMALLEST: 2 vision blocks of 4, one merger and one deepstack merger of 2, 2 decoder layers of 7.
     assert trained.adapted == {"vision": 8, "connector": 4, "language": 14}
@@ -58,23 +53,22 @@ def test_every_linear_of_an_adapted_tower_and_no_other(tiny_base: Path, recipe: 
 def test_one_tower_alone(tiny_base: Path, make_recipe: RecipeMaker, tower: str) -> None:
     modes = {each: "adapt" if each == tower else "freeze" for each in TOWERS}
     recipe = load_recipe(make_recipe(train__towers=modes))
-    trained = choose_trained(load_skeleton(tiny_base), config_of(tiny_base), recipe)
+    trained = choose_trained(load_skeleton(tiny_base), recipe)
     assert {recipe.model_family.tower_of(name) for name in linears_with_adapter(trained.model)} == {tower}
     assert [each for each in TOWERS if trained.parameters[each]] == [tower]
 
 
 def test_only_the_adapter_trains(tiny_base: Path, recipe: Recipe) -> None:
     model = load_model(tiny_base, torch.float32)
-    trained = choose_trained(model, config_of(tiny_base), recipe)
+    trained = choose_trained(model, recipe)
     names = {name for name, parameter in trained.model.named_parameters() if parameter.requires_grad}
     assert names
     assert all(".lora_A." in name or ".lora_B." in name for name in names)
 
 
 def test_counts_without_weights_equal_those_with(tiny_base: Path, recipe: Recipe) -> None:
-    config = config_of(tiny_base)
-    with_weights = choose_trained(load_model(tiny_base, torch.float32), config, recipe)
-    without = choose_trained(load_skeleton(tiny_base), config, recipe)
+    with_weights = choose_trained(load_model(tiny_base, torch.float32), recipe)
+    without = choose_trained(load_skeleton(tiny_base), recipe)
     assert with_weights.parameters == without.parameters
     assert with_weights.adapted == without.adapted
 
@@ -104,7 +98,7 @@ def test_wrong_family_facts_are_refused(
 ) -> None:
     monkeypatch.setitem(families.FAMILIES, "qwen3_vl", changed(recipe.model_family, tower, change))
     with pytest.raises(InputError) as error:
-        choose_trained(load_skeleton(tiny_base), config_of(tiny_base), recipe)
+        choose_trained(load_skeleton(tiny_base), recipe)
     assert expected in str(error.value)
     assert tower in str(error.value)
 
@@ -114,7 +108,7 @@ def test_a_wrapped_model_with_fewer_adapters_is_refused(
     tiny_base: Path, recipe: Recipe, pattern: list[str] | str
 ) -> None:
     model = load_skeleton(tiny_base)
-    targets = adapter_targets(model, config_of(tiny_base), recipe)
+    targets = adapter_targets(model, recipe)
     wrapped = get_peft_model(model, LoraConfig(target_modules=pattern), low_cpu_mem_usage=True)
     with pytest.raises(InputError, match="carry an adapter"):
         check_adapted(wrapped, targets)
@@ -127,7 +121,7 @@ def test_a_model_without_any_adapter_is_refused(tiny_base: Path) -> None:
 
 def test_full_trains_whole_towers_and_freezes_the_rest(tiny_base: Path, make_recipe: RecipeMaker) -> None:
     recipe = with_modes(make_recipe, "full", "freeze", "train", "train")
-    trained = choose_trained(load_skeleton(tiny_base), config_of(tiny_base), recipe)
+    trained = choose_trained(load_skeleton(tiny_base), recipe)
     for name, parameter in trained.model.named_parameters():
         assert parameter.requires_grad == (recipe.model_family.tower_of(name) != "vision")
     assert trained.parameters["vision"] == 0
@@ -164,7 +158,7 @@ def test_glm_facts_fit_its_real_class(make_recipe: RecipeMaker) -> None:
     model = tiny_glm()
     recipe = load_recipe(make_recipe(family="glm4v"))
     every = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)} - {"lm_head"}
-    trained = choose_trained(model, model.config.to_dict(), recipe)
+    trained = choose_trained(model, recipe)
     assert linears_with_adapter(trained.model) == every
     assert trained.adapted == {"vision": 3 * 5, "connector": 4, "language": 2 * 6}
     assert all(count_trained(trained.model, recipe.model_family).values())
@@ -192,6 +186,6 @@ def test_adapter_starts_the_same_for_a_seed(new_training: TrainingMaker) -> None
     for _ in range(2):
         model = load_model(base, torch.float32)
         set_seed(training.recipe.train.seed)
-        adapted = choose_trained(model, config_of(base), training.recipe).model
+        adapted = choose_trained(model, training.recipe).model
         first.append(next(p for name, p in adapted.named_parameters() if ".lora_A." in name).detach())
     assert torch.equal(first[0], first[1])

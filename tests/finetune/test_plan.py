@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def test_parameters_are_those_of_the_model(training: Training) -> None:
     planned = plan(training.recipe, training.dataset)
     model = load_model(base, torch.float32)
     assert planned.parameters == sum(each.numel() for each in model.parameters())
-    config = json.loads((base / "config.json").read_bytes())
-    assert planned.trained_parameters == choose_trained(model, config, training.recipe).parameters
+    assert planned.trained_parameters == choose_trained(model, training.recipe).parameters
 
 
 @pytest.mark.slow
@@ -82,8 +80,7 @@ def test_what_stops_the_training_stops_the_plan(new_training: TrainingMaker) -> 
 def kept_by_autograd(training: Training, checkpointing: bool) -> int:
     """Bytes that a forward pass of the longest row really keeps for its backward pass, weights left out."""
     recipe, base = training.recipe, training.recipe.base.path
-    config = json.loads((base / "config.json").read_bytes())
-    model = choose_trained(load_model(base, torch.float32), config, recipe).model.train()
+    model = choose_trained(load_model(base, torch.float32), recipe).model.train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     encoder = row_encoder(recipe, base)

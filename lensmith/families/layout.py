@@ -1,0 +1,54 @@
+"""Where a family's published checkpoints keep the tensors of transformers' class, as data.
+
+vLLM reads the published layout. Routed experts have their own entry, `experts.Experts.stored`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One tensor on disk that is several of the class, one after the other along its first dimension.
+
+    parts: modules below each of `block`'s numbered ones. disk: what takes their place in the name.
+    """
+
+    block: str
+    parts: tuple[str, ...]
+    disk: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The tensor `name` of the class is two on disk: its first rows, as many as the config says at the dotted
+    path `rows`, are named `first`, the others `rest`."""
+
+    name: str
+    first: str
+    rest: str
+    rows: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How names and tensors of the class are found on disk.
+
+    renames: (pattern, replacement) of regular expressions, applied to a name in their order, after experts,
+    `joined` and `cut`.
+    """
+
+    renames: tuple[tuple[str, str], ...] = ()
+    joined: tuple[Joined, ...] = ()
+    cut: tuple[Cut, ...] = ()
+
+    def disk_name(self, name: str) -> str:
+        """`name` with the renames: on disk, of a tensor that is neither joined, cut nor an expert's."""
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+AS_IN_CLASS = Layout()

@@ -1,0 +1,47 @@
+"""Qwen3-VL with routed experts (30B-A3B, 235B-A22B).
+
+Read in transformers 5.20.2 models/qwen3_vl_moe and conversion_mapping.py (experts transposed on disk), and
+vLLM 0.32 model_executor/models/qwen3_vl_moe.py (`is_fused_checkpoint_transposed`: it always transposes; its
+experts' LoRA: vllm#41384); the rest as in qwen3_vl.
+"""
+
+from dataclasses import replace
+
+from lensmith.families.experts import Experts
+from lensmith.families.family import Linears
+from lensmith.families.qwen3_vl import FAMILY as DENSE
+
+_LAYER = "model.language_model.layers.{}"
+_LAYERS = "text_config.num_hidden_layers"
+
+FAMILY = replace(
+    DENSE,
+    name="qwen3_vl_moe",
+    title="Qwen3-VL MoE",
+    model_type="qwen3_vl_moe",
+    architecture="Qwen3VLMoeForConditionalGeneration",
+    linears=(
+        *(group for group in DENSE.linears if group.tower != "language"),
+        Linears(
+            "language",
+            _LAYER,
+            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+            _LAYERS,
+        ),
+        Linears("language", _LAYER, ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"), _LAYERS, "dense"),
+    ),
+    experts=Experts(
+        layers=_LAYERS,
+        module=f"{_LAYER}.mlp.experts",
+        parameters=("gate_up_proj", "down_proj"),
+        router=f"{_LAYER}.mlp.gate.weight",
+        stored="transposed",
+        step="text_config.decoder_sparse_step",
+        dense="text_config.mlp_only_layers",
+    ),
+    vllm_architecture="Qwen3VLMoeForConditionalGeneration",
+    vllm_limits=(
+        "An adapter's part on the routed experts is left out without an error: merge it.",
+        "config.json must say text_config.norm_topk_prob: true, as the published ones do.",
+    ),
+)

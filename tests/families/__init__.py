@@ -1,0 +1,1 @@
+"""One suite for every family: a family without a tiny checkpoint in it fails."""

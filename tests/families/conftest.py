@@ -1,0 +1,92 @@
+"""The families' tiny checkpoints, each made once, and recipes that train on them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image as Picture
+from tiny_families import MAKERS, write_tiny
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from lensmith import families
+from lensmith.families.family import TOWERS, Family, Tower
+from lensmith.images import encode_png
+from lensmith.recipe import Recipe
+from lensmith.row_file import Row
+from lensmith.sample import Image, Message, Sample, Text
+from tests.conftest import recipe_content
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A family's tiny checkpoint on disk."""
+
+    family: Family
+    root: Path
+
+    def load(self) -> PreTrainedModel:
+        import torch
+
+        from finetune.model import load_model
+
+        return load_model(self.root, torch.float32)
+
+    @cached_property
+    def processor(self) -> ProcessorMixin:
+        from finetune.model import load_processor
+
+        return load_processor(self.root, None)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config as the class holds it."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.root, local_files_only=True).to_dict()
+
+    def recipe(self, method: str = "lora", **modes: str) -> Recipe:
+        """A recipe that trains `modes` by tower, the other towers frozen."""
+        content = recipe_content(self.root, self.root)
+        train = {"method": method, "towers": dict.fromkeys(TOWERS, "freeze") | modes, "max_length": 4096}
+        return Recipe.model_validate(
+            content | {"family": self.family.name, "train": content["train"] | train}
+        )
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    """Every family's checkpoint; one takes a tenth of a second."""
+    logging.disable_progress_bar()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    root = tmp_path_factory.mktemp("families")
+    return {name: Checkpoint(families.get(name), write_tiny(name, root / name)) for name in families.FAMILIES}
+
+
+@pytest.fixture(params=list(families.FAMILIES))
+def checkpoint(request: pytest.FixtureRequest, made: dict[str, Checkpoint]) -> Checkpoint:
+    """The checkpoint of each family in turn."""
+    return made[request.param]
+
+
+def towers_of(family: str, method: str) -> list[Tower]:
+    """The towers that a method can train."""
+    return [tower for tower in TOWERS if method == "full" or families.get(family).adaptable(tower)]
+
+
+def row_of(answer: str, *sizes: Size, question: str = "Read the form.") -> Row:
+    """A row with images of these sizes (width, height)."""
+    images = tuple(Image(f"{place}.png", f"{place:04x}", size) for place, size in enumerate(sizes))
+    messages = (Message("user", (*images, Text(question))), Message("assistant", (Text(answer),)))
+    pictures = tuple(encode_png(Picture.effect_noise(size, 60).convert("RGB")) for size in sizes)
+    return Row(Sample("a", "g", messages), pictures)
+
+
+assert MAKERS.keys() == families.FAMILIES.keys(), "each family has a tiny checkpoint"

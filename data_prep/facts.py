@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from data_prep.reduced import png, webp
 from data_prep.sight import file_digest
@@ -63,6 +63,9 @@ def _small(image: Image.Image, data: bytes) -> Image.Image | None:
         case "JPEG" | "MPO":
             # Every byte is still read: a truncated file raises as in a full decode.
             drafted = image.draft("L", (_REDUCED_EDGE, _REDUCED_EDGE))
+            if isinstance(image, ImageFile.ImageFile):
+                # All of it at once: libjpeg slows down before the end of every block that it is given.
+                image.decodermaxblock = len(data)
             image.load()
             # Raises for metadata that cannot be written again, as in a full decode.
             ImageOps.exif_transpose(image)

@@ -16,6 +16,9 @@ from data_prep.decoding.work import Budget
 from lensmith.images import ImageLimits
 
 _READ_BYTES = 1 << 16
+# Of glibc, in bytes: memory of up to 32 MiB a piece, 128 MiB in all, stays with a worker for the next image.
+# By default its pages come from the kernel anew, a fifth of the time that a PNG takes.
+_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 
 
 class WorkerProcess:
@@ -120,6 +123,7 @@ def _environment() -> dict[str, str]:
     # A worker finds modules where we do; and it is one of several, so its libraries start no threads.
     return {
         **os.environ,
+        **_KEPT_MEMORY,
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -56,8 +56,8 @@ class HandOver:
 def open_paths(paths: Sequence[Path]) -> HandOver:
     """Files and folders as somebody handed them over, or the data section of one recipe.
 
-    Raises InputError where there is nothing at a path or nothing that is known, where it lies in a sealed
-    exam, and where a recipe is not alone or names an address.
+    Raises InputError where there is nothing at a path or nothing that is known, where it is a home or lies in
+    a sealed exam, and where a recipe is not alone or names an address.
     """
     # A path that is given twice is one.
     each = list({path.resolve(): path for path in paths}.values())
@@ -140,8 +140,12 @@ def _root(path: Path) -> Path:
 
 
 def _refuse_exam(path: Path) -> None:
-    """Raise InputError for a sealed exam, or a place in one."""
+    """Raise InputError for a sealed exam, a place in one, or a home that may hold some."""
     place = path.resolve()
+    if (place / "artifacts/held_out").is_dir():
+        raise InputError(
+            f"{path} is not looked at", [Problem("is a home", str(place), "name what was handed over")]
+        )
     for each in (place, *place.parents):
         if _is_exam(each):
             mend = "look at its dataset, or at what was handed over"

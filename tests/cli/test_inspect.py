@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 
 from data_prep.decoding.pool import DecoderPool
-from data_prep.inspection import looking
+from data_prep.inspection import looking, rows
 from lensmith.cli.main import main
 from lensmith.home import Home
 from tests.conftest import recipe_content
@@ -199,6 +199,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "\x1b" not in said
     assert "\u202e" not in said
     assert r"\x1b[31m\u202e.png" in said
+    labels = tmp_path / f"{HOSTILE}.jsonl"
+    labels.write_text('{"id": "a", "group": "a", "messages": []}\n' + "{\n" * 7)
+    code, said = told(labels)
+    assert code == 0
+    assert "\x1b" not in said
+    assert r"  \x1b[31m\u202e.png.jsonl:3: " in said
+    assert "    ... and 2 more\n" in said
 
 
 def test_the_manifest_runs_no_formula(tmp_path: Path) -> None:
@@ -238,6 +245,17 @@ def test_nothing_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert why in capsys.readouterr().err
 
 
+def test_all_rows_are_counted_and_the_first_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST_TOLD", 2)
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"id": "a", "group": "a", "messages": []}\n' + "{\n" * 5)
+    said = found(labels, labels)
+    assert len(said["sources"]) == 1
+    assert said["sources"][0]["unreadable_rows"] == 5
+    assert said["rows_by_reason"]["not_json"] == 5
+    assert [each["place"] for each in said["rows"]] == ["labels.jsonl:2", "labels.jsonl:3"]
+
+
 def test_an_exam_is_not_read(tmp_path: Path, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     with home.create("held_out", "0" * 64, {}) as draft:
         (draft.path / "data").mkdir()
@@ -249,6 +267,8 @@ def test_an_exam_is_not_read(tmp_path: Path, home: Home, capsys: pytest.CaptureF
     for path in (draft.artifact.path, draft.artifact.path / "data/labels.jsonl", tmp_path / "link", recipe):
         assert told(path)[0] == 2
         assert "lies in a sealed exam" in capsys.readouterr().err
+    assert told(home.root)[0] == 2
+    assert "is a home" in capsys.readouterr().err
 
 
 def test_labels_that_a_recipe_has_to_explain(tmp_path: Path) -> None:

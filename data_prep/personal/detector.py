@@ -51,13 +51,15 @@ class Loose:
 
     A match of `pattern` counts when `measure` gives its length and either `sure` says that its form and its
     check digits leave no doubt, or one of the detector's words stands near with no other digit between.
-    `digits`: how many digits it may have in a row, gaps aside; texts without such a row are skipped.
+    `digits`: how many digits it may have in a row, gaps aside, and `in_one_piece` without any gap between
+    them, where a letter may stand apart or digits be left out; texts without such a row are skipped.
     """
 
     pattern: re.Pattern[str]
     digits: tuple[int, ...]
     measure: Callable[[str], int]
     sure: Callable[[str], bool] = never
+    in_one_piece: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

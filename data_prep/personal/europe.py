@@ -133,6 +133,7 @@ FR_NIR = Detector(
         (8, 13, 15),
         whole(_is_nir),
         _with_key_on_two_lines,
+        (8, 13),
     ),
 )  # fmt: skip
 
@@ -158,6 +159,7 @@ ES_DNI = Detector(
         apart(f"(?:[0-9]{{2}}|[XYZ]{GAP}[0-9])", "[0-9]{3}", "[0-9]{3}", "[A-HJ-NP-TV-Z]", flags=re.I),
         (7, 8, 9),
         whole(_is_dni),
+        in_one_piece=(7, 8),
     ),
 )
 

@@ -22,16 +22,13 @@ _RUN = re.compile(r"[0-9](?:[ .\-/()+]{0,3}[0-9]){5,}")
 _LOOSE_RUN = re.compile(r"[0-9](?:[ .\-/()+\r\n]{0,6}(?:[0-9]|[OoIl](?![A-Za-z]))){5,}")
 _DAY = re.compile(r"(?:19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]")
 _SEPARATORS = str.maketrans("", "", " .-/()+\r\n")
-# What an Italian tax code has up to its second letter but one, and the same with every character apart.
+# The year, month, day and place of an Italian tax code, and the same with every character apart: rarer in
+# ordinary words than its six letters before.
 _CF_DIGIT, _CF_GAP = "[0-9LMNPQRSTUVlmnpqrstuv]", r"[ \-\r\n]{0,6}"
 _CODE = re.compile(
-    rf"[A-Za-z]{{3}}{_CF_GAP}[A-Za-z]{{3}}{_CF_GAP}{_CF_DIGIT}{{2}}{_CF_GAP}[A-Ta-t]{_CF_GAP}{_CF_DIGIT}{{2}}"
-    rf"{_CF_GAP}[A-Za-z]{_CF_GAP}{_CF_DIGIT}"
+    rf"{_CF_DIGIT}{_CF_DIGIT}{_CF_GAP}[A-Ta-t]{_CF_GAP}{_CF_DIGIT}{{2}}{_CF_GAP}[A-Za-z]{_CF_GAP}{_CF_DIGIT}"
 )
-_CODE_BOXES = re.compile(rf"[A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] [A-Za-z] {_CF_DIGIT} {_CF_DIGIT} ")
-# Lengths of digits in one piece that need not be as printed: a French number without its key, and the digits
-# of Spanish ones, whose letter may stand apart.
-_IN_ONE_PIECE = frozenset({7, 8, 13})
+_CODE_BOXES = re.compile(rf"{_CF_DIGIT} {_CF_DIGIT} [A-Ta-t] {_CF_DIGIT} {_CF_DIGIT} ")
 
 
 def detectors(regions: Sequence[str] = REGIONS) -> tuple[Detector, ...]:
@@ -42,12 +39,13 @@ def detectors(regions: Sequence[str] = REGIONS) -> tuple[Detector, ...]:
 class _Marks(NamedTuple):
     """What a text has that could be personal.
 
-    The longest row of digits, the lengths of rows that may be pulled apart, whether there is an @ or what
-    stands for it, and whether there is what looks like an Italian tax code.
+    The longest row of digits, the lengths of rows that may be pulled apart, those of rows in one piece,
+    whether there is an @ or what stands for it, and whether there is what looks like an Italian tax code.
     """
 
     digits: int
     apart: set[int]
+    pieces: set[int]
     address: bool
     code: bool
 
@@ -59,7 +57,7 @@ class Finder:
         self, regions: Sequence[str] = REGIONS, wanted: frozenset[DetectorName] | None = None
     ) -> None:
         self.detectors = tuple(each for each in detectors(regions) if wanted is None or each.name in wanted)
-        self._loose = tuple((each, each.loose.digits) for each in self.detectors if each.loose is not None)
+        self._loose = tuple((each, each.loose) for each in self.detectors if each.loose is not None)
 
     def find(self, text: str, before: str = "") -> list[Span]:
         """What is personal in `text`, in order, none overlapping; `before` is the text in front of it."""
@@ -90,10 +88,14 @@ class Finder:
                 calls.append(each)
             else:
                 yield from each.spans(text, before)
-        if marks.apart or marks.code:
+        if marks.apart or marks.pieces or marks.code:
             # The end of a telephone number may be one itself: the wider form goes first.
-            for each, digits in self._loose:
-                if not marks.apart.isdisjoint(digits) or (marks.code and not each.digits):
+            for each, loose in self._loose:
+                if (
+                    not marks.apart.isdisjoint(loose.digits)
+                    or not marks.pieces.isdisjoint(loose.in_one_piece)
+                    or (marks.code and not each.digits)
+                ):
                     yield from each.loose_spans(text, before)
         for each in calls:
             yield from each.spans(text, before)
@@ -105,20 +107,21 @@ class Finder:
 
 def _marks(text: str) -> _Marks | None:
     """None where nothing in it could be personal."""
-    digits, apart = 0, set[int]()
+    digits, apart, pieces = 0, set[int](), set[int]()
     for found in _LOOSE_RUN.finditer(text):
         run = found.group()
         if run.isdigit():
             digits = max(digits, len(run))
             # Else it is as printed, but for a word that stands before it without a space.
-            if len(run) in _IN_ONE_PIECE or is_glued(text, found.start()):
-                apart.add(len(run))
+            (apart if is_glued(text, found.start()) else pieces).add(len(run))
         elif not _DAY.fullmatch(run):
             digits = max(digits, _longest(run))
             apart |= _lengths(run)
     address = has_address(text)
     code = bool(_CODE.search(text) or (" " in text and _CODE_BOXES.search(text)))
-    return _Marks(digits, apart, address, code) if digits or apart or address or code else None
+    if digits or apart or address or code:
+        return _Marks(digits, apart, pieces, address, code)
+    return None
 
 
 def _longest(run: str) -> int:

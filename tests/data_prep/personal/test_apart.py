@@ -175,9 +175,7 @@ def without(**changes: Any) -> Finder:
                 dataclasses.replace(each, **{name: made(each) for name, made in changes.items()})
                 for each in self.detectors
             )
-            self._loose = tuple(
-                (each, each.loose.digits) for each in self.detectors if each.loose is not None
-            )
+            self._loose = tuple((each, each.loose) for each in self.detectors if each.loose is not None)
 
     return Changed()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.assignment import Previous
+from data_prep.near_answers import find_exam_answers
 from data_prep.refusal import Flaw, quoted
 from data_prep.similar.exams import find_exam_pictures
 from data_prep.split import SplitName
@@ -20,6 +22,7 @@ from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.row_file import RowFile
 
+_LEAVE_OUT = "leave it out: a model that learned it could not be examined there"
 _TRAINED: tuple[Split, ...] = ("train", "validation")
 
 
@@ -69,7 +72,10 @@ def read_previous(dataset: Artifact | None, home: Home) -> Previous:
 
 def open_exams(exams: Sequence[Artifact], home: Home) -> dict[str, RowFile]:
     """The rows of each held-out set, by its id. The reads are logged."""
-    return {exam.id: read_held_out(home, exam, "no new row may show its pictures") for exam in exams}
+    return {
+        exam.id: read_held_out(home, exam, "no new row may repeat its pictures or long answers")
+        for exam in exams
+    }
 
 
 def most_pictures(exams: Mapping[str, RowFile]) -> int:
@@ -77,26 +83,48 @@ def most_pictures(exams: Mapping[str, RowFile]) -> int:
     return max((len(_sizes(rows)) for rows in exams.values()), default=0)
 
 
-def refuse_exam_pictures(book: Workbook, exams: Mapping[str, RowFile], thumbnails: ThumbnailFile) -> None:
-    """Refuse every taken row that shows a picture, or a near copy of one, of an earlier exam."""
+def refuse_exam_rows(
+    book: Workbook, exams: Mapping[str, RowFile], thumbnails: ThumbnailFile, data: Data, work: Path
+) -> None:
+    """Refuse every taken row that shows, exactly or nearly, a picture of an earlier exam, or gives one of its
+    long answers."""
     found: dict[int, list[Flaw]] = {}
     for exam, rows in exams.items():
-        sizes = _sizes(rows)
-        prints = (each.as_py() for (column,) in rows.image_columns("fingerprint") for each in column)
-        hits = find_exam_pictures(thumbnails.behind(sizes, prints), len(sizes))
-        if not hits:
-            continue
-        ids = _shown_by(rows)
-        named = {place: ids[sealed] for place, sealed in hits}
-        for number, place in zip(thumbnails.rows.tolist(), thumbnails.places.tolist(), strict=True):
-            if place in named:
-                what = f"shows the picture of row {quoted(named[place])} of held_out-{exam[:12]}"
-                mend = "leave it out: a model that learned it could not be examined there"
-                found.setdefault(number, []).append(Flaw("old_exam", what, mend))
+        told = [
+            *(
+                (number, f"shows the picture of row {quoted(row)}")
+                for number, row in _showing(rows, thumbnails)
+            ),
+            *(
+                (number, f"gives nearly the answer of row {quoted(row)}")
+                for number, row in find_exam_answers(book, data, work, rows)
+            ),
+        ]
+        for number, what in told:
+            flaw = Flaw("old_exam", f"{what} of held_out-{exam[:12]}", _LEAVE_OUT)
+            found.setdefault(number, []).append(flaw)
     for number, flaws in found.items():
         book.refuse(number, dict.fromkeys(flaws))
     if found:
         thumbnails.leave_out(found)
+
+
+def _showing(exam: RowFile, thumbnails: ThumbnailFile) -> Iterator[tuple[int, str]]:
+    """(taken row, the exam's row) for every picture that both show."""
+    sizes = _sizes(exam)
+    prints = (each.as_py() for (column,) in exam.image_columns("fingerprint") for each in column)
+    hits = dict(find_exam_pictures(thumbnails.behind(sizes, prints), len(sizes)))
+    # Those without contrast are compared by their pixels alone.
+    digests = (text for (column,) in exam.image_columns("digest") for text in column.to_pylist())
+    sealed = {bytes.fromhex(digest): place for place, digest in enumerate(digests)}
+    for place in range(len(thumbnails.pictures)):
+        exact = sealed.get(thumbnails.identity(place))
+        if exact is not None:
+            hits.setdefault(place, exact)
+    ids = _shown_by(exam) if hits else {}
+    for number, place in zip(thumbnails.rows.tolist(), thumbnails.places.tolist(), strict=True):
+        if place in hits:
+            yield number, ids[hits[place]]
 
 
 def _shown_by(rows: RowFile) -> dict[int, str]:

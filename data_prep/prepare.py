@@ -28,7 +28,7 @@ from data_prep.enough import stop_if_empty, stop_if_too_many
 from data_prep.evidence import find_evidence
 from data_prep.fetching import drop_refused, fetch_pictures
 from data_prep.group_names import flag_spellings
-from data_prep.history import most_pictures, open_exams, read_previous, refuse_exam_pictures
+from data_prep.history import most_pictures, open_exams, read_previous, refuse_exam_rows
 from data_prep.judging import judge_rows
 from data_prep.labels.disagreements import write_disagreements
 from data_prep.leaks import prove_no_leaks
@@ -139,7 +139,7 @@ def _decide(
     cap_sources(book, asked.sources, data)
     exams = open_exams(asked.exams, home)
     thumbnails = ThumbnailFile(book, work / "thumbnails", most_pictures(exams))
-    refuse_exam_pictures(book, exams, thumbnails)
+    refuse_exam_rows(book, exams, thumbnails, data, work)
     previous = read_previous(asked.previous, home)
     alike = split_rows(book, data, previous, thumbnails, work)
     flag_spellings(book, previous.groups)

@@ -134,7 +134,8 @@ REFUSED: dict[Code, Reason] = {
         "Correct the group, or leave the row out.",
     ),
     "old_exam": Reason(
-        "The picture is in an exam that is guarded: who learned it could not be examined with it.",
+        "The picture, or a long answer, is in an exam that is guarded: who learned it could not be examined"
+        " with it.",
         "Leave the row out.",
     ),
     "too_long": Reason(

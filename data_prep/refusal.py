@@ -81,7 +81,7 @@ TITLES: dict[Code, str] = {
     "contradiction": "The same image and question have another answer",
     "image_across_groups": "The image belongs to another group",
     "two_splits": "The row ties rows of two splits together",
-    "old_exam": "The row shows a picture of an earlier exam",
+    "old_exam": "The row repeats a picture or a long answer of an earlier exam",
     "too_long": "The row has more tokens than is taught or served",
     "forgotten": "The row is to be forgotten",
 }

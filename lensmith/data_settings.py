@@ -191,7 +191,8 @@ class Data(Section):
         default="", description="the dataset this one follows, by id: its rows keep their split"
     )
     exams: list[str] = Field(
-        default_factory=list, description="held-out sets, by id, whose pictures no row may show"
+        default_factory=list,
+        description="held-out sets, by id, whose pictures and long answers no row may repeat",
     )
     personal: Personal = Field(default_factory=Personal, description="personal data in labels")
     wording: Wording = Field(default_factory=Wording, description="the wording of labels")

@@ -115,11 +115,8 @@ def near_pairs(hashes: Hashes, distance: int, bands: int = 4, start: int = 0) ->
     stored = np.concatenate([stored, first[which][again]])
     apart = np.concatenate([apart, np.zeros(int(again.sum()), np.uint8)])
     order = np.lexsort((stored, asked))
-    asked, stored, apart = asked[order], stored[order], apart[order]
-    once = np.ones(len(asked), bool)
-    once[1:] = (asked[1:] != asked[:-1]) | (stored[1:] != stored[:-1])
-    once &= asked >= start
-    return Hits(asked[once].astype(np.int64), stored[once].astype(np.int64), apart[once])
+    order = order[asked[order] >= start]
+    return Hits(asked[order].astype(np.int64), stored[order].astype(np.int64), apart[order])
 
 
 def _enumerate(

@@ -27,11 +27,6 @@ class Clusters:
             # Where several want to hang the same root, the least wins; the others are tried again.
             np.minimum.at(self._parent, high, low)
 
-    def join_equal(self, keys: npt.NDArray) -> None:
-        """Join all members with the same key (array [n]: digests, group numbers)."""
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-        self.join(np.arange(len(keys)), first[which.reshape(-1)])
-
     def labels(self) -> Members:
         """The cluster of each member: its least member, int32 [n]."""
         return self._roots(np.arange(len(self._parent))).astype(np.int32)

@@ -88,6 +88,20 @@ def variants(thumbnails: Thumbnails) -> Hashes:
     return found
 
 
+def distances(asked: Thumbnails, stored: Thumbnails) -> npt.NDArray[np.uint8]:
+    """How many bits each variant of `asked` [n, 64, 64] is from the hash of its `stored`, [n, 200]."""
+    return np.bitwise_count(variants(asked) ^ hashes(stored)[:, None])
+
+
+def best_variant(
+    asked: Thumbnails, stored: Thumbnails
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """The variant that makes each asked thumbnail most like its stored one, and its distance, both [n]."""
+    apart = distances(asked, stored)
+    which = apart.argmin(1)
+    return which, apart[np.arange(len(which)), which]
+
+
 def _signs(coefficients: npt.NDArray[np.floating]) -> Hashes:
     bits = coefficients[:, _PLACES[:, 0], _PLACES[:, 1]] > _ZERO
     padded = np.zeros((len(bits), 64), bool)

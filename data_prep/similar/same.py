@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.similar.align import Pictures, align, lay_over
-from data_prep.similar.thumbnail import SIDE, Thumbnails
+from data_prep.similar.thumbnail import Thumbnails
 
+# Pixels on each side of a window's middle: 7 x 7, about the height of a line of an A4 page at 64 pixels.
 _WINDOW = 3
 # Grey levels: what compression leaves in a window without contrast.
 _NOISE = 4.0
+# A window of which less lies in both pictures counts as if so much did: few pixels at the rim decide nothing.
 _LEAST_INSIDE = 0.3
 _BATCH = 256
 
@@ -82,7 +84,7 @@ def is_same(
 def _compare(asked: Thumbnails, stored: Thumbnails) -> tuple[npt.NDArray, ...]:
     left, _, place = align(asked, stored)
     right = stored.astype(np.float32)
-    laid, inside = lay_over(left, place, SIDE)
+    laid, inside = lay_over(left, place)
     # The outermost pixels were resampled from one side only.
     inside[:, [0, -1]] = 0
     inside[:, :, [0, -1]] = 0

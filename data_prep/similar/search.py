@@ -31,17 +31,20 @@ import xxhash
 
 from data_prep.similar.bands import BandIndex
 from data_prep.similar.clusters import Clusters
-from data_prep.similar.crowd import best_variant, crowd_candidates
-from data_prep.similar.hashes import ORIENTATIONS, VARIANTS, hashes, variants
+from data_prep.similar.crowd import crowd_candidates
+from data_prep.similar.hashes import ORIENTATIONS, VARIANTS, best_variant, hashes, variants
 from data_prep.similar.same import STRICTNESS, Strictness, compare, is_same
 from data_prep.similar.thumbnail import SIDE, Thumbnails
 
 # Of 63 bits. The nearest of the 25 crops leaves at most 9 (measured; see hashes.EDGES).
 DISTANCE = 9
 # Grey levels (standard deviation of the thumbnail): a blank page is like every other and proves nothing.
+# Below it pictures are one only pixel for pixel, which data_prep/duplicates.py sees.
 LEAST_CONTRAST = 2.0
 # 5% off both ends of one edge and none of the other change the aspect by 11%.
 _ASPECT = 1.13
+# With more candidates a picture is one of a crowd; it is compared with so many of them, the nearest. Set, not
+# measured: they bound the work, and a crowd's copies are found by crowd.py.
 _CROWDED = 24
 _NEAREST = 8
 _BATCH = 256
@@ -69,16 +72,10 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class NearImages:
-    """Pairs of the same picture, `first` < `second`, int64 [pairs] in ascending order, and what was special.
-
-    `featureless` numbers pictures with too little contrast to be compared unless they are equal; `crowded`
-    those that were compared as members of a crowd.
-    """
+    """Pairs of the same picture, `first` < `second`, int64 [pairs] in ascending order."""
 
     first: Numbers
     second: Numbers
-    featureless: Numbers
-    crowded: Numbers
 
 
 @dataclass(frozen=True)
@@ -95,9 +92,10 @@ def find_near(pictures: Fingerprints, start: int = 0, strictness: Strictness = S
     """Pairs that show the same picture, the second of them with a number >= `start`.
 
     Every picture is joined to one that it repeats, not to all of them: what counts are clusters. Pictures
-    with equal thumbnails pair with the first of them. Deterministic. Time grows with the number of pictures.
+    with equal thumbnails pair with the first of them, those below LEAST_CONTRAST with none. Deterministic.
+    Time grows with the number of pictures.
     """
-    rows, original, repeats, featureless = _distinct(pictures)
+    rows, original, repeats = _distinct(pictures)
     equal = repeats >= start
     firsts, seconds = [original[equal]], [repeats[equal]]
     found = _candidates(pictures.thumbnails, rows, start)
@@ -114,13 +112,12 @@ def find_near(pictures: Fingerprints, start: int = 0, strictness: Strictness = S
         firsts.append(pairs[same, 0])
         seconds.append(pairs[same, 1])
     codes = np.unique(np.concatenate(firsts) * len(pictures) + np.concatenate(seconds))
-    crowded = np.sort(np.concatenate([np.zeros(0, np.int64), *found.crowds]))
     count = max(len(pictures), 1)
-    return NearImages(codes // count, codes % count, featureless, crowded)
+    return NearImages(codes // count, codes % count)
 
 
-def _distinct(pictures: Fingerprints) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-    """Rows to search; for repeated thumbnails the original and the repeats; rows without contrast."""
+def _distinct(pictures: Fingerprints) -> tuple[Numbers, Numbers, Numbers]:
+    """Rows to search; for repeated thumbnails the original and the repeats. None of too little contrast."""
     digests = np.empty(len(pictures), np.uint64)
     contrast = np.empty(len(pictures), np.float32)
     for number, picture in enumerate(pictures.thumbnails):
@@ -134,7 +131,7 @@ def _distinct(pictures: Fingerprints) -> tuple[Numbers, Numbers, Numbers, Number
     plain = contrast >= LEAST_CONTRAST
     repeats = numbers[(original != numbers) & plain]
     rows = numbers[(original == numbers) & plain]
-    return rows, original[repeats], repeats, numbers[~plain]
+    return rows, original[repeats], repeats
 
 
 def _candidates(thumbnails: Thumbnails, rows: Numbers, start: int) -> _Candidates:

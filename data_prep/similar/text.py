@@ -26,7 +26,11 @@ PRINT = 64
 _SHINGLE = 3
 _BATCH = 4096
 # Chinese and Japanese write no spaces: each character counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+_ALONE = r"\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+# Vowels of Indian scripts and points of Hebrew and Arabic are no letters to Python, yet part of their words.
+# Those of Thai, Lao, Khmer and Burmese, which write no spaces either, end one: every three or four letters.
+_MARKS = "".join(chr(code) for code in range(0x0300, 0x0E00) if unicodedata.category(chr(code))[0] == "M")
+_WORD = re.compile(rf"[{_ALONE}]|(?:[^\W{_ALONE}]|[{_MARKS}])+")
 
 Values = npt.NDArray[np.uint64]
 

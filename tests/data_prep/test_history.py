@@ -120,7 +120,7 @@ def test_a_picture_of_an_earlier_exam_is_not_taken(folder: Folder, home: Home, t
     reads = [
         json.loads(text)["reason"] for text in (home.root / "held_out_reads.jsonl").read_text().splitlines()
     ]
-    assert "no new row may show its pictures" in reads
+    assert "no new row may repeat its pictures or long answers" in reads
 
 
 def test_names_of_earlier_things_are_checked(folder: Folder, home: Home) -> None:

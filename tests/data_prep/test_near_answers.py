@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_prep.prepare import Prepared, prepare
+from lensmith.dataset import read_held_out
 from lensmith.home import Home
 from tests.data_prep.conftest import BankForms, refused
 from tests.data_prep.folder import Folder
@@ -108,3 +112,35 @@ def test_the_report_shows_the_pairs_but_not_the_exams(folder: Folder, home: Home
     assert page.count("<h3>Nearly the same answer</h3>") == 6
     assert [report(seed) not in page for seed in range(6)] == sealed
     assert "6 pairs of long answers say nearly the same" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_long_answers_and_blank_pictures_of_an_earlier_exam(
+    folder: Folder, home: Home, tmp_path: Path, kind: str
+) -> None:
+    """The exam answers in words, the new rows in words or in a field of JSON."""
+    folder.fill(groups=20)
+    for seed in range(4):
+        folder.add(folder.row(f"report-{seed}", "sealed", report(seed)))
+    blank = io.BytesIO()
+    Image.new("RGB", (48, 32), "white").save(blank, "PNG")
+    folder.add(folder.row("blank", "sealed", path=folder.image("blank.png", blank.getvalue())))
+    split = {"validation": 0.1, "held_out": 0.85, "seed": 3}
+    exam = prepare(folder.recipe(answer="text", split=split), home).held_out
+    sealed = {row.sample.id for row in read_held_out(home, exam, "a test of the guard")}
+    assert {"blank", "report-0"} <= sealed, "choose another seed"
+    later = Folder(tmp_path / "later")
+    later._pictures = 500
+    later.fill(groups=20)
+    frame = {"text": "{}", "json": '{"report": "{}"}'}[kind]
+    said = [later.add(later.row("said", answer=frame.replace("{}", report(2, edited=2))))]
+    # What repeats a row that repeats the exam.
+    said.append(later.add(later.row("said again", answer=frame.replace("{}", report(2, edited=3)))))
+    shown = later.add(later.row("shown", path=later.image("other.png", blank.getvalue())))
+    later.add(later.row("new", answer=frame.replace("{}", report(77))))
+    guarded = prepare(later.recipe(answer=kind, exams=[exam.id]), home)
+    assert refused(guarded) == {line: {"old_exam"} for line in (*said, shown)}
+    told = (guarded.intake.path / "refused.csv").read_text(encoding="utf-8-sig")
+    assert f"gives nearly the answer of row 'report-2' of held_out-{exam.id[:12]}" in told
+    assert f"shows the picture of row 'blank' of held_out-{exam.id[:12]}" in told

@@ -35,13 +35,6 @@ def test_what_any_chain_joins_is_one_cluster_in_any_order(links: list[tuple[int,
     assert clusters.labels().tolist() == reached(links)
 
 
-@given(st.lists(st.integers(0, 5), min_size=30, max_size=30))
-def test_equal_keys_are_one_cluster(keys: list[int]) -> None:
-    clusters = Clusters(30)
-    clusters.join_equal(np.array(keys))
-    assert clusters.labels().tolist() == [keys.index(key) for key in keys]
-
-
 def test_members_exist() -> None:
     with pytest.raises(IndexError):
         Clusters(3).join(np.array([-1]), np.array([0]))

@@ -137,3 +137,21 @@ def test_any_text_has_a_signature_and_a_jaccard(left: str, right: str) -> None:
 def test_half_a_surrogate_pair_is_text_too() -> None:
     assert is_long(" ".join(WORDS[:20]) + " \ud800x", 12)
     sign(" ".join(WORDS[:20]) + " \ud800x")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Two words, WORDS.", ["two", "words", "words"]),
+        ("\u65e5\u672c \U00020000\u8a9e", ["\u65e5", "\u672c", "\U00020000", "\u8a9e"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092e\u0947\u0902",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092e\u0947\u0902"],
+        ),
+        ("\u0643\u064e\u062a\u064e\u0628\u064e", ["\u0643\u064e\u062a\u064e\u0628\u064e"]),
+        ("cafe\u0301", ["caf\u00e9"]),
+        ("\ud55c\uad6d\uc5b4 \ud14d\uc2a4\ud2b8", ["\ud55c\uad6d\uc5b4", "\ud14d\uc2a4\ud2b8"]),
+    ],
+)
+def test_words_of_other_scripts(text: str, words: list[str]) -> None:
+    assert words_of(text) == words

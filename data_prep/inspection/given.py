@@ -13,6 +13,7 @@ from data_prep.sources.detect import TITLES, Candidate, candidates, detect, is_a
 from data_prep.sources.opening import open_sources
 from data_prep.sources.options import WrongOptions
 from data_prep.sources.registry import open_source
+from data_prep.sources.sheet import open_sheet
 from data_prep.sources.source import Source
 from lensmith.artifact import open_artifact
 from lensmith.data_settings import Download
@@ -28,7 +29,7 @@ class Given:
     """One source: how it is told from the others, its format in words, and why it was taken for that.
 
     root: the folder or archive that it lies in. source: None where `lacking` says what a recipe has to tell
-    before its rows can be read.
+    before its rows can be read; columns: those of a table that waits for it.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Given:
     root: Path
     source: Source | None
     lacking: tuple[Problem, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -110,7 +112,8 @@ def _of_labels(found: Candidate) -> Given:
     try:
         return Given(title, words, found.why, root, open_source(found.path, found.format, {}))
     except WrongOptions as error:
-        return Given(title, words, found.why, root, None, error.problems)
+        columns = open_sheet(found.path).columns if found.format in ("csv", "excel") else ()
+        return Given(title, words, found.why, root, None, error.problems, tuple(columns))
 
 
 def _of_archive(path: Path) -> Given:

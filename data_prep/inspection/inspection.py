@@ -33,7 +33,7 @@ class Inspection:
 def inspect(handed: HandOver, workers: int | None = None) -> Inspection:
     """Read every row, look at every picture and find the copies, in worker processes (one a core).
 
-    Raises InputError where a source cannot be read at all.
+    Raises InputError where the only source cannot be read at all.
     """
     rows = read_rows(handed)
     return Inspection(handed, rows, look_through(handed.given, rows.pictures, handed.limits, workers))

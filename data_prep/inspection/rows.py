@@ -11,6 +11,7 @@ from data_prep.refusal import Code, Refusal
 from data_prep.sources.fetched import is_address
 from data_prep.sources.folder import FolderSource
 from data_prep.sources.source import Found, Source
+from lensmith.errors import InputError
 from lensmith.progress import Progress
 
 # Rows that cannot be read are told up to here, and all counted: in a wrong export it is every row.
@@ -30,13 +31,15 @@ class Named:
 class Count:
     """What one source holds: rows, those that cannot be read, and pictures that no earlier source has.
 
-    fetched: how often a row shows a picture by an address that the recipe allows.
+    fetched: how often a row shows a picture by an address that the recipe allows. problem: why it cannot be
+    read, or not to its end, None where it was.
     """
 
     rows: int = 0
     unreadable: int = 0
     pictures: int = 0
     fetched: int = 0
+    problem: InputError | None = None
 
 
 @dataclass
@@ -50,16 +53,25 @@ class Rows:
 
 
 def read_rows(handed: HandOver) -> Rows:
-    """Read every source. Raises InputError where one cannot be read at all."""
+    """Read every source; one of several that cannot be read hides none of the others.
+
+    Raises InputError where the only one cannot be read at all.
+    """
     rows = Rows()
     known: set[tuple[Path | int, str]] = set()
     with Progress("rows read") as progress:
         for number, given in enumerate(handed.given):
             rows.counts.append(Count())
-            for found in given.source.rows() if given.source else ():
-                assert given.source
-                _add(rows, known, number, given.source, found, handed.fetched)
-                progress.add()
+            if given.source is None:
+                continue
+            try:
+                for found in given.source.rows():
+                    _add(rows, known, number, given.source, found, handed.fetched)
+                    progress.add()
+            except InputError as error:
+                if len(handed.given) == 1:
+                    raise
+                rows.counts[number].problem = error
     return rows
 
 

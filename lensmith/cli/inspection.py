@@ -48,12 +48,17 @@ def _source(given: Given, count: Count) -> Iterator[str]:
     if given.lacking:
         yield f"  {_LACKING}"
         yield from (f"    {problem}" for problem in given.lacking)
+        if given.columns:
+            yield f"  its columns: {', '.join(map(quoted, given.columns))}"
     elif not given.labelled:
         yield f"  {_NO_LABELS}"
         yield f"  {count.pictures:,} pictures"
     else:
         unreadable = f", {count.unreadable:,} of them cannot be read" if count.unreadable else ""
         yield f"  {count.rows:,} rows{unreadable}; {count.pictures:,} pictures"
+    if count.problem:
+        yield "  it cannot be read, or not to its end:"
+        yield from (f"    {line}" for line in str(count.problem).splitlines())
     if count.fetched:
         yield f"  {count.fetched:,} more by address, not looked at: lensmith prepare fetches them"
 
@@ -147,6 +152,8 @@ def as_json(found: Inspection) -> dict[str, Any]:
                 "format": given.format,
                 "why": _text(given.why),
                 "labels": given.labelled,
+                "problem": _text(str(count.problem)) if count.problem else None,
+                "columns": [_text(name) for name in given.columns],
                 "lacking": [{"option": each.where, "what": each.what} for each in given.lacking],
                 "rows": count.rows if given.labelled else 0,
                 "unreadable_rows": count.unreadable,

@@ -282,6 +282,8 @@ def test_labels_that_a_recipe_has_to_explain(tmp_path: Path) -> None:
     assert (pictures["labels"], pictures["pictures"]) == (False, 1)
     text = told(tmp_path)[1]
     assert "image: is missing (columns with the paths of the row's images" in text
+    assert table["columns"] == ["scan", "amount"]
+    assert "its columns: 'scan', 'amount'\n" in text
 
 
 def test_pictures_that_another_source_names_are_looked_at_once(tmp_path: Path) -> None:
@@ -295,6 +297,22 @@ def test_pictures_that_another_source_names_are_looked_at_once(tmp_path: Path) -
     assert [(each["rows"], each["pictures"]) for each in said["sources"]] == [(1, 1), (0, 0), (1, 0)]
     assert said["pictures"] == 1
     assert [each["file"] for each in said["refused"]] == [f"{folder.labels}: images/a.png"]
+
+
+def test_a_source_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Folder(tmp_path / "forms")
+    folder.add(folder.row("a", path="images/none.png"))
+    folder.write()
+    broken = tmp_path / "coco.json"
+    broken.write_text('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [')
+    assert told(broken)[0] == 2
+    assert "coco.json" in capsys.readouterr().err
+    first, second = found(broken, folder.root)["sources"]
+    assert "coco.json" in first["problem"]
+    assert (second["rows"], second["problem"]) == (1, None)
+    assert "it cannot be read, or not to its end:\n" in told(broken, folder.root)[1]
 
 
 def test_a_zip_of_pictures(tmp_path: Path) -> None:

@@ -145,3 +145,13 @@ def whole(accepts: Callable[[str], bool]) -> Callable[[str], int]:
 def plain(found: str) -> str:
     """Letters and digits only, letters upper-case."""
     return "".join(char for char in found if char.isalnum()).upper()
+
+
+def separated(found: str) -> bool:
+    """Whether it is written with separators."""
+    return not found.isalnum()
+
+
+def pattern(text: str, flags: int = 0) -> re.Pattern[str]:
+    """`text` where no letter or digit touches it."""
+    return re.compile(rf"{START}(?:{text}){END}", flags)

@@ -10,29 +10,26 @@ import re
 from collections import Counter
 
 from data_prep.personal.apart import (
-    BREAK,
     GAP,
-    LOOSE_END,
-    LOOSE_START,
     apart,
     broken,
     digits_apart,
     in_boxes,
     misread,
 )
-from data_prep.personal.checksums import is_date, iso7064_mod_11_10, luhn, weighted
+from data_prep.personal.checksums import iso7064_mod_11_10, weighted
 from data_prep.personal.context import words
-from data_prep.personal.detector import END, START, Detector, Loose, always, nothing_else, plain, whole
-
-
-def separated(found: str) -> bool:
-    """Whether it is written with separators."""
-    return not found.isalnum()
-
-
-def _pattern(text: str, flags: int = 0) -> re.Pattern[str]:
-    return re.compile(rf"{START}(?:{text}){END}", flags)
-
+from data_prep.personal.detector import (
+    Detector,
+    Loose,
+    always,
+    nothing_else,
+    pattern,
+    plain,
+    separated,
+    whole,
+)
+from data_prep.personal.north import NORTH
 
 # HMRC, National Insurance Manual NIM39110: prefixes that are never given out.
 _NINO_NEVER = frozenset({"BG", "GB", "KN", "NK", "NT", "TN", "ZZ"})
@@ -50,7 +47,7 @@ UK_NINO = Detector(
     "uk_nino",
     "a UK National Insurance number",
     "[national id]",
-    _pattern(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[A-D]", re.I),
+    pattern(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[A-D]", re.I),
     6,
     whole(_is_nino),
     lambda found: bool(re.fullmatch(r"[A-Z]{2} [0-9]{2} [0-9]{2} [0-9]{2} [A-D]", found)),
@@ -84,7 +81,7 @@ DE_STEUER_ID = Detector(
     "de_steuer_id",
     "a German tax number (Steuer-ID)",
     "[national id]",
-    _pattern(r"[1-9][0-9]([ ]?)[0-9]{3}\1[0-9]{3}\1[0-9]{3}"),
+    pattern(r"[1-9][0-9]([ ]?)[0-9]{3}\1[0-9]{3}\1[0-9]{3}"),
     11,
     whole(_is_steuer_id),
     always,
@@ -116,7 +113,7 @@ FR_NIR = Detector(
     "fr_nir",
     "a French social security number (NIR)",
     "[national id]",
-    _pattern(r"[1-478][ .-]?[0-9]{2}[ .-]?[0-9]{2}[ .-]?(?:[0-9]{2}|2[ABab])"
+    pattern(r"[1-478][ .-]?[0-9]{2}[ .-]?[0-9]{2}[ .-]?(?:[0-9]{2}|2[ABab])"
              r"[ .-]?[0-9]{3}[ .-]?[0-9]{3}[ ./-]?[0-9]{2}"),
     8,
     whole(_is_nir),
@@ -150,7 +147,7 @@ ES_DNI = Detector(
     "es_dni",
     "a Spanish identity number (DNI, NIE)",
     "[national id]",
-    _pattern(r"(?:[0-9]{8}|[0-9]{2}\.[0-9]{3}\.[0-9]{3}|[XYZ]-?[0-9]{7})[ -]?[A-HJ-NP-TV-Z]", re.IGNORECASE),
+    pattern(r"(?:[0-9]{8}|[0-9]{2}\.[0-9]{3}\.[0-9]{3}|[XYZ]-?[0-9]{7})[ -]?[A-HJ-NP-TV-Z]", re.IGNORECASE),
     7,
     whole(_is_dni),
     always,
@@ -189,15 +186,15 @@ _CF_GROUPS = apart(
     "[A-Z]{3}", "[A-Z]{3}", f"{_CF_DIGIT}{{2}}", "[ABCDEHLMPRST]", f"{_CF_DIGIT}{{2}}", "[A-Z]",
     f"{_CF_DIGIT}{{3}}", "[A-Z]",
 )  # fmt: skip
-_CF_BOXES = re.compile(
-    rf"{START}(?:[A-Z] ){{6}}(?:{_CF_DIGIT} ){{2}}[ABCDEHLMPRST] (?:{_CF_DIGIT} ){{2}}[A-Z] "
-    rf"(?:{_CF_DIGIT} ){{3}}[A-Z]{END}"
+_CF_BOXES = pattern(
+    rf"(?:[A-Z] ){{6}}(?:{_CF_DIGIT} ){{2}}[ABCDEHLMPRST] (?:{_CF_DIGIT} ){{2}}[A-Z] "
+    rf"(?:{_CF_DIGIT} ){{3}}[A-Z]"
 )
 IT_CODICE_FISCALE = Detector(
     "it_codice_fiscale",
     "an Italian tax code (codice fiscale)",
     "[national id]",
-    _pattern(
+    pattern(
         r"[A-Z]{3} ?[A-Z]{3} ?D{2}[ABCDEHLMPRST]D{2} ?[A-Z]D{3} ?[A-Z]".replace("D{", "[0-9LMNPQRSTUV]{"),
         re.IGNORECASE,
     ),
@@ -222,7 +219,7 @@ NL_BSN = Detector(
     "nl_bsn",
     "a Dutch citizen number (BSN)",
     "[national id]",
-    _pattern(r"[0-9]{8,9}|[0-9]{4}\.[0-9]{2}\.[0-9]{3}|[0-9]{3} [0-9]{3} [0-9]{3}"),
+    pattern(r"[0-9]{8,9}|[0-9]{4}\.[0-9]{2}\.[0-9]{3}|[0-9]{3} [0-9]{3} [0-9]{3}"),
     8,
     whole(_is_bsn),
     lambda found: "." in found,
@@ -233,78 +230,6 @@ NL_BSN = Detector(
         r"citizen[\s_]service[\s_]number",
     ),
     loose=Loose(digits_apart(9), (9,), misread(whole(_is_bsn))),
-)
-
-
-def _is_personnummer(found: str) -> bool:
-    """Skatteverket: day of birth (a coordination number adds 60 to the day), three digits, Luhn."""
-    digits = plain(found)[-10:]
-    year, month, day = int(digits[:2]), int(digits[2:4]), int(digits[4:6])
-    return is_date(2000 + year, month, day - 60 if day > 60 else day) and luhn(digits)
-
-
-SE_PERSONNUMMER = Detector(
-    "se_personnummer",
-    "a Swedish personal number",
-    "[national id]",
-    _pattern(r"(?:18|19|20)?[0-9]{2}[01][0-9][0-9]{2}[-+]?[0-9]{4}"),
-    10,
-    whole(_is_personnummer),
-    separated,
-    words(r"person(?:nummer|nr)\.?", r"pnr", r"samordningsnummer", r"personal[\s_](?:identity[\s_])?number"),
-    loose=Loose(
-        apart("(?:18|19|20)?[0-9]{2}", "[01][0-9]", "[0-9]{2}", "[+]?[0-9]{4}"),
-        (10, 12),
-        whole(_is_personnummer),
-    ),
-)
-
-
-def _is_pesel(found: str) -> bool:
-    """Ministerstwo Cyfryzacji: the month tells the century (20 is added in the 2000s, 80 in the 1800s)."""
-    digits = plain(found)
-    year, month, day = int(digits[:2]), int(digits[2:4]), int(digits[4:6])
-    century = {0: 1900, 20: 2000, 80: 1800}.get(month // 20 * 20)
-    if century is None or not is_date(century + year, month % 20, day):
-        return False
-    return weighted(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)) % 10 == 0
-
-
-PL_PESEL = Detector(
-    "pl_pesel", "a Polish identity number (PESEL)", "[national id]", _pattern(r"[0-9]{11}"), 11,
-    whole(_is_pesel), always, words(r"pesel"),
-    loose=Loose(digits_apart(11), (11,), misread(whole(_is_pesel))),
-)  # fmt: skip
-
-_HETU_CHECK = "0123456789ABCDEFHJKLMNPRSTUVWXY"  # Digi- ja väestötietovirasto: number mod 31
-
-
-def _is_hetu(found: str) -> bool:
-    text = plain(found)
-    born = is_date(2000 + int(text[4:6]), int(text[2:4]), int(text[:2]))
-    return born and _HETU_CHECK[int(text[:6] + text[-4:-1]) % 31] == text[-1]
-
-
-FI_HETU = Detector(
-    "fi_hetu",
-    "a Finnish identity code",
-    "[national id]",
-    _pattern(r"[0-3][0-9][01][0-9]{3}[-+A-FU-Y][0-9]{3}[0-9A-FHJ-NPR-Y]", re.IGNORECASE),
-    6,
-    whole(_is_hetu),
-    always,
-    # A day, the sign of a century and one of 31 check characters leave little to chance.
-    loose=Loose(
-        re.compile(
-            rf"{LOOSE_START}[0-3][0-9][01][0-9]{{3}} {{0,2}}[-+A-FU-Y](?: {{1,2}}|{BREAK})"
-            rf"[0-9]{{3}}[0-9A-FHJ-NPR-Y]{LOOSE_END}",
-            re.I,
-        ),
-        # A letter between may stand for the century, one after them be the check.
-        (6, 9, 10),
-        whole(_is_hetu),
-        always,
-    ),
 )
 
 
@@ -324,7 +249,7 @@ BE_NATIONAL = Detector(
     "be_national",
     "a Belgian national number",
     "[national id]",
-    _pattern(r"[0-9]{2}\.[0-9]{2}\.[0-9]{2}[- ][0-9]{3}[.-][0-9]{2}|[0-9]{6}-[0-9]{3}[.-][0-9]{2}|[0-9]{11}"),
+    pattern(r"[0-9]{2}\.[0-9]{2}\.[0-9]{2}[- ][0-9]{3}[.-][0-9]{2}|[0-9]{6}-[0-9]{3}[.-][0-9]{2}|[0-9]{11}"),
     11,
     whole(_is_be_national),
     separated,
@@ -346,7 +271,7 @@ CH_AHV = Detector(
     "ch_ahv",
     "a Swiss insurance number (AHV, AVS)",
     "[national id]",
-    _pattern(r"756([. ]?)[0-9]{4}\1[0-9]{4}\1[0-9]{2}"),
+    pattern(r"756([. ]?)[0-9]{4}\1[0-9]{4}\1[0-9]{2}"),
     13,
     whole(_is_ahv),
     always,
@@ -355,6 +280,5 @@ CH_AHV = Detector(
 )
 
 EUROPE = (
-    UK_NINO, DE_STEUER_ID, FR_NIR, ES_DNI, IT_CODICE_FISCALE, NL_BSN, FI_HETU, SE_PERSONNUMMER, PL_PESEL,
-    BE_NATIONAL, CH_AHV,
+    UK_NINO, DE_STEUER_ID, FR_NIR, ES_DNI, IT_CODICE_FISCALE, NL_BSN, *NORTH, BE_NATIONAL, CH_AHV,
 )  # fmt: skip

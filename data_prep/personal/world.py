@@ -7,8 +7,7 @@ import re
 from data_prep.personal.apart import GAP, apart, broken, digits_apart, misread
 from data_prep.personal.checksums import is_date, verhoeff, weighted
 from data_prep.personal.context import words
-from data_prep.personal.detector import END, START, Detector, Loose, always, plain, whole
-from data_prep.personal.europe import separated
+from data_prep.personal.detector import END, START, Detector, Loose, always, pattern, plain, separated, whole
 
 
 def _is_ssn(found: str) -> bool:
@@ -52,7 +51,7 @@ BR_CPF = Detector(
     "br_cpf",
     "a Brazilian taxpayer number (CPF)",
     "[national id]",
-    re.compile(rf"{START}(?:[0-9]{{3}}\.[0-9]{{3}}\.[0-9]{{3}}-[0-9]{{2}}|[0-9]{{9}}-?[0-9]{{2}}){END}"),
+    pattern(r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}|[0-9]{9}-?[0-9]{2}"),
     11,
     whole(_is_cpf),
     separated,
@@ -97,7 +96,7 @@ CN_RESIDENT_ID = Detector(
     "cn_resident_id",
     "a Chinese resident identity number",
     "[national id]",
-    re.compile(rf"{START}[1-8][0-9]{{5}}(?:18|19|20)[0-9]{{9}}[0-9Xx]{END}"),
+    pattern(r"[1-8][0-9]{5}(?:18|19|20)[0-9]{9}[0-9Xx]"),
     17,
     whole(_is_resident_id),
     always,

@@ -30,6 +30,7 @@ RUN_KEY = "LENSMITH_RUN_KEY"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
 _POLL_S = 0.3
 _SHOWN_LINES = 6
+_WRITTEN = "or start what lensmith launch writes, --to torchrun, slurm or k8s"
 
 
 def train(
@@ -109,7 +110,13 @@ def _several_machines(
     start = f"accelerate launch --config_file {launcher.path} --machine_rank N --main_process_ip FIRST"
     return InputError(
         f"{launcher.path.name} is for {launcher.machines} machines: start the training on each of them",
-        [Problem(f"{start} {shlex.join(script)}", "on machine N", "then this command goes on from the run")],
+        [
+            Problem(
+                f"{start} {shlex.join(script)}",
+                "on machine N",
+                f"{_WRITTEN}; this command goes on from the run",
+            )
+        ],
     )
 
 

@@ -28,6 +28,7 @@ from finetune.resume import Sealer, resume_point
 from finetune.room import memory_left
 from finetune.rows import RowEncoder
 from finetune.run import Outcome, run_key, seal_run
+from finetune.shared import check_shared
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
@@ -64,6 +65,8 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         state = PartialState()
         check_started(launcher, state.num_processes, zero_stage(arguments))
         check_batch(launcher, arguments)
+        if launcher.machines > 1:
+            check_shared(work, state)
 
         encoder = row_encoder(recipe, source)
         for _ in check_rows(recipe, dataset, source, encoder, state.process_index, state.num_processes):

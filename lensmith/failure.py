@@ -1,8 +1,14 @@
-"""An error of ours as a JSON file: how a child process tells the one that started it what ended it."""
+"""An error of ours as a JSON file: how a child process tells the one that started it what ended it.
+
+`python -m lensmith.failure CODE FILE...` ends with the exit code of the first such file that is there; with
+CODE where none is. For shell scripts, whose launchers end with 1 whatever happened.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
@@ -25,3 +31,12 @@ def read_failure(path: Path) -> LensmithError:
     return _KINDS[content["exit_code"]](
         content["summary"], [Problem(*problem) for problem in content["problems"]]
     )
+
+
+def exit_code(otherwise: int, paths: Sequence[Path]) -> int:
+    """The exit code of the first error that was left at one of `paths`; `otherwise` where none was."""
+    return next((read_failure(path).exit_code for path in paths if path.is_file()), otherwise)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(int(sys.argv[1]), [Path(each) for each in sys.argv[2:]]))

@@ -23,6 +23,7 @@ VERBS = {
     "export": "write a dataset's rows in the formats of other tools, or for labellers to correct",
     "forget": "find all that a person's or a source's rows reached, and refuse them from now on",
     "train": "fine-tune with accelerate; goes on from the last complete checkpoint",
+    "launch": "write what starts a training on other machines: a script, sbatch, a Kubernetes JobSet",
     "merge": "base and adapter into one checkpoint, with the merge proof",
     "evaluate": "serve base and tuned with vLLM, ask the held-out set, prove and report",
     "release": "bundle model, profile, proofs and reports under a name",

@@ -58,7 +58,7 @@ def prepared(
 def plain(message: Message) -> tuple[Part, ...]:
     """The parts without what preparation adds: digest and size of the images."""
     return tuple(
-        replace(part, digest="", size=None) if isinstance(part, Image) else part for part in message.parts
+        replace(part, digest="", size=(0, 0)) if isinstance(part, Image) else part for part in message.parts
     )
 
 

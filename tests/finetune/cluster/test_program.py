@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from finetune.cluster.job import Job
+from finetune.cluster.jobset import jobset_manifest
 from finetune.cluster.script import local_script, torchrun_script
 from finetune.cluster.slurm import slurm_script
 from lensmith.errors import InputError, IntegrityError
 from lensmith.failure import write_failure
 from tests.conftest import ROOT
 from tests.finetune.cluster.jobs import HOSTILE, ZERO3, job
+from tests.finetune.cluster.test_jobset import container, expanded
 
 pytestmark = pytest.mark.slow
 
@@ -252,3 +255,35 @@ def test_when_the_time_is_over(place: Path, count: str, back: bool) -> None:
     told = (place / "told").read_text()
     assert told == "--signal=TERM 41 " + ("requeue 41 " if back else "")
     assert ("put back and goes on" in err) == back
+
+
+def pod(place: Path, program: str) -> subprocess.Popen[str]:
+    """The second of two pods, as Kubernetes starts it."""
+    two = hostile(lambda **all_of: job("k8s", nodes=2, **all_of), place, program)
+    environment = {"JOB_COMPLETION_INDEX": "1", "JOBSET_UID": "u-1", "JOBSET_RESTART": "3"}
+    text = expanded(container(yaml.safe_load(jobset_manifest(two)))["args"][0], environment)
+    return start(text, place, **environment)
+
+
+def test_a_pod(place: Path) -> None:
+    process = pod(place, python(place, then="print('learned', flush=True)"))
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (0, "learned\n", "")
+    words, environment = json.loads((place / "words.json").read_text())
+    meeting = "--machine_rank 1 --main_process_ip bank-forms-node-0-0.bank-forms --main_process_port 29500"
+    assert meeting in " ".join(words)
+    assert words[-1] == f"release.intended_use={HOSTILE}"
+    assert environment["PET_RDZV_ID"] == "bank-forms-u-1.3"
+    # What it printed outlives it.
+    assert (place / "home/logs/launch-bank-forms-node-1.log").read_text() == "learned\n"
+
+
+def test_a_pod_that_is_taken_away(place: Path) -> None:
+    """Never 0: Kubernetes would take the pod's part for done."""
+    process = pod(place, python(place, seconds=60))
+    wait_for(place / "started")
+    process.terminate()
+    out = process.communicate(timeout=30)[0]
+    assert process.returncode == 130
+    assert "goes on from the last checkpoint" in out
+    assert "goes on from" in (place / "home/logs/launch-bank-forms-node-1.log").read_text()

@@ -55,6 +55,9 @@ def speech_flaws(sample: Sample, rendering: Rendering) -> Iterator[Flaw]:
             if any(isinstance(part, ToolCall) for part in message.parts) or message.role == "tool":
                 what = f"message {number} belongs to a tool call, {rendering.family.title} knows none"
                 yield Flaw("part_place", what, mend)
+    if not rendering.takes(sample.messages):
+        what = f"a system message begins the conversation, {rendering.family.title} has no place for it"
+        yield Flaw("turns", what, "move its words into the first question")
     if not rendering.writes_thoughts:
         for number, message in enumerate(sample.messages, start=1):
             if any(isinstance(part, Thinking) for part in message.parts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset
@@ -50,9 +50,13 @@ def training_rows(dataset: Artifact, encoder: RowEncoder) -> Dataset:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads encoded rows on the right to the longest: pads are not attended to and carry no loss."""
+    """Pads encoded rows on the right to the longest: pads are not attended to and carry no loss.
+
+    `numbers` as in `Family.numbers`.
+    """
 
     pad_id: int
+    numbers: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Tensor]:
         """Tokens and labels [rows, longest]; image tensors of all rows one after the other."""
@@ -65,13 +69,33 @@ class Collator:
             for name in encoded[0].tokens
         }
         batch["labels"] = _padded([each.labels for each in encoded], longest, IGNORED)
-        return {**batch, **image_tensors(encoded)}
+        return {**batch, **image_tensors(encoded, self.numbers)}
 
 
-def image_tensors(rows: Sequence[Encoded]) -> dict[str, Tensor]:
-    """The image tensors of all rows one after the other; rows without an image have none."""
+def image_tensors(rows: Sequence[Encoded], numbers: tuple[tuple[str, str], ...] = ()) -> dict[str, Tensor]:
+    """The image tensors of all rows one after the other; rows without an image have none.
+
+    Each pair of `numbers` names a tensor whose values number the patches of another (see `Family.numbers`).
+    """
+    for name, of in numbers:
+        rows = _numbered_on(rows, name, of)
     names = dict.fromkeys(name for each in rows for name in each.images)
     return {name: torch.cat([each.images[name] for each in rows if name in each.images]) for name in names}
+
+
+def _numbered_on(rows: Sequence[Encoded], name: str, of: str) -> list[Encoded]:
+    """Each row's values of `name`, -1 left as it is, raised by the patches of the rows before it."""
+    before = 0
+    numbered: list[Encoded] = []
+    for each in rows:
+        if name in each.images:
+            values = each.images[name]
+            moved = torch.where(values < 0, values, values + before)
+            before += each.images[of].shape[0] * each.images[of].shape[1]
+            numbered.append(replace(each, images={**each.images, name: moved}))
+        else:
+            numbered.append(each)
+    return numbered
 
 
 def _padded(values: Sequence[Tensor], length: int, filler: int) -> Tensor:

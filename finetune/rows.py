@@ -22,7 +22,7 @@ from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.sample import Sample
-from lensmith.tokens import FixedGrid, Grid
+from lensmith.tokens import Grid
 
 IGNORED = -100
 # What a processor gives one value a token for; everything else it gives is of the images.
@@ -182,28 +182,20 @@ class RowEncoder:
                 for done in (False, True)
             )
             parted = self._parted(batch, prompts, wholes)
+            images = [len(each) for each in sizes[start : start + len(batch)]]
             asked = [prompt for prompt, _ in parted]
-            counts[start : start + len(batch), 0] = self._text_tokens(prompts, asked, sizes[start:], grid)
+            counts[start : start + len(batch), 0] = self._text_tokens(prompts, asked, images)
             counts[start : start + len(batch), 2] = [len(answer) for _, answer in parted]
         return counts
 
     def _text_tokens(
-        self,
-        prompts: Sequence[str],
-        asked: Sequence[Sequence[int]],
-        sizes: Sequence[Sequence[tuple[int, int]]],
-        grid: Grid,
+        self, prompts: Sequence[str], asked: Sequence[Sequence[int]], images: Sequence[int]
     ) -> list[int]:
         """What prompts cost beside their images; `asked` are their ids with one place an image."""
         text = self.rendering.family.image_text
-        if text.written == "{}":
-            return [len(ids) - len(each) for ids, each in zip(asked, sizes, strict=False)]
-        views = [
-            [grid.views(*size) if isinstance(grid, FixedGrid) else 1 for size in each]
-            for each, _ in zip(sizes, prompts, strict=False)
-        ]
-        written = [text.fill(prompt, each) for prompt, each in zip(prompts, views, strict=True)]
-        return [len(ids) - sum(each) for ids, each in zip(self._ids(written), views, strict=True)]
+        if text.written != "{}":
+            asked = self._ids([text.fill(prompt, each) for prompt, each in zip(prompts, images, strict=True)])
+        return [len(ids) - each for ids, each in zip(asked, images, strict=True)]
 
     def encode(self, row: Row) -> Encoded:
         """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut."""

@@ -190,7 +190,7 @@ def make_trainer(
         model=trained.model,
         args=arguments,
         train_dataset=training_rows(dataset, encoder),
-        data_collator=Collator(encoder.pad_id),
+        data_collator=Collator(encoder.pad_id, recipe.model_family.numbers),
         processing_class=encoder.processor,
         callbacks=[Progress(work, train.log_every), tracker],
     )

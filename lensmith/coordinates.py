@@ -15,7 +15,7 @@ from typing import Literal
 from lensmith.errors import InputError, Problem
 from lensmith.sample import REGION_VALUES, Region, RegionKind
 
-Syntax = Literal["json", "box_tokens", "ref_det", "point_tags"]
+Syntax = Literal["json", "box_tokens", "ref_det", "point_tags", "point_list"]
 Unit = Literal["relative", "pixel", "percent", "thousand"]
 Size = tuple[int, int]
 # Far edge of the image in each unit that labels are handed over in; pixels have the image's own.
@@ -60,13 +60,15 @@ class CoordinateForm:
 
 
 # Model cards: Qwen3-VL relative 0 to 1000; GLM-4.xV 0 to 1000 between box tokens; DeepSeek-OCR 0 to 999 in
-# ref/det tags; Molmo points in percent. Qwen2.5-VL wrote pixels of the resized image.
+# ref/det tags; Molmo points in percent, Molmo2's 0 to 1000 in one list. Qwen2.5-VL wrote pixels of the
+# resized image.
 JSON_THOUSAND = CoordinateForm("json", 1000)
 JSON_PIXELS = CoordinateForm("json", None)
 BOX_TOKENS = CoordinateForm("box_tokens", 1000, clock=True)
 REF_DET = CoordinateForm("ref_det", 999, kinds=("box",))
 POINT_TAGS = CoordinateForm("point_tags", 100, decimals=1, kinds=("point",))
-FORMS = (JSON_THOUSAND, JSON_PIXELS, BOX_TOKENS, REF_DET, POINT_TAGS)
+POINT_LIST = CoordinateForm("point_list", 1000, kinds=("point",))
+FORMS = (JSON_THOUSAND, JSON_PIXELS, BOX_TOKENS, REF_DET, POINT_TAGS, POINT_LIST)
 
 
 def to_relative(kind: RegionKind, values: Sequence[float], unit: Unit, size: Size) -> tuple[float, ...]:

@@ -5,6 +5,7 @@
     box_tokens  stamp<|begin_of_box|>[12, 30, 480, 512]<|end_of_box|>
     ref_det     <|ref|>stamp<|/ref|><|det|>[[12, 30, 480, 511]]<|/det|>
     point_tags  <point x="0.7" y="0.9" alt="dot">dot</point>, several of one label <points x1= y1= x2= ...>
+    point_list  <points coords="1 1 007 009 2 512 030">dot</points>: image from 1, then number, x, y of each
 
 What is read is judged as strictly as what people hand over: a region is in the image or it is `unread`.
 """
@@ -37,6 +38,9 @@ _REF_DET = re.compile(
     r"<\|ref\|>(?P<label>.*?)<\|/ref\|>\s*<\|det\|>(?P<body>.*?)(?:<\|/det\|>|$)", re.DOTALL
 )
 _POINTS = re.compile(r"<points?\b(?P<attributes>[^>]*)>(?:(?P<label>[^<]*)</points?>)?")
+_POINT_LISTS = re.compile(
+    r"""<points?\b[^>]*?coords\s*=\s*["'](?P<coords>[^"']*)["'][^>]*>(?:(?P<label>[^<]*)</points?>)?"""
+)
 _ATTRIBUTE = re.compile(r"""([a-z]+)(\d*)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 
 
@@ -72,6 +76,9 @@ def write_regions(regions: Sequence[Region], form: CoordinateForm, size: Size = 
         case "point_tags":
             named = groupby(rows, key=lambda row: row[0].label)
             return "\n".join(_point_tag(label, [n for _, n in each], form) for label, each in named)
+        case "point_list":
+            named = groupby(rows, key=lambda row: (row[0].label, row[0].image))
+            return "\n".join(_point_list(*key, [n for _, n in each]) for key, each in named)
 
 
 def parse_regions(text: str, form: CoordinateForm, size: Size = (0, 0), image: int = 0) -> Read:
@@ -91,6 +98,8 @@ def parse_regions(text: str, form: CoordinateForm, size: Size = (0, 0), image: i
             found = _read_listed(text, _REF_DET)
         case "point_tags":
             found = _read_points(text)
+        case "point_list":
+            found = _read_point_lists(text)
     regions: list[Region] = []
     unread: list[tuple[str, str]] = []
     for source, kind, label, values in found:
@@ -153,6 +162,11 @@ def _point_tag(label: str, points: Sequence[Sequence[float]], form: CoordinateFo
     )
     tag, shown = ("point" if single else "points"), html.escape(label, quote=True)
     return f'<{tag} {places} alt="{shown}">{shown}</{tag}>'
+
+
+def _point_list(label: str, image: int, points: Sequence[Sequence[float]]) -> str:
+    places = " ".join(f"{at} {int(x):03d} {int(y):03d}" for at, (x, y) in enumerate(points, start=1))
+    return f'<points coords="{image + 1} {places}">{html.escape(label, quote=False)}</points>'
 
 
 _Raw = tuple[str, RegionKind | str, str, Sequence[Any]]
@@ -230,6 +244,19 @@ def _read_points(text: str) -> Iterator[_Raw]:
             yield tag[0], "point", html.unescape(name).strip(), tuple(place.get(axis) for axis in "xy")
         if not places:
             yield tag[0], "it names no place", "", ()
+
+
+def _read_point_lists(text: str) -> Iterator[_Raw]:
+    """Groups of an image's number and three numbers a point; several groups are told apart by their ends."""
+    for tag in _POINT_LISTS.finditer(text):
+        label = html.unescape(tag["label"] or "").strip()
+        for group in re.split(r"[\t:,;]", tag["coords"]):
+            numbers = group.split()
+            if not numbers or len(numbers) % 3 != 1:
+                yield tag[0], f"{len(numbers)} numbers are not an image and points", label, ()
+                continue
+            for at in range(1, len(numbers), 3):
+                yield tag[0], "point", label, numbers[at + 1 : at + 3]
 
 
 def _region(

@@ -45,6 +45,10 @@ class Rendering:
         """Whether a sample's thoughts can be there: the template knows them, or they are left out."""
         return self.family.speech.thinking is not None or self.thinking == "drop"
 
+    def takes(self, messages: Sequence[Message]) -> bool:
+        """Whether the family's chat template has a place for each: one family's has none for the system."""
+        return self.family.speech.system or not any(each.role == "system" for each in messages)
+
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages as chat templates of transformers read them; images are bare places.
 
@@ -53,6 +57,8 @@ class Rendering:
         of a tool tool_call_id, and its content is a string where it shows no image. Raises InputError for
         thoughts and calls that the family's chat template would leave out.
         """
+        if not self.takes(messages):
+            raise self._cannot("system messages", "begin with the user's")
         rendered: list[dict[str, Any]] = []
         called = 0
         waiting: list[str] = []
@@ -151,6 +157,8 @@ class Rendering:
         return {key: self._arguments(each) for key, each in value.items()}
 
     def _call(self, call: ToolCall) -> str:
+        if not self.writes_tools:
+            raise self._cannot("tool calls", "leave out its rows, or choose another family")
         arguments = self._arguments(call.arguments)
         if self.family.speech.call == "json":
             return f'<tool_call>\n{{"name": "{call.name}", "arguments": {_json(arguments)}}}\n</tool_call>'

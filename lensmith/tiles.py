@@ -15,8 +15,7 @@ class TileGrid:
     """DeepSeek-OCR-2: the whole image at one size, beside it tiles of a larger one, and a separator.
 
     As its processor's settings name them; `size`, `tile_size` and `token_edge` in pixels, the last being
-    what one token covers along an edge (patch size times downsampling). `tiled` off: the whole image only,
-    at the tiles' size.
+    what one token covers along an edge (patch size times downsampling).
     """
 
     size: int
@@ -24,7 +23,6 @@ class TileGrid:
     token_edge: int
     min_patches: int
     max_patches: int
-    tiled: bool = True
     # Vision patches behind a token: the first encoder's, four by four of them a token.
     patches_a_token: int = 16
 
@@ -43,7 +41,7 @@ class TileGrid:
             tiles = np.where(taken, columns * rows, tiles)
             best = np.minimum(best, difference)
         cut = np.maximum(widths, heights) > self.tile_size
-        return self._whole + 1 + np.where(cut & self.tiled, tiles * self._of(self.tile_size), 0)
+        return self._whole + 1 + np.where(cut, tiles * self._of(self.tile_size), 0)
 
     def tokens(self, width: int, height: int) -> int:
         """Image tokens of one image of this size in pixels."""
@@ -52,7 +50,7 @@ class TileGrid:
     @property
     def most_tokens(self) -> int:
         """Tokens of the costliest image."""
-        return self._whole + 1 + (self.max_patches * self._of(self.tile_size) if self.tiled else 0)
+        return self._whole + 1 + self.max_patches * self._of(self.tile_size)
 
     @property
     def _whole(self) -> int:

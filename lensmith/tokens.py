@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +113,8 @@ class FixedGrid:
 
     def tokens(self, width: int, height: int) -> int:
         """Image tokens of an image of this size, its crops included; the words around crops are text."""
-        return self.tokens_an_image * self.views(width, height)
-
-    def views(self, width: int, height: int) -> int:
-        """How many pictures the model sees of an image of this size: the whole and its crops."""
-        return 1 + (self.pan_and_scan.crops(width, height) if self.pan_and_scan else 0)
+        crops = self.pan_and_scan.crops(width, height) if self.pan_and_scan else 0
+        return self.tokens_an_image * (1 + crops)
 
 
 Grid = ImageGrid | FixedGrid | TileGrid | CropGrid
@@ -134,6 +132,8 @@ def read_grid(checkpoint: Path, family: Family, budget: PixelBudget | None) -> G
         raise no_budget(family)
     match family.cut:
         case "fixed":
+            # transformers' Gemma3Processor goes by its own default, vLLM by the checkpoint's image processor.
+            _check_kept(checkpoint, {"do_pan_and_scan": False})
             return read_fixed_grid(checkpoint)
         case "tiles":
             return _read_tile_grid(checkpoint)
@@ -188,7 +188,24 @@ def read_fixed_grid(checkpoint: Path) -> FixedGrid:
     return FixedGrid(size["width"], size["height"], tokens, scan)
 
 
+def _check_kept(checkpoint: Path, defaults: Mapping[str, object]) -> None:
+    """Refuse (InputError) settings of an image processor in whose place the processor's defaults are used."""
+    settings = _processor_settings(checkpoint)
+    problems = [
+        Problem(
+            f"is {settings[name]!r}, transformers' processor uses {value!r}", name, f"set it to {value!r}"
+        )
+        for name, value in defaults.items()
+        if settings.get(name) not in (None, value)
+    ]
+    if problems:
+        raise InputError(f"{checkpoint} states what its processor does not do", problems)
+
+
 def _read_tile_grid(checkpoint: Path) -> TileGrid:
+    # The defaults of transformers' DeepseekOcr2Processor, whatever the image processor says.
+    defaults = {"crop_to_patches": True, "min_patches": 2, "max_patches": 6}
+    _check_kept(checkpoint, defaults)
     settings, whole = _processor_settings(checkpoint), _whole_settings(checkpoint)
     try:
         return TileGrid(
@@ -196,9 +213,8 @@ def _read_tile_grid(checkpoint: Path) -> TileGrid:
             tile_size=settings["tile_size"],
             # The class's defaults, which published checkpoints leave out.
             token_edge=whole.get("patch_size", 16) * whole.get("downsample_ratio", 4),
-            min_patches=settings["min_patches"],
-            max_patches=settings["max_patches"],
-            tiled=settings["crop_to_patches"],
+            min_patches=defaults["min_patches"],
+            max_patches=defaults["max_patches"],
         )
     except KeyError as error:
         raise _not_of_family(checkpoint, error) from error

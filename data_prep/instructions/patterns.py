@@ -88,7 +88,7 @@ _CHAT_MARKUP = (
     # Llama 2 and Mistral.
     r"\[/?INST\]|<</?SYS>>|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT|IMG|IMG_BREAK|IMG_END|THINK)\]",
     # Gemma, GLM, T5, LLaVA, InternVL, Molmo.
-    r"</?(?:start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|bos|eos|pad|unused\d{1,2}|IMG_CONTEXT|img|im_patch|im_start|im_end|im_col|sop|eop|extra_id_\d+)>",
+    r"</?(?:start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|bos|eos|pad|unused\d{1,2}|IMG_CONTEXT|img|im_patch|im_start|low_res_im_start|im_end|im_col|im_low|frame_start|frame_end|sop|eop|extra_id_\d+)>",
     r"\[(?:gMASK|sMASK|MASK|CLS|SEP)\]",
     r"(?:^|(?<=\s))</?s>(?=\s|$)|(?:^|(?<=\w))</s>$",
     r"</?(?:think|thinking|tool_call|tool_response|tools|arg_key|arg_value|function_calls?|answer_box|scratchpad)>",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 
 from lensmith.errors import InputError, Problem
-from lensmith.families import gemma3, glm4v, glm4v_moe, qwen3_vl, qwen3_vl_moe
+from lensmith.families import deepseek_ocr2, gemma3, glm4v, glm4v_moe, molmo2, qwen3_vl, qwen3_vl_moe
 from lensmith.families.family import Family
 
 FAMILIES: dict[str, Family] = {
-    module.FAMILY.name: module.FAMILY for module in (qwen3_vl, qwen3_vl_moe, glm4v, glm4v_moe, gemma3)
+    module.FAMILY.name: module.FAMILY
+    for module in (qwen3_vl, qwen3_vl_moe, glm4v, glm4v_moe, gemma3, deepseek_ocr2, molmo2)
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,12 +42,14 @@ class Speech:
     thinking: what stands before and behind a thought; None where it has no thoughts. call: "json" is Qwen's
     <tool_call> with one JSON object, "arguments" is GLM's with a key and a value tag for each argument; None
     where it calls no tools. image: how an argument of a call names an image of the conversation, `{}` being
-    its number from 0; "{}" alone is a bare number.
+    its number from 0; "{}" alone is a bare number. system: whether a conversation may begin with a system
+    message.
     """
 
     thinking: tuple[str, str] | None = None
     call: Literal["json", "arguments"] | None = None
     image: str = "{}"
+    system: bool = True
 
 
 # Families whose chat template knows questions and answers only.
@@ -59,38 +60,29 @@ PLAIN_SPEECH = Speech()
 class ImageText:
     """What the processor makes of the chat template's place for an image, as text.
 
-    place: what the template writes. token: what stands for one image token in `written`, where `{}` is all
-    of an image's tokens. cropped: around the image and its crops, where it may have some.
+    place: what the template writes. token: one image token. written: what the place becomes, `{}` being all
+    of an image's tokens.
     """
 
     place: str
     token: str
     written: str = "{}"
-    cropped: str = ""
 
-    def write(self, views: int = 1) -> str:
-        """The text of an image and its `views - 1` crops, with one token for all tokens of each."""
-        one = self.written.format(self.token)
-        if views == 1:
-            return one
-        return self.cropped.format(one, " ".join([one] * (views - 1)))
+    def fill(self, prompt: str, images: int) -> str:
+        """The prompt with each image's place as it becomes, but one token for all of an image's.
 
-    def fill(self, prompt: str, views: Sequence[int]) -> str:
-        """The prompt with each place taken by its image, `views` as `write` takes them, in order.
-
-        Raises InputError where there are not as many places as images.
+        Raises InputError where it has not as many places as images.
         """
-        first, *rest = prompt.split(self.place)
-        if len(rest) != len(views):
+        if (places := prompt.count(self.place)) != images:
             raise InputError(
-                f"a prompt has {len(rest)} places for {len(views)} images",
+                f"a prompt has {places} places for {images} images",
                 [
                     Problem(
                         f"the chat template does not write {self.place} for each", mend="mend the template"
                     )
                 ],
             )
-        return first + "".join(self.write(each) + text for each, text in zip(views, rest, strict=True))
+        return prompt.replace(self.place, self.written.format(self.token))
 
 
 @dataclass(frozen=True)
@@ -136,6 +128,8 @@ class Family:
     markup: texts that the chat template gives a meaning to; typed in data they are refused.
     coordinates: how it writes boxes, points and spans. speech: how it writes thoughts and tool calls.
     cut: how its processor cuts images. image_text: what it makes of an image's place in the prompt.
+    numbers: pairs of tensors that its processor gives, the first of which numbers the patches (first two
+        dimensions) of the second, -1 for none: joined from several rows they go on counting.
     context: tokens that its published checkpoints were trained for; config.json decides.
     frames: how often an image counts against the pixel budget: GLM's processor bounds pixels times
         temporal patch size (2 for a still image), Qwen's bounds pixels.
@@ -164,6 +158,7 @@ class Family:
     decoding: Decoding
     context: int
     cut: ImageCut = "area"
+    numbers: tuple[tuple[str, str], ...] = ()
     experts: Experts | None = None
     layout: Layout = AS_IN_CLASS
     vllm_limits: tuple[str, ...] = ()

@@ -83,7 +83,6 @@ FAMILY = Family(
         place="<start_of_image>",
         token="<image_soft_token>",
         written="\n\n<start_of_image>{}<end_of_image>\n\n",
-        cropped="Here is the original image {} and here are some crops to help you see better {}",
     ),
     decoding=Decoding(temperature=1.0, top_p=0.95, top_k=64),
     context=131_072,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_families import gemma3, glm4v, glm4v_moe, qwen3_vl, qwen3_vl_moe
+from tiny_families import deepseek_ocr2, gemma3, glm4v, glm4v_moe, molmo2, qwen3_vl, qwen3_vl_moe
 from tiny_families.checkpoint import Tiny, write
 
 MAKERS: dict[str, Tiny] = {
@@ -19,6 +19,8 @@ MAKERS: dict[str, Tiny] = {
     "glm4v": glm4v.TINY,
     "glm4v_moe": glm4v_moe.TINY,
     "gemma3": gemma3.TINY,
+    "deepseek_ocr2": deepseek_ocr2.TINY,
+    "molmo2": molmo2.TINY,
 }
 
 

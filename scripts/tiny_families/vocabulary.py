@@ -17,10 +17,16 @@ def make_fast(
     bos: str | None = None,
     named: Mapping[str, str] | None = None,
     words: Sequence[str] = (),
+    last: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """A tokenizer with the special tokens `special`; `named` are the attributes that a processor looks for
-    ("image_token"), `words` ordinary tokens that are kept whole."""
+    ("image_token"), `words` ordinary tokens that are kept whole. `last` of the special tokens, in this order,
+    have the highest ids."""
     backend = make_tokenizer("").backend_tokenizer
+    first = [each for each in special if each not in last]
+    backend.add_special_tokens(first)
+    backend.add_tokens(list(words))
+    backend.add_special_tokens(list(last))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_max_length=4096,

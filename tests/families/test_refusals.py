@@ -61,3 +61,13 @@ def test_the_native_version_is_named(made: dict[str, Checkpoint], foreign: Forei
         with pytest.raises(InputError) as error:
             check_base(root, family)
         assert f"use the native version: {foreign.native}" in str(error.value)
+
+
+def test_a_family_without_a_published_template_has_one(made: dict[str, Checkpoint], tmp_path: Path) -> None:
+    checkpoint = made["deepseek_ocr2"]
+    root = with_config(checkpoint, tmp_path)
+    template = root / "chat_template.jinja"
+    assert template.read_text() == checkpoint.family.template
+    template.unlink()
+    with pytest.raises(InputError, match=r"put the family's into chat_template\.jinja"):
+        check_base(root, checkpoint.family)

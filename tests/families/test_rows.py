@@ -26,6 +26,8 @@ TURN_ENDS = {
     "glm4v": "<|endoftext|>",
     "glm4v_moe": "<|endoftext|>",
     "gemma3": "<end_of_turn>",
+    "deepseek_ocr2": "<｜end▁of▁sentence｜>",  # noqa: RUF001
+    "molmo2": "<|im_end|>",
 }
 
 

@@ -24,7 +24,11 @@ from tests.families.conftest import Checkpoint, row_of, towers_of
 pytestmark = pytest.mark.slow
 
 # Parameters of a trained tower that one step leaves as they are, and why.
-STILL: dict[str, dict[str, str]] = {}
+STILL = {
+    "deepseek_ocr2": {
+        "model.vision_tower.query_1024_resolution.weight": "views of 768 pixels have queries of their own"
+    }
+}
 
 LORA = [(name, tower) for name in families.FAMILIES for tower in towers_of(name, "lora")]
 FULL = [(name, tower) for name in families.FAMILIES for tower in towers_of(name, "full")]
@@ -34,7 +38,9 @@ def batch_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Tensor]:
     """Two rows of different lengths, each with an image."""
     encoder = row_encoder(recipe, checkpoint.root)
     rows = [row_of('{"a": "12"}', (200, 100)), row_of("a longer answer than the first", (112, 112))]
-    return Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)} for row in rows])
+    return Collator(encoder.pad_id, checkpoint.family.numbers)(
+        [{COLUMN: encoder.encode(row)} for row in rows]
+    )
 
 
 def step(model: nn.Module, batch: dict[str, Tensor]) -> float:
@@ -163,3 +169,29 @@ def test_the_loss_of_answers_alone_is_the_models_own(checkpoint: Checkpoint) -> 
         loss, answers, _ = model(**batch, answer_labels=labels)
     assert int(answers) == int((labels[:, 1:] != IGNORED).sum())
     torch.testing.assert_close(loss / answers, whole, rtol=1e-5, atol=1e-5)
+
+
+def losses(checkpoint: Checkpoint, numbers: tuple[tuple[str, str], ...]) -> tuple[float, float]:
+    """Nats over all answer tokens of rows together in a batch, and of each alone."""
+    encoder = row_encoder(checkpoint.recipe("full", language="train"), checkpoint.root)
+    model = checkpoint.load().eval()
+    rows = [encoder.encode(row_of("1", (200, 100))), encoder.encode(row_of("second", (80, 90), (112, 112)))]
+    collate = Collator(encoder.pad_id, numbers)
+    alone = 0.0
+    with torch.no_grad():
+        for row in rows:
+            count = int((row.labels != IGNORED).sum())
+            alone += float(model(**collate([{COLUMN: row}])).loss) * count
+        batch = collate([{COLUMN: row} for row in rows])
+        count = int((batch["labels"] != IGNORED).sum())
+        return float(model(**batch).loss) * count, alone
+
+
+def test_rows_are_taught_together_as_each_alone(checkpoint: Checkpoint) -> None:
+    together, alone = losses(checkpoint, checkpoint.family.numbers)
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_patches_that_are_not_numbered_on_are_another_image(made: dict[str, Checkpoint]) -> None:
+    together, alone = losses(made["molmo2"], ())
+    assert together != pytest.approx(alone, rel=1e-4)

@@ -14,6 +14,7 @@ from lensmith.coordinates import (
     FORMS,
     JSON_PIXELS,
     JSON_THOUSAND,
+    POINT_LIST,
     POINT_TAGS,
     REF_DET,
     CoordinateForm,
@@ -110,7 +111,7 @@ def test_nearest_is_the_best_rounding_of_each_edge(region: Region) -> None:
             assert abs(number - value * 1000) <= 0.5 + 1e-9
 
 
-@pytest.mark.parametrize("form", [JSON_THOUSAND, JSON_PIXELS, BOX_TOKENS, POINT_TAGS])
+@pytest.mark.parametrize("form", [JSON_THOUSAND, JSON_PIXELS, BOX_TOKENS, POINT_TAGS, POINT_LIST])
 @given(place=st.tuples(share, share), label=labels)
 def test_a_point_survives_its_text(form: CoordinateForm, place: tuple[float, float], label: str) -> None:
     found = there_and_back(Region("point", place, label), form)
@@ -259,3 +260,14 @@ def test_what_a_good_region_is(kind: RegionKind, values: tuple[float, ...], imag
     problems = region_problems(Region(kind, values, "", image), 2)
     assert len(problems) == bool(word)
     assert all(word in each for each in problems)
+
+
+def test_molmo2_lists_its_points() -> None:
+    here, there = Region("point", (0.007, 0.5), "a & b"), Region("point", (1, 0.25), "a & b")
+    text = write_regions([here, there], POINT_LIST)
+    assert text == '<points coords="1 1 007 500 2 1000 250">a &amp; b</points>'
+    assert parse_regions(text, POINT_LIST).regions == (here, there)
+    read = parse_regions('Here: <points alt="x" coords="1 1 007 500">dot</points>', POINT_LIST)
+    assert [(each.label, each.values) for each in read.regions] == [("dot", (0.007, 0.5))]
+    assert parse_regions('<points coords="1 1 007"/>', POINT_LIST).unread
+    assert parse_regions('<points coords="1 1 007 1001">dot</points>', POINT_LIST).unread

@@ -157,6 +157,75 @@ def test_gemma_3_crops_over_thousands_of_sizes(tmp_path: Path) -> None:
         assert len(set(expected)) > 1
 
 
+def save(processor: Any, folder: Path) -> Path:
+    """An image processor's settings, as a checkpoint has them."""
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "tile"), [(1024, 768), (768, 768), (1024, 640)])
+def test_deepseek_ocr_2_as_its_processor_counts(tmp_path: Path, size: int, tile: int) -> None:
+    from transformers import DeepseekOcr2ImageProcessor
+
+    images = DeepseekOcr2ImageProcessor(size={"height": size, "width": size}, tile_size=tile)
+    grid = read_grid(save(images, tmp_path), families.get("deepseek_ocr2"), None)
+    sizes = np.concatenate(
+        [sizes_at_random(3000, 3), np.array([*SIZES, (769, 768), (768, 768), (1536, 768)])]
+    )
+    whole, one = (size // 64) ** 2, (tile // 64) ** 2
+    expected = [whole + 1 + one * (images.get_number_of_image_patches(h, w) - 1) for w, h in sizes.tolist()]
+    assert [grid.tokens(w, h) for w, h in sizes.tolist()] == expected
+    assert count_tokens(grid, sizes[:, 0], sizes[:, 1]).tolist() == expected
+    assert grid.most_tokens == max(expected)
+    assert len(set(expected)) > 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("crops", "margins"), [(8, [4, 4]), (24, [4, 4]), (3, [2, 1])])
+def test_molmo2_as_its_processor_counts(tmp_path: Path, crops: int, margins: list[int]) -> None:
+    from transformers import Molmo2ImageProcessor
+
+    images = Molmo2ImageProcessor(max_crops=crops, overlap_margins=margins)
+    grid = read_grid(save(images, tmp_path), families.get("molmo2"), None)
+    margin = 14 * sum(margins)
+    small = [(margin, 300), (300, margin), (margin, margin), (margin - 1, 2 * margin), (10, 10)]
+    sizes = np.concatenate([sizes_at_random(1500, 4), np.array([*SIZES, *small])])
+    expected = []
+    for width, height in sizes.tolist():
+        whole_rows, whole_columns, rows, columns = images.get_image_grid_and_crops(height, width)[0]
+        expected.append(4 + whole_rows * (whole_columns + 1) + rows * (columns + 1))
+    assert [grid.tokens(w, h) for w, h in sizes.tolist()] == expected
+    assert count_tokens(grid, sizes[:, 0], sizes[:, 1]).tolist() == expected
+    assert grid.most_tokens >= max(expected)
+    assert len(set(expected)) > 4
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [("gemma3", {"do_pan_and_scan": True}), ("deepseek_ocr2", {"max_patches": 3})],
+)
+def test_settings_that_the_processor_overrides_are_refused(
+    tmp_path: Path, family: str, setting: dict[str, Any]
+) -> None:
+    """transformers' processor class has a default of its own that goes before the checkpoint's."""
+    with pytest.raises(InputError, match="states what its processor does not do") as error:
+        read_grid(checkpoint(tmp_path, **setting), families.get(family), None)
+    assert f"{next(iter(setting))}: is" in str(error.value)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "deepseek_ocr2", "molmo2"])
+def test_a_budget_that_no_processor_keeps_is_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(InputError, match="cuts images to sizes of its own"):
+        read_grid(checkpoint(tmp_path), families.get(family), PixelBudget(1024, 8192))
+
+
+@pytest.mark.parametrize("family", ["deepseek_ocr2", "molmo2"])
+def test_a_processor_of_another_family_is_refused(tmp_path: Path, family: str) -> None:
+    with pytest.raises(InputError, match="in its image processor"):
+        read_grid(checkpoint(tmp_path), families.get(family), None)
+
+
 def test_a_checkpoint_that_resizes_otherwise_has_no_fixed_grid(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one size"):
         read_fixed_grid(checkpoint(tmp_path))

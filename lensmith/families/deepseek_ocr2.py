@@ -1,0 +1,121 @@
+"""DeepSeek-OCR-2: a SAM encoder, a Qwen2 encoder with learnt queries, and a decoder with routed experts.
+
+Read in transformers 5.20.2 models/deepseek_ocr2 and conversion_mapping.py ("deepseek_ocr2"), and vLLM 0.32
+model_executor/models/deepseek_ocr2.py and transformers_utils/chat_templates (`deepseek_ocr2`); the grounding
+tags and the prompt in transformers' page of the model, sampling in vLLM's recipe for DeepSeek-OCR (there with
+a processor of logits against repeated n-grams), context and licence in the hub's config and card. The first
+DeepSeek-OCR has no class in transformers.
+"""
+
+from lensmith.coordinates import REF_DET
+from lensmith.families.experts import Experts
+from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
+from lensmith.families.layout import Layout
+
+_SAM = "model.vision_tower.sam_encoder"
+_ENCODER = "model.vision_tower.vision_encoder"
+_LAYER = "model.language_model.layers.{}"
+_LAYERS = "text_config.num_hidden_layers"
+_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+_NATIVE = "deepseek-community/DeepSeek-OCR-2"
+
+FAMILY = Family(
+    name="deepseek_ocr2",
+    title="DeepSeek-OCR-2",
+    model_type="deepseek_ocr2",
+    architecture="DeepseekOcr2ForConditionalGeneration",
+    licence="MIT",
+    towers={
+        "vision": ("model.vision_tower",),
+        "connector": ("model.multi_modal_projector", "model.view_separator"),
+        "language": ("model.language_model", "lm_head"),
+    },
+    linears=(
+        Linears(
+            "vision",
+            f"{_SAM}.layers.{{}}",
+            ("attn.qkv", "attn.proj", "mlp.lin1", "mlp.lin2"),
+            "vision_config.sam_config.num_hidden_layers",
+        ),
+        Linears(
+            "vision",
+            f"{_ENCODER}.layers.{{}}",
+            (*_ATTENTION, *(f"mlp.{name}" for name in _MLP)),
+            "vision_config.encoder_config.num_hidden_layers",
+        ),
+        Linears("connector", "model", ("multi_modal_projector",)),
+        Linears("language", _LAYER, _ATTENTION, _LAYERS),
+        Linears("language", _LAYER, tuple(f"mlp.{name}" for name in _MLP), _LAYERS, "dense"),
+        Linears("language", _LAYER, tuple(f"mlp.shared_experts.{name}" for name in _MLP), _LAYERS, "sparse"),
+    ),
+    experts=Experts(
+        layers=_LAYERS,
+        module=f"{_LAYER}.mlp.experts",
+        parameters=("gate_up_proj", "down_proj"),
+        router=f"{_LAYER}.mlp.gate.weight",
+        stored="apart",
+        kinds="text_config.mlp_layer_types",
+    ),
+    layout=Layout(
+        renames=(
+            (rf"^{_SAM}\.layers\.(\d+)\.layer_norm(\d)\.", r"model.sam_model.blocks.\1.norm\2."),
+            (rf"^{_SAM}\.layers\.", "model.sam_model.blocks."),
+            (rf"^{_SAM}\.patch_embed\.projection\.", "model.sam_model.patch_embed.proj."),
+            (rf"^{_SAM}\.neck\.conv1\.", "model.sam_model.neck.0."),
+            (rf"^{_SAM}\.neck\.layer_norm1\.", "model.sam_model.neck.1."),
+            (rf"^{_SAM}\.neck\.conv2\.", "model.sam_model.neck.2."),
+            (rf"^{_SAM}\.neck\.layer_norm2\.", "model.sam_model.neck.3."),
+            (rf"^{_SAM}\.proj\.conv1\.", "model.sam_model.net_2."),
+            (rf"^{_SAM}\.proj\.conv2\.", "model.sam_model.net_3."),
+            (rf"^{_SAM}\.pos_embed$", "model.sam_model.pos_embed"),
+            (rf"^{_ENCODER}\.", "model.qwen2_model.model.model."),
+            (r"^model\.vision_tower\.query_(\d+)_resolution\.", r"model.qwen2_model.query_\1."),
+            (r"^model\.multi_modal_projector\.", "model.projector.layers."),
+            (r"^model\.view_separator$", "model.view_seperator"),
+            (r"^model\.language_model\.", "model."),
+        )
+    ),
+    vllm_architecture="DeepseekOCR2ForCausalLM",
+    vllm_adapts={},
+    vllm_limits=(
+        "It reads the hub's config (DeepseekOCR2ForCausalLM, deepseek_vl_v2, language_config,"
+        " projector_config), not the one of transformers' class.",
+        "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones.",
+        "An adapter of transformers' class names model.language_model.layers, which its own names lack: it"
+        " would be left out. Merge it.",
+    ),
+    markup=(
+        "<｜begin▁of▁sentence｜>",  # noqa: RUF001
+        "<｜end▁of▁sentence｜>",  # noqa: RUF001
+        "<｜▁pad▁｜>",  # noqa: RUF001
+        "<image>",
+        "<|ref|>",
+        "<|/ref|>",
+        "<|det|>",
+        "<|/det|>",
+    ),
+    coordinates=REF_DET,
+    speech=PLAIN_SPEECH,
+    image_text=ImageText(place="<image>", token="<image>"),
+    decoding=GREEDY,
+    context=8192,
+    cut="tiles",
+    answers="apart",
+    foreign=(
+        Foreign("deepseek_vl_v2", "DeepseekOCRForCausalLM", _NATIVE),
+        Foreign("deepseek_vl_v2", "DeepseekOCR2ForCausalLM", _NATIVE),
+    ),
+    template="""\
+{{- bos_token -}}
+{%- for message in messages -%}
+  {%- if message.content is string -%}
+    {{- message.content -}}
+  {%- else -%}
+    {%- for part in message.content -%}
+      {{- '<image>\\n' if part.type == 'image' else part.text -}}
+    {%- endfor -%}
+  {%- endif -%}
+{%- endfor -%}
+""",
+)

@@ -1,0 +1,117 @@
+"""Molmo2 (4B, 8B; O-7B on OLMo): overlapping crops, pooled by attention, added to their tokens' embeddings.
+
+Read in transformers 5.20.2 models/molmo2 and conversion_mapping.py ("molmo2", "Molmo2TextModel"), and vLLM
+0.32 model_executor/models/molmo2.py; the published config, index, chat template and the form of points in the
+files of allenai/Molmo2-4B. Its template writes a space before an answered turn that its generation prompt
+lacks, and no end behind the answer, so answers are put apart. The first Molmo has no class in transformers.
+"""
+
+from lensmith.coordinates import POINT_LIST
+from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
+from lensmith.families.layout import Cut, Joined, Layout
+
+_VIT = "model.vision_tower"
+_ADAPTER = "model.multi_modal_projector"
+_LAYER = "model.language_model.layers.{}"
+_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+
+FAMILY = Family(
+    name="molmo2",
+    title="Molmo2",
+    model_type="molmo2",
+    architecture="Molmo2ForConditionalGeneration",
+    licence="Apache-2.0",
+    towers={
+        "vision": ("model.vision_tower",),
+        "connector": ("model.multi_modal_projector",),
+        "language": ("model.language_model", "lm_head"),
+    },
+    linears=(
+        Linears("vision", _VIT, ("patch_embedding",)),
+        Linears(
+            "vision",
+            f"{_VIT}.layers.{{}}",
+            (*_ATTENTION, "mlp.fc1", "mlp.fc2"),
+            "vision_config.num_hidden_layers",
+        ),
+        Linears("connector", f"{_ADAPTER}.image_pooling_2d", ("q_proj", "k_proj", "v_proj", "o_proj")),
+        Linears("connector", f"{_ADAPTER}.image_projector", ("gate_proj", "up_proj", "down_proj")),
+        Linears(
+            "language",
+            _LAYER,
+            (*_ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+            "text_config.num_hidden_layers",
+        ),
+    ),
+    layout=Layout(
+        joined=(
+            Joined(
+                _LAYER, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.att_proj"
+            ),
+            Joined(_LAYER, ("mlp.up_proj", "mlp.gate_proj"), "mlp.ff_proj"),
+        ),
+        cut=(
+            Cut(
+                "model.language_model.embed_tokens.weight",
+                "model.transformer.wte.embedding",
+                "model.transformer.wte.new_embedding",
+                "text_config.vocab_size",
+            ),
+        ),
+        renames=(
+            (r"^(model\.language_model\..*)\.self_attn\.o_proj\.", r"\1.self_attn.attn_out."),
+            (r"^(model\.language_model\..*)\.mlp\.down_proj\.", r"\1.mlp.ff_out."),
+            (r"^(model\.language_model\..*)\.input_layernorm\.", r"\1.attn_norm."),
+            (r"^(model\.language_model\..*)\.post_attention_layernorm\.", r"\1.ff_norm."),
+            (r"^model\.language_model\.layers\.", "model.transformer.blocks."),
+            (r"^model\.language_model\.norm\.", "model.transformer.ln_f."),
+            (r"^model\.vision_tower\.layers\.", "model.vision_backbone.image_vit.transformer.resblocks."),
+            (r"^model\.vision_tower\.", "model.vision_backbone.image_vit."),
+            (r"^(.*\.resblocks\..*)\.self_attn\.([qkvo])_proj\.", r"\1.attention.w\2."),
+            (r"^(.*\.resblocks\..*)\.mlp\.fc([12])\.", r"\1.feed_forward.w\2."),
+            (r"^(.*\.resblocks\..*)\.layer_norm1\.", r"\1.attention_norm."),
+            (r"^(.*\.resblocks\..*)\.layer_norm2\.", r"\1.ffn_norm."),
+            (r"^model\.multi_modal_projector\.", "model.vision_backbone."),
+            (r"\.image_pooling_2d\.([qkvo])_proj\.", r".image_pooling_2d.w\1."),
+            (r"\.image_projector\.gate_proj\.", ".image_projector.w1."),
+            (r"\.image_projector\.down_proj\.", ".image_projector.w2."),
+            (r"\.image_projector\.up_proj\.", ".image_projector.w3."),
+        ),
+    ),
+    vllm_architecture="Molmo2ForConditionalGeneration",
+    vllm_adapts={},
+    vllm_limits=(
+        "Its CPU engine attends causally over image tokens, and replaces their embeddings where the model"
+        " adds to them: answers about images differ.",
+        "It reads the published config (vit_config, adapter_config.vit_layers), not the one that transformers"
+        " writes.",
+        "An adapter of transformers' class names model.language_model.layers and separate q_proj, k_proj and"
+        " v_proj, which its own names lack: it would be left out. Merge it.",
+    ),
+    markup=(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|image|>",
+        "<|video|>",
+        "<im_patch>",
+        "<im_col>",
+        "<im_start>",
+        "<low_res_im_start>",
+        "<im_end>",
+        "<im_low>",
+        "<frame_start>",
+        "<frame_end>",
+    ),
+    coordinates=POINT_LIST,
+    speech=Speech(system=False),
+    image_text=ImageText(place="<|image|>", token="<|image|>"),
+    decoding=GREEDY,
+    context=36_864,
+    cut="crops",
+    numbers=(("image_token_pooling", "pixel_values"),),
+    answers="apart",
+    leads=True,
+    ships_code=True,
+    foreign=(Foreign("molmo", "MolmoForCausalLM", "allenai/Molmo2-4B or allenai/Molmo2-8B"),),
+)

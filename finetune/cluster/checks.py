@@ -22,6 +22,8 @@ _NAME = re.compile(r"[a-z0-9][-a-z0-9]{0,61}")
 _QUEUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.,-]*[A-Za-z0-9])?")
 # sbatch --time: minutes, minutes:seconds, hours:minutes:seconds, days-hours and so on (sbatch(1)).
 _TIME = re.compile(r"\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}")
+# sbatch --signal takes no more.
+_LONGEST_GRACE_S = 65535
 # sbatch reads its lines by rules that are not a shell's: nothing that could mean something to it.
 _PLAIN = re.compile(r"[A-Za-z0-9_.,:@=+/()*&|\[\]-]+")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_.,:@=+/-]+")
@@ -117,11 +119,14 @@ def _number_problems(wishes: Wishes) -> list[Problem]:
         "--grace": (wishes.grace, 1),
         "--restarts": (wishes.restarts, 0),
     }
-    return [
+    problems = [
         Problem(f"{value} is less than {bound}", option)
         for option, (value, bound) in least.items()
         if value is not None and value < bound
     ]
+    if wishes.grace is not None and wishes.grace > _LONGEST_GRACE_S:
+        problems.append(Problem(f"{wishes.grace} is more than {_LONGEST_GRACE_S}", "--grace"))
+    return problems
 
 
 def _option_problems(job: Job, wishes: Wishes) -> list[Problem]:

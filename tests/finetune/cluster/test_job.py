@@ -217,6 +217,7 @@ def test_volumes_that_are_none(make: JobMaker, volume: str) -> None:
         ({"image": "a", "code": Path("code")}, "--code"),
         ({"image": "a", "secret": "wandb"}, "--secret"),
         ({"image": "a", "grace": 0}, "--grace"),
+        ({"image": "a", "grace": 65536}, "--grace"),
     ],
 )
 def test_wishes_that_pods_cannot_have(make: JobMaker, wish: dict[str, Any], where: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from finetune.rows import IGNORED, Encoded, RowEncoder
+from finetune.rows import IGNORED, Encoded, Positions, RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.row_file import RowFile
@@ -17,13 +17,25 @@ from lensmith.row_file import RowFile
 # Encoded rows are kept up to this much memory a process; rows beyond it are encoded anew in each epoch.
 CACHE_BYTES = 2 << 30
 NUMBER, COLUMN = "row", "encoded"
+# The number of a row that teaches nothing: the first one, without its labels.
+FILLER = -1
 
 
 class EncodedRows:
-    """The transform of a `datasets.Dataset` of row numbers: `Encoded` rows out, kept while memory allows."""
+    """The transform of a `datasets.Dataset` of row numbers: `Encoded` rows out, kept while memory allows.
 
-    def __init__(self, rows: RowFile, encoder: RowEncoder, cache_bytes: int = CACHE_BYTES) -> None:
+    `positions`, where rows are packed, gives each its own.
+    """
+
+    def __init__(
+        self,
+        rows: RowFile,
+        encoder: RowEncoder,
+        cache_bytes: int = CACHE_BYTES,
+        positions: Positions | None = None,
+    ) -> None:
         self.rows = rows
+        self.positions = positions
         self.encoder = encoder
         self.room = cache_bytes
         self.kept: dict[int, Encoded] = {}
@@ -33,19 +45,29 @@ class EncodedRows:
         return {COLUMN: [self._row(number) for number in batch[NUMBER]]}
 
     def _row(self, number: int) -> Encoded:
+        if number == FILLER:
+            first = self._row(0)
+            return replace(first, labels=torch.full_like(first.labels, IGNORED))
         if number in self.kept:
             return self.kept[number]
         encoded = self.encoder.encode(self.rows[number])
+        if self.positions is not None:
+            encoded = replace(encoded, positions=self.positions(encoded.tokens, encoded.images))
         if encoded.nbytes <= self.room:
             self.room -= encoded.nbytes
             self.kept[number] = encoded
         return encoded
 
 
-def training_rows(dataset: Artifact, encoder: RowEncoder) -> Dataset:
-    """The row numbers of one epoch of the training split; a row is read and encoded when asked for."""
+def training_rows(dataset: Artifact, encoder: RowEncoder, positions: Positions | None = None) -> Dataset:
+    """The row numbers of one epoch of the training split; a row is read and encoded when asked for.
+
+    With `positions` each row has its own, and behind the last row stands one that teaches nothing.
+    """
     rows = read_split(dataset, "train")
-    return Dataset.from_dict({NUMBER: rows.epoch()}).with_transform(EncodedRows(rows, encoder))
+    numbers = rows.epoch() if positions is None else [*rows.epoch(), FILLER]
+    transform = EncodedRows(rows, encoder, positions=positions)
+    return Dataset.from_dict({NUMBER: numbers}).with_transform(transform)
 
 
 @dataclass(frozen=True)

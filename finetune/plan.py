@@ -6,11 +6,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
 from finetune.launcher import Launcher, read_launcher
 from finetune.memory import Memory, activation_memory, state_memory
 from finetune.model import load_skeleton
+from finetune.packing import image_work, plan_run
 from finetune.rows import RowTokens
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
@@ -31,16 +34,31 @@ class RowsPlan:
 
 
 @dataclass(frozen=True)
+class PacksPlan:
+    """How rows are packed.
+
+    passes: forward passes of each process in a step. tokens, image_tokens: at most in a pack of the first
+    epoch. mean_tokens: of these packs.
+    """
+
+    passes: int
+    tokens: int
+    image_tokens: int
+    mean_tokens: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """A training before it starts.
 
-    steps: optimizer steps. parameters: of the whole model; adapted and trained_parameters by tower.
-    memory: of one device, of the longest rows.
+    packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; adapted and
+    trained_parameters by tower. memory: of one device, of the longest rows or the largest packs.
     """
 
     launcher: Launcher
     global_batch: int
     rows: RowsPlan
+    packs: PacksPlan | None
     steps: int
     parameters: int
     adapted: dict[Tower, int]
@@ -62,19 +80,26 @@ def plan(recipe: Recipe, dataset: Artifact) -> Plan:
     # Activations are counted before the adapter wraps the linears.
     shape = load_skeleton(source)
     trained = choose_trained(skeleton, recipe)
-    rows = _rows(recipe, dataset)
+    counted = list(check_rows(recipe, dataset, source, row_encoder(recipe, source)))
+    rows = _rows(counted)
+    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
+    packs = None
+    if recipe.train.pack_length:
+        work = image_work(shape, recipe.model_family, patches)
+        packs = _packs(recipe, launcher, dataset, counted, work)
     state = state_memory(
         recipe.train,
         launcher,
         parameters + _added(recipe, trained.parameters),
         sum(trained.parameters.values()),
     )
-    tokens = _tokens_a_pass(recipe, rows.longest)
+    tokens = _tokens_a_pass(recipe, rows.longest, packs, patches)
     activations = activation_memory(shape, recipe.model_family, recipe.train, tokens, trained.parameters)
     return Plan(
         launcher=launcher,
         global_batch=launcher.global_batch(recipe),
         rows=rows,
+        packs=packs,
         steps=_steps(recipe, launcher, len(read_split(dataset, "train").epoch())),
         parameters=parameters,
         adapted=trained.adapted,
@@ -87,9 +112,7 @@ def _added(recipe: Recipe, trained: dict[Tower, int]) -> int:
     return sum(trained.values()) if recipe.train.method == "lora" else 0
 
 
-def _rows(recipe: Recipe, dataset: Artifact) -> RowsPlan:
-    source = recipe.base.path
-    counted = list(check_rows(recipe, dataset, source, row_encoder(recipe, source)))
+def _rows(counted: list[RowTokens]) -> RowsPlan:
     return RowsPlan(
         rows=len(counted),
         text_tokens=sum(each.text for each in counted),
@@ -99,16 +122,39 @@ def _rows(recipe: Recipe, dataset: Artifact) -> RowsPlan:
     )
 
 
-def _tokens_a_pass(recipe: Recipe, longest: RowTokens) -> dict[Tower, int]:
-    """Tokens that a forward pass of the longest rows feeds to each tower: the vision tower sees patches."""
-    grid = read_grid(recipe.base.path, recipe.model_family, recipe.pixel_budget)
-    patches = longest.image * grid.patches_a_token
+def _packs(
+    recipe: Recipe,
+    launcher: Launcher,
+    dataset: Artifact,
+    counted: list[RowTokens],
+    work: float,
+) -> PacksPlan:
+    counts = np.array([(each.text, each.image, each.answer) for each in counted], np.int64)
+    shown = read_split(dataset, "train").epoch()
+    plan = plan_run(recipe, launcher, counts, shown, work)
+    rows = counts[shown]
+    packs = [pack for shared in plan.steps(0) for each in shared for pack in each]
+    tokens = [int(rows[pack].sum()) for pack in packs]
+    return PacksPlan(
+        passes=plan.passes,
+        tokens=max(tokens),
+        image_tokens=max(int(rows[pack, 1].sum()) for pack in packs),
+        mean_tokens=round(sum(tokens) / len(tokens)),
+    )
+
+
+def _tokens_a_pass(
+    recipe: Recipe, longest: RowTokens, packs: PacksPlan | None, patches: int
+) -> dict[Tower, int]:
+    """Tokens that a forward pass of the longest rows, or of the largest packs, feeds to each tower.
+
+    The vision tower sees `patches` for an image token.
+    """
     batch = recipe.train.batch_size
-    return {
-        "vision": patches * batch,
-        "connector": longest.image * batch,
-        "language": longest.total * batch,
-    }
+    total, image = longest.total * batch, longest.image * batch
+    if packs is not None:
+        total, image = packs.tokens, packs.image_tokens
+    return {"vision": image * patches, "connector": image, "language": total}
 
 
 def _steps(recipe: Recipe, launcher: Launcher, rows: int) -> int:

@@ -41,7 +41,15 @@ def _first_line(error: Exception) -> str:
 
 def _mends(train: Train) -> list[Problem]:
     problems: list[Problem] = []
-    if train.batch_size > 1:
+    if train.pack_length > train.max_length:
+        mend = f"lower it, to {train.max_length:,} at least: the same run, with less memory"
+        problems.append(Problem(f"{train.pack_length:,} tokens at a time", "train.pack_length", mend))
+    elif train.pack_length:
+        mend = (
+            "lower pixels.max_pixels and train.max_length, or shard the model over GPUs with train.launcher"
+        )
+        problems.append(Problem("is the longest row's already", "train.pack_length", mend))
+    elif train.batch_size > 1:
         mend = "lower it and raise train.gradient_accumulation as much: the same run, with less memory"
         problems.append(Problem(f"{train.batch_size} rows at a time", "train.batch_size", mend))
     else:

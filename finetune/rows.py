@@ -7,7 +7,7 @@ the answer and the token that ends the turn. Only these last carry loss.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ _SHOWN = 10
 _BATCH = 1024
 # Longest lead-in that a known template writes between generation prompt and answer ("\n<think></think>\n").
 _LEAD_IN = 20
+# From a row's tokens and image tensors to its positions in the rope, int64 [3, length].
+Positions = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,21 @@ class Encoded:
 
     tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
     images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
-    [patches, values of a patch], image_grid_thw int64 [images, 3].
+    [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
+    where rows are packed; else the model makes them of a whole batch.
     """
 
     row: str
     tokens: dict[str, Tensor]
     labels: Tensor
     images: dict[str, Tensor]
+    positions: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory of the tensors, in bytes."""
-        return sum(each.nbytes for each in (*self.tokens.values(), self.labels, *self.images.values()))
+        tensors = [*self.tokens.values(), self.labels, *self.images.values()]
+        return sum(each.nbytes for each in tensors) + (0 if self.positions is None else self.positions.nbytes)
 
 
 class RowEncoder:

@@ -27,6 +27,7 @@ _NOT_ASKED = {
     "batch_size",
     "gradient_accumulation",
     "gradient_checkpointing",
+    "pack_length",
     "log_every",
     "save_every",
     "wandb",

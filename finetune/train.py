@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from accelerate import PartialState
 from safetensors import safe_open
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     set_seed,
 )
@@ -20,22 +22,27 @@ from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
 from finetune.collate import Collator, training_rows
 from finetune.disk import space_left
-from finetune.encoder import check_rows, row_encoder
+from finetune.documents import PackCollator, attend_per_document, rope_positions
+from finetune.encoder import count_rows, row_encoder
 from finetune.launcher import Launcher, read_launcher
 from finetune.model import DTYPES, load_model, load_skeleton
+from finetune.packing import PackPlan, image_work, plan_run
 from finetune.progress import Progress
 from finetune.resume import Sealer, resume_point
 from finetune.room import memory_left
-from finetune.rows import RowEncoder
+from finetune.rows import Positions, RowEncoder
 from finetune.run import Outcome, run_key, seal_run
 from finetune.shared import check_shared
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
+from lensmith.counting import Counts
+from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe
+from lensmith.tokens import read_grid
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -57,6 +64,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
     with memory_left(recipe.train), space_left(home.root):
         work.mkdir(parents=True, exist_ok=True)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
+        bare = load_skeleton(source)
         shape = choose_trained(load_skeleton(source), recipe)
         launcher = read_launcher(recipe.train.launcher)
         # By the environment first: processes that nobody started cannot be joined.
@@ -69,12 +77,12 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
             check_shared(work, state)
 
         encoder = row_encoder(recipe, source)
-        for _ in check_rows(recipe, dataset, source, encoder, state.process_index, state.num_processes):
-            pass
+        counts = count_rows(recipe, dataset, source, encoder, state)
+        packs = pack_rows(recipe, launcher, dataset, source, bare, counts, arguments)
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
         if start is None or start.manifest.step < start.manifest.steps:
-            trainer, tracker = make_trainer(recipe, key, home, source, arguments, encoder, dataset)
+            trainer, tracker = make_trainer(recipe, key, home, source, arguments, encoder, dataset, packs)
             trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
             record["resumed_at"] = start.manifest.step if start else 0
@@ -132,6 +140,38 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
     )
 
 
+@dataclass(frozen=True)
+class Packed:
+    """What a packed training has beside the recipe: its packs, and how rows get their positions."""
+
+    plan: PackPlan
+    positions: Positions
+
+
+def pack_rows(
+    recipe: Recipe,
+    launcher: Launcher,
+    dataset: Artifact,
+    source: Path,
+    bare: PreTrainedModel,
+    counts: Counts,
+    arguments: SFTConfig,
+) -> Packed | None:
+    """Plan the packs where the recipe asks for them, and let `arguments` take one a forward pass.
+
+    `bare` is the base's skeleton, `counts` what `count_rows` gives. None for rows that are padded.
+    """
+    if not recipe.train.pack_length:
+        return None
+    shown = read_split(dataset, "train").epoch()
+    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
+    plan = plan_run(recipe, launcher, counts, shown, image_work(bare, recipe.model_family, patches))
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
+    # Nothing in a pack is padding; the trainer would look for a mask.
+    arguments.include_num_input_tokens_seen = "all"
+    return Packed(plan, rope_positions(bare))
+
+
 def zero_stage(arguments: SFTConfig) -> int:
     """DeepSpeed's ZeRO stage that this process was started with, 0 without DeepSpeed."""
     return arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
@@ -174,14 +214,17 @@ def make_trainer(
     arguments: SFTConfig,
     encoder: RowEncoder,
     dataset: Artifact,
+    packs: Packed | None,
 ) -> tuple[AnswerTrainer, Tracker]:
-    """TRL's trainer over the chosen towers, with our collator and callbacks."""
+    """The trainer over the chosen towers, with our collator and callbacks."""
     train, work = recipe.train, home.work_path(key)
     stage = zero_stage(arguments)
     # Weights trained in bfloat16 need a float32 master copy: DeepSpeed keeps one, torch's autocast does not.
     master = train.method == "full" and stage == 0
     model = load_model(source, torch.float32 if master else DTYPES[train.dtype])
     model.config.use_cache = False
+    if packs is not None:
+        attend_per_document(model)
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3)
@@ -189,8 +232,9 @@ def make_trainer(
     trainer = AnswerTrainer(
         model=trained.model,
         args=arguments,
-        train_dataset=training_rows(dataset, encoder),
-        data_collator=Collator(encoder.pad_id, recipe.model_family.numbers),
+        train_dataset=training_rows(dataset, encoder, packs.positions if packs else None),
+        data_collator=PackCollator() if packs else Collator(encoder.pad_id, recipe.model_family.numbers),
+        packs=packs.plan if packs else None,
         processing_class=encoder.processor,
         callbacks=[Progress(work, train.log_every), tracker],
     )

@@ -1,23 +1,30 @@
-"""TRL's trainer with the loss at answer positions alone."""
+"""TRL's trainer with the loss at answer positions alone, on batches that are padded or packed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
+from finetune.packing import PackLoader, PackPlan, PackSampler
 
 
 class AnswerTrainer(SFTTrainer):
-    """Divides by the answer tokens of the whole global batch: two processes learn exactly what one would."""
+    """Divides by the answer tokens of the whole global batch: two processes learn exactly what one would.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    With `packs` its batches are this process's packs; the last row of its data fills those that are empty.
+    """
+
+    def __init__(self, *args: Any, packs: PackPlan | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.packs = packs
         # The classes of these families opt out of being told the number of tokens; this loss asks for it.
         self.model_accepts_loss_kwargs = True
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
@@ -26,6 +33,22 @@ class AnswerTrainer(SFTTrainer):
         teach_answers_only(base)
         # Answer tokens since the last log, and those the model would have written itself.
         self._answers = torch.zeros(2, dtype=torch.int64, device=self.args.device)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The epochs' batches. Packs are this process's own already: accelerate has nothing to share out."""
+        if self.packs is None:
+            return super().get_train_dataloader()
+        rows, workers = self.train_dataset, self.args.dataloader_num_workers
+        if not isinstance(rows, Dataset):
+            raise TypeError(f"packs are made of a datasets.Dataset, not of {type(rows).__name__}")
+        return PackLoader(
+            rows,  # pyright: ignore[reportArgumentType]
+            batch_sampler=PackSampler(self.packs, self.args.process_index, filler=len(rows) - 1),
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=workers > 0,
+        )
 
     def compute_loss(
         self,

@@ -164,6 +164,9 @@ class Recipe(Section):
         if unable:
             names = ", ".join(unable)
             raise ValueError(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
+        if train.pack_length and not family.packs:
+            problem = f"packed rows are not proven to learn the same in {family.title}"
+            raise ValueError(f"{problem}: remove train.pack_length")
         return self
 
     @model_validator(mode="after")

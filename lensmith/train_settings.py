@@ -65,6 +65,12 @@ class Train(Section):
     max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
     gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
     max_length: Count = Field(default=4096, description="tokens; a longer row is an error, never cut")
+    pack_length: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="most tokens of a forward pass: the rows of an optimizer step, as many as batch_size, "
+        "gradient_accumulation and processes say, are packed, each seeing itself alone, and shared out "
+        "evenly; the same run, without padding. 0: batch_size rows at a time, padded",
+    )
     thinking: ThinkingChoice = Field(
         default="keep", description="thoughts in the labels: taught with the answer, or left out"
     )
@@ -85,4 +91,12 @@ class Train(Section):
             raise ValueError("method full trains no tower: set at least one to train")
         if self.method == "full" and adapted:
             raise ValueError("method full cannot adapt a tower: set it to train or freeze")
+        return self
+
+    @model_validator(mode="after")
+    def _longest_row_fits_a_pack(self) -> Train:
+        if 0 < self.pack_length < self.max_length:
+            raise ValueError(
+                f"pack_length is below max_length {self.max_length}: a row may not fit; raise it"
+            )
         return self

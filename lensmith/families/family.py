@@ -140,6 +140,8 @@ class Family:
         has; it is never run.
     foreign: checkpoints that are refused with the name of the one to use.
     template: a chat template for checkpoints that are published without one; docs/families.md.
+    packs: whether rows packed into one sequence are proven to learn what they learn apart: the class reads
+        4-row position ids (text, then time, height and width) and makes the last three by get_rope_index.
     """
 
     name: str
@@ -168,6 +170,7 @@ class Family:
     ships_code: bool = False
     foreign: tuple[Foreign, ...] = ()
     template: str = ""
+    packs: bool = False
 
     def adaptable(self, tower: Tower) -> bool:
         """Whether `tower` has linear layers that LoRA can adapt."""

@@ -87,4 +87,5 @@ FAMILY = Family(
     decoding=Decoding(temperature=0.8, top_p=0.6, top_k=2, repetition_penalty=1.1),
     context=131_072,
     frames=2,
+    packs=True,
 )

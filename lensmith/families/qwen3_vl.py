@@ -81,4 +81,5 @@ FAMILY = Family(
     image_text=ImageText(place="<|image_pad|>", token="<|image_pad|>"),
     decoding=Decoding(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
     context=262_144,
+    packs=True,
 )

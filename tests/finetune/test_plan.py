@@ -71,6 +71,18 @@ def test_steps_are_those_of_the_run(
     assert plan(training.recipe, training.dataset).steps == training.run().body["steps"]
 
 
+def test_packs_are_what_memory_is_planned_for(new_training: TrainingMaker, training: Training) -> None:
+    padded = plan(new_training(train__batch_size=16).recipe, training.dataset)
+    packed = plan(new_training(train__batch_size=16, train__pack_length=600).recipe, training.dataset)
+    assert padded.packs is None
+    assert packed.packs is not None
+    assert packed.steps == padded.steps
+    assert packed.packs.passes == 3
+    assert packed.packs.mean_tokens < packed.packs.tokens <= 600
+    assert packed.packs.image_tokens < packed.packs.tokens
+    assert 0 < packed.memory.activations < padded.memory.activations / 2
+
+
 def test_what_stops_the_training_stops_the_plan(new_training: TrainingMaker) -> None:
     training = new_training(train__max_length=70)
     with pytest.raises(InputError, match=r"longer than train\.max_length 70"):

@@ -52,6 +52,17 @@ def test_what_is_done_already_is_not_advised(training: Training) -> None:
     assert "train.gradient_checkpointing: is on already" in str(error.value)
 
 
+def test_packs_are_made_shorter(training: Training) -> None:
+    train = training.recipe.train.model_copy(update={"pack_length": 4096, "max_length": 512})
+    with pytest.raises(InputError) as error, memory_left(train):
+        raise MemoryError
+    assert "train.pack_length: 4,096 tokens at a time (lower it, to 512 at least" in str(error.value)
+    assert "train.batch_size" not in str(error.value)
+    short = train.model_copy(update={"pack_length": 512})
+    with pytest.raises(InputError, match="is the longest row's already"), memory_left(short):
+        raise MemoryError
+
+
 def test_another_failure_stays_what_it_is(training: Training) -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_left(training.recipe.train):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

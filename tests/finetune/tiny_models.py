@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from finetune.rows import IGNORED, Encoded
 
+Config = TypeVar("Config", bound=PreTrainedConfig)
 VOCABULARY = 97
 _IMAGE, _START, _END = 90, 91, 92
 _TEXT = {
@@ -32,9 +39,19 @@ _TEXT = {
 
 def qwen3_vl(tied: bool = False) -> PreTrainedModel:
     """Qwen3-VL with deep features in its first layer."""
+    return _random(Qwen3VLForConditionalGeneration(_qwen(Qwen3VLConfig, tied)))
+
+
+def qwen3_vl_moe(tied: bool = False) -> PreTrainedModel:
+    """The same with four experts, of which two answer for a token."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    return _random(Qwen3VLMoeForConditionalGeneration(_qwen(Qwen3VLMoeConfig, tied, **experts)))
+
+
+def _qwen(kind: Callable[..., Config], tied: bool, **text: int) -> Config:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config={**_TEXT, "head_dim": 16, "rope_parameters": rope},
+    return kind(
+        text_config={**_TEXT, "head_dim": 16, "rope_parameters": rope, **text},
         vision_config={
             "depth": 2,
             "hidden_size": 16,
@@ -51,14 +68,24 @@ def qwen3_vl(tied: bool = False) -> PreTrainedModel:
         vision_end_token_id=_END,
         tie_word_embeddings=tied,
     )
-    return _random(Qwen3VLForConditionalGeneration(config))
 
 
 def glm4v(tied: bool = False) -> PreTrainedModel:
     """GLM-4.6V-Flash's class."""
+    return _random(Glm4vForConditionalGeneration(_glm(Glm4vConfig, tied)))
+
+
+def glm4v_moe(tied: bool = False) -> PreTrainedModel:
+    """GLM-4.6V's class: a dense layer, then one of four experts, of which two answer for a token."""
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_group": 1}
+    more = {"topk_group": 1, "first_k_dense_replace": 1, "head_dim": 16}
+    return _random(Glm4vMoeForConditionalGeneration(_glm(Glm4vMoeConfig, tied, **experts, **more)))
+
+
+def _glm(kind: Callable[..., Config], tied: bool, **text: int) -> Config:
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
-    config = Glm4vConfig(
-        text_config={**_TEXT, "rope_parameters": {**rope, "partial_rotary_factor": 0.5}},
+    return kind(
+        text_config={**_TEXT, "rope_parameters": {**rope, "partial_rotary_factor": 0.5}, **text},
         vision_config={
             "depth": 2,
             "hidden_size": 16,
@@ -76,7 +103,6 @@ def glm4v(tied: bool = False) -> PreTrainedModel:
         video_end_token_id=95,
         tie_word_embeddings=tied,
     )
-    return _random(Glm4vForConditionalGeneration(config))
 
 
 MODELS = {"qwen3_vl": qwen3_vl, "glm4v": glm4v}

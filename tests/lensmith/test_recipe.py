@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -238,6 +239,17 @@ def test_a_full_fine_tune_has_no_adapter_to_serve(folder: Path) -> None:
     assert "makes no adapter to serve: set serve.mode to merged" in only_problem(
         folder, text, "serve.mode=adapter"
     )
+
+
+def test_rows_are_packed_where_it_is_proven(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = changed("method: lora", "method: lora\n  pack_length: 8192")
+    assert load(folder, text).train.pack_length == 8192
+    short = changed("method: lora", "method: lora\n  pack_length: 4095")
+    assert "pack_length is below max_length 4096: a row may not fit" in only_problem(folder, short)
+    unproven = dataclasses.replace(families.get("qwen3_vl"), packs=False)
+    monkeypatch.setitem(families.FAMILIES, "qwen3_vl", unproven)
+    assert "not proven to learn the same in Qwen3-VL: remove train.pack_length" in only_problem(folder, text)
+    load(folder, GOOD)
 
 
 def test_splits_must_leave_rows_to_train_on(folder: Path) -> None:

@@ -22,7 +22,7 @@ from lensmith.units import GIB
 
 if TYPE_CHECKING:
     from data_prep.prepare import Prepared
-    from finetune.plan import Plan
+    from finetune.plan import PacksPlan, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,13 @@ def _prepared_aside(recipe: Recipe) -> Iterator[Prepared]:
         yield prepare(recipe, Home(Path(folder)), counter_of(recipe))
 
 
+def _packs(packs: PacksPlan) -> str:
+    return (
+        f"{packs.passes} a process and step, of {packs.mean_tokens:,} tokens in the mean, "
+        f"{packs.tokens:,} at most"
+    )
+
+
 def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) -> str:
     tokens = planned.rows
     lines = [
@@ -73,6 +80,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         ("tokens a pass", f"{tokens.image_tokens:,} image, {tokens.text_tokens:,} text"),
         ("tokens with loss", f"{tokens.answer_tokens:,}"),
         ("steps", f"{planned.steps:,} of {planned.global_batch} rows"),
+        *([("packs", _packs(planned.packs))] if planned.packs else []),
         ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
         ("parameters", f"{planned.parameters:,}"),
     ]

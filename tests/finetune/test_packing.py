@@ -1,0 +1,105 @@
+"""The pack plan: every row once, no pack too long, work shared evenly, the same everywhere and every time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from finetune.packing import Packing, PackLoader, PackPlan, PackSampler, plan_packs
+
+
+def packing(rows: int = 500, length: int = 4096, step: int = 64, processes: int = 4) -> Packing:
+    """Documents of 50 to 1,500 tokens, most of them of images; an image token costs a third more."""
+    rng = np.random.default_rng(5)
+    text, image = rng.integers(30, 300, rows), rng.integers(0, 1200, rows) * rng.integers(0, 2, rows)
+    return Packing(text + image, text + image + image // 3, length, step, processes, seed=17)
+
+
+@pytest.fixture(scope="module")
+def plan() -> PackPlan:
+    return plan_packs(packing(), epochs=3)
+
+
+def test_every_row_of_a_step_is_in_one_pack(plan: PackPlan) -> None:
+    for epoch in range(3):
+        steps = plan.packing.steps(epoch)
+        for rows, shared in zip(steps, plan.steps(epoch), strict=True):
+            assert sorted(row for packs in shared for pack in packs for row in pack) == sorted(rows)
+        assert sorted(row for rows in steps for row in rows) == list(range(500))
+    assert plan.packing.steps(0) != plan.packing.steps(1)
+
+
+def test_no_pack_is_too_long_and_all_processes_pass_equally_often(plan: PackPlan) -> None:
+    for epoch in range(3):
+        for shared in plan.steps(epoch):
+            assert all(len(packs) == plan.packing.processes for packs in shared)
+            assert all(plan.packing.tokens[pack].sum() <= 4096 for packs in shared for pack in packs)
+
+
+def test_work_is_shared_evenly(plan: PackPlan) -> None:
+    """At every pass the slowest process has at most 3% more to do than the mean; in the order of the rows it
+    would be half as much again."""
+
+    def worst(passes: list[list[list[list[int]]]]) -> float:
+        """Of all steps: the time that the slowest processes take, in shares of the mean."""
+        work = [[[plan.packing.work[pack].sum() for pack in packs] for packs in shared] for shared in passes]
+        return max(sum(max(packs) for packs in step) / np.mean(step, axis=1).sum() for step in work)
+
+    whole = [list(plan.steps(epoch))[:-1] for epoch in range(3)]
+    assert worst([shared for steps in whole for shared in steps]) < 1.03
+    dealt = [
+        [[rows[at::16] for at in range(start, start + 4)] for start in range(0, 16, 4)]
+        for rows in plan.packing.steps(0)[:-1]
+    ]
+    assert worst(dealt) > 1.2
+
+
+def test_no_pass_too_many(plan: PackPlan) -> None:
+    steps = [rows for epoch in range(3) for rows in plan.packing.steps(epoch)[:-1]]
+    assert any(plan.packing.share(rows, plan.passes - 1) is None for rows in steps)
+    assert plan.last < plan.passes
+    assert plan.passes_an_epoch == 7 * plan.passes + plan.last
+
+
+def test_processes_go_through_one_plan(plan: PackPlan) -> None:
+    samplers = [PackSampler(plan, process, filler=500) for process in range(4)]
+    for epoch in range(2):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        packs = [list(sampler) for sampler in samplers]
+        assert {len(each) for each in packs} == {plan.passes_an_epoch} == {len(each) for each in samplers}
+        assert sorted(row for each in packs for pack in each for row in pack if row != 500) == list(
+            range(500)
+        )
+    assert list(PackSampler(plan_packs(packing(), 3), 0, 500)) == list(PackSampler(plan, 0, 500))
+    other = plan_packs(replace(packing(), seed=18), 3)
+    assert list(PackSampler(other, 0, 500)) != list(PackSampler(plan, 0, 500))
+
+
+def test_a_pack_that_no_row_is_left_for_is_filled() -> None:
+    tiny = Packing(np.array([9, 9, 9]), np.array([9, 9, 9]), length=10, rows=2, processes=2, seed=1)
+    plan = plan_packs(tiny, epochs=1)
+    assert (plan.passes, plan.last) == (1, 1)
+    packs = [list(PackSampler(plan, process, filler=3)) for process in range(2)]
+    assert [len(each) for each in packs] == [2, 2]
+    # The step of one row leaves one process without.
+    assert [each[1] for each in packs].count([3]) == 1
+
+
+def test_rows_as_long_as_a_pack_have_one_each() -> None:
+    full = Packing(np.full(8, 10), np.full(8, 10), length=10, rows=4, processes=2, seed=1)
+    plan = plan_packs(full, epochs=1)
+    assert plan.passes == 2
+    assert all(len(pack) == 1 for shared in plan.steps(0) for packs in shared for pack in packs)
+    with pytest.raises(ValueError, match="11 tokens in packs of 10"):
+        plan_packs(replace(full, tokens=np.full(8, 11)), epochs=1)
+
+
+def test_the_loader_passes_the_epoch_on(plan: PackPlan) -> None:
+    sampler = PackSampler(plan, 0, 500)
+    loader = PackLoader(range(501), batch_sampler=sampler, collate_fn=list)  # pyright: ignore[reportArgumentType]
+    first = list(loader)
+    loader.set_epoch(1)
+    assert list(loader) == list(sampler) != first

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: bootstrap demo lint types imports unit slow check test clean help
+.PHONY: bootstrap families demo lint types imports unit slow check test clean help
 
 BIN := .venv/bin
 # Many containers set it: every process that a test starts would compile our modules again.
@@ -37,6 +37,10 @@ unit: bootstrap
 
 slow: bootstrap
 	$(PYTEST_SLOW) -m "(slow or vllm or e2e) and not gpu"
+
+families: bootstrap ## test every family and write what was shown into docs/reference
+	LENSMITH_FAMILY_RESULTS=docs/reference/families.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/families
+	PYTHONPATH=. $(BIN)/python scripts/write_reference.py
 
 clean: ## remove what can be made again: the environment, caches, the demo's workspace
 	rm -rf .venv .cache .pytest_cache .ruff_cache .import_linter_cache workspace wandb *.egg-info

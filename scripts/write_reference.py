@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
+from family_matrix import families_reference
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -161,6 +162,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     "recipe.md": recipe_reference,
     "cli.md": cli_reference,
     "reasons.md": reasons_reference,
+    "families.md": families_reference,
 }
 
 

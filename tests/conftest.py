@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, settings
 from lensmith.home import Home
 from lensmith.recipe import PATHS
 
+pytest_plugins = ["tests.family_results"]
+
 if TYPE_CHECKING:
     from fsspec.implementations.memory import MemoryFileSystem
 

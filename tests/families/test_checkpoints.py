@@ -17,6 +17,7 @@ from lensmith.base import check_base
 from lensmith.errors import InputError
 from lensmith.families.family import TOWERS, Family
 from tests.families.conftest import Checkpoint
+from tests.family_results import Shows
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +82,9 @@ def test_is_a_base_of_its_family(checkpoint: Checkpoint) -> None:
     assert type(checkpoint.load()).__name__ == checkpoint.family.architecture
 
 
-def test_every_tensor_comes_back_from_the_published_layout(checkpoint: Checkpoint) -> None:
+def test_every_tensor_comes_back_from_the_published_layout(checkpoint: Checkpoint, shows: Shows) -> None:
     """None missing, none left over, each with the values it was made with."""
+    shows(checkpoint.family.name, "", "load")
     model, found = AutoModelForImageTextToText.from_pretrained(
         checkpoint.root, dtype=torch.float32, output_loading_info=True
     )

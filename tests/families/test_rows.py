@@ -15,6 +15,7 @@ from lensmith.row_file import Row
 from lensmith.sample import Message, Sample, Text, Thinking, ToolCall
 from lensmith.tokens import read_grid
 from tests.families.conftest import Checkpoint, row_of
+from tests.family_results import Shows
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,8 @@ def image_tokens(checkpoint: Checkpoint, ids: torch.Tensor) -> int:
     return sum(token in marks for token in ids.tolist())
 
 
-def test_image_tokens_are_the_processors(checkpoint: Checkpoint, encoder: RowEncoder) -> None:
+def test_image_tokens_are_the_processors(checkpoint: Checkpoint, encoder: RowEncoder, shows: Shows) -> None:
+    shows(checkpoint.family.name, "", "rows")
     grid = read_grid(checkpoint.root, checkpoint.family, None)
     counted = [grid.tokens(*size) for size in SIZES]
     encoded = [encoder.encode(row_of("12", size)) for size in SIZES]
@@ -53,8 +55,11 @@ def test_image_tokens_are_the_processors(checkpoint: Checkpoint, encoder: RowEnc
     assert count_tokens(grid, widths, heights).tolist() == counted
 
 
-def test_only_the_answer_and_its_end_carry_loss(checkpoint: Checkpoint, encoder: RowEncoder) -> None:
+def test_only_the_answer_and_its_end_carry_loss(
+    checkpoint: Checkpoint, encoder: RowEncoder, shows: Shows
+) -> None:
     """Told apart by the family's own end-of-turn token, not by the code under test."""
+    shows(checkpoint.family.name, "", "rows")
     end = encoder.tokenizer.convert_tokens_to_ids(TURN_ENDS[checkpoint.family.name])
     for answer in ('{"a": "12"}', "Thank you.", "two\nlines"):
         encoded = encoder.encode(row_of(answer, (200, 100)))
@@ -66,8 +71,11 @@ def test_only_the_answer_and_its_end_carry_loss(checkpoint: Checkpoint, encoder:
         assert {len(each) for each in encoded.tokens.values()} == {len(ids)}
 
 
-def test_rows_are_counted_as_they_are_encoded(checkpoint: Checkpoint, encoder: RowEncoder) -> None:
+def test_rows_are_counted_as_they_are_encoded(
+    checkpoint: Checkpoint, encoder: RowEncoder, shows: Shows
+) -> None:
     """One image, several, none: texts and images without a processor, against the processor."""
+    shows(checkpoint.family.name, "", "rows")
     grid = read_grid(checkpoint.root, checkpoint.family, None)
     rows = [
         row_of('{"a":"12"}', (256, 128)),
@@ -83,7 +91,10 @@ def test_rows_are_counted_as_they_are_encoded(checkpoint: Checkpoint, encoder: R
         assert (counted.text, counted.image, counted.answer) == expected
 
 
-def test_the_prompt_is_what_generation_is_asked(checkpoint: Checkpoint, encoder: RowEncoder) -> None:
+def test_the_prompt_is_what_generation_is_asked(
+    checkpoint: Checkpoint, encoder: RowEncoder, shows: Shows
+) -> None:
+    shows(checkpoint.family.name, "", "rows")
     from finetune.prompts import encode_conversation
 
     row = row_of("12", (200, 100))

@@ -20,6 +20,7 @@ from lensmith.errors import InputError
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
 from tests.families.conftest import Checkpoint, row_of, towers_of
+from tests.family_results import Shows
 
 pytestmark = pytest.mark.slow
 
@@ -70,8 +71,9 @@ def logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize(("family", "tower"), FULL)
 def test_full_changes_one_tower(
-    made: dict[str, Checkpoint], family: str, tower: Tower, tmp_path: Path
+    made: dict[str, Checkpoint], family: str, tower: Tower, tmp_path: Path, shows: Shows
 ) -> None:
+    shows(family, tower, "full")
     checkpoint = made[family]
     recipe = checkpoint.recipe("full", **{tower: "train"})
     model = choose_trained(checkpoint.load(), recipe).model
@@ -95,8 +97,9 @@ def test_full_changes_one_tower(
 
 @pytest.mark.parametrize(("family", "tower"), LORA)
 def test_lora_changes_one_tower(
-    made: dict[str, Checkpoint], family: str, tower: Tower, tmp_path: Path
+    made: dict[str, Checkpoint], family: str, tower: Tower, tmp_path: Path, shows: Shows
 ) -> None:
+    shows(family, tower, "lora")
     checkpoint = made[family]
     recipe = checkpoint.recipe("lora", **{tower: "adapt"})
     trained = choose_trained(checkpoint.load(), recipe)
@@ -187,7 +190,8 @@ def losses(checkpoint: Checkpoint, numbers: tuple[tuple[str, str], ...]) -> tupl
         return float(model(**batch).loss) * count, alone
 
 
-def test_rows_are_taught_together_as_each_alone(checkpoint: Checkpoint) -> None:
+def test_rows_are_taught_together_as_each_alone(checkpoint: Checkpoint, shows: Shows) -> None:
+    shows(checkpoint.family.name, "", "batch")
     together, alone = losses(checkpoint, checkpoint.family.numbers)
     assert together == pytest.approx(alone, rel=1e-4)
 

@@ -1,0 +1,131 @@
+"""docs/reference/families.md: what each family's file states, and what tests have shown of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lensmith.families import FAMILIES
+from lensmith.families.family import TOWERS, Decoding, Family
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs/reference/families.json"
+# What a cell of the matrix may show, by whole model and by tower.
+WHOLE = {
+    "load": "loads from the published layout",
+    "rows": "rows, labels and image tokens as its processor",
+    "batch": "rows in a batch as each alone",
+    "merge": "merge proof",
+    "serve text": "serve proof, text",
+    "serve image": "serve proof, images",
+}
+BY_TOWER = {"lora": "LoRA", "full": "full", "merge": "merge proof", "serve adapter": "serve proof, adapter"}
+UNTESTED = "untested"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell: how its tests ended, when, and with which versions."""
+
+    outcome: str
+    date: str
+    versions: tuple[tuple[str, str], ...]
+
+    @property
+    def stamp(self) -> str:
+        """Date and versions in words."""
+        return f"{self.date}: " + ", ".join(f"{name} {number}" for name, number in self.versions)
+
+
+Cells = Mapping[tuple[str, str, str], Shown]
+_WORDS = {"passed": "yes", "failed": "FAILED", "skipped": UNTESTED}
+
+
+def read_cells(path: Path = RESULTS) -> Cells:
+    """The committed results by (family, tower, what)."""
+    return {
+        (each["family"], each["tower"], each["what"]): Shown(
+            each["outcome"], each["date"], tuple(sorted(each["versions"].items()))
+        )
+        for each in json.loads(path.read_bytes())["cells"]
+    }
+
+
+def families_reference(cells: Cells | None = None) -> str:
+    """The page. A cell that no committed result fills says "untested"."""
+    shown = read_cells() if cells is None else cells
+    stamps = sorted({each.stamp for each in shown.values()})
+    lines = [
+        "# Families",
+        "",
+        "Written by `scripts/write_reference.py` from `lensmith/families/` and from `families.json`, which",
+        "`make families` writes. A cell says yes where its tests passed; the number names the run.",
+        "How a family is added: [families](../families.md).",
+        "",
+        "## What was shown",
+        "",
+        "On tiny checkpoints of the real classes, float32 on a CPU.",
+        "",
+        _row(["family", *WHOLE.values()]),
+        _row(["---"] * (len(WHOLE) + 1)),
+    ]
+    for family in FAMILIES.values():
+        lines.append(_row([family.title, *(_cell(shown, stamps, family.name, "", what) for what in WHOLE)]))
+    lines += ["", _row(["family", "tower", *BY_TOWER.values()]), _row(["---"] * (len(BY_TOWER) + 2))]
+    for family in FAMILIES.values():
+        for tower in TOWERS:
+            cells_of = [_cell(shown, stamps, family.name, tower, what) for what in BY_TOWER]
+            if not family.adaptable(tower):
+                cells_of[0] = "no linear layer"
+            lines.append(_row([family.title, tower, *cells_of]))
+    lines += ["", *(f"{number}. {stamp}" for number, stamp in enumerate(stamps, start=1)), ""]
+    lines += ["## What each states", ""]
+    for family in FAMILIES.values():
+        lines += [*_facts(family), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cell(cells: Cells, stamps: list[str], family: str, tower: str, what: str) -> str:
+    found = cells.get((family, tower, what))
+    if found is None:
+        return UNTESTED
+    return f"{_WORDS[found.outcome]} ({stamps.index(found.stamp) + 1})"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _facts(family: Family) -> list[str]:
+    adapts = [f"{tower}{f' with {option}' if option else ''}" for tower, option in family.vllm_adapts.items()]
+    experts = "none"
+    if family.experts is not None:
+        experts = f"routed, on disk {family.experts.stored}; routers stay frozen, no LoRA on experts"
+    thinks, calls = family.speech.thinking is not None, family.speech.call is not None
+    return [
+        f"### {family.title}",
+        "",
+        f"`family: {family.name}`, transformers' `{family.architecture}`, licence {family.licence},"
+        f" context {family.context:,} tokens.",
+        "",
+        f"- Experts: {experts}.",
+        f"- Thoughts: {'yes' if thinks else 'no'}; tools: {'yes' if calls else 'no'};"
+        f" system message: {'yes' if family.speech.system else 'no'}.",
+        f"- Places: {family.coordinates.syntax}, {', '.join(family.coordinates.kinds)}.",
+        f"- Images: {family.cut}{'' if family.cut == 'area' else ', no pixel budget'}.",
+        f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
+        f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
+        *(f"- vLLM: {limit}" for limit in family.vllm_limits),
+    ]
+
+
+def _decoding(decoding: Decoding) -> str:
+    if decoding.temperature == 0:
+        return "greedy"
+    parts = [f"temperature {decoding.temperature}"]
+    parts += [f"top_p {decoding.top_p}"] if decoding.top_p < 1 else []
+    parts += [f"top_k {decoding.top_k}"] if decoding.top_k else []
+    parts += [f"repetition penalty {decoding.repetition_penalty}"] if decoding.repetition_penalty != 1 else []
+    parts += [f"presence penalty {decoding.presence_penalty}"] if decoding.presence_penalty else []
+    return ", ".join(parts)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from finetune.lora import check_layers, lora_config
 from finetune.peft_names import named_in_full
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
@@ -70,7 +71,8 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
 
     Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
     gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32.
-    Raises InputError where LoRA would match nothing or fewer modules than the family states.
+    Raises InputError where LoRA would match nothing or fewer modules than the family states, IntegrityError
+    where the layers do not compute what the recipe asks for.
     """
     family = recipe.model_family
     if recipe.train.method == "full":
@@ -81,21 +83,14 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
             parameter.requires_grad = family.tower_of(name) in trained and name not in routers
         return Trained(model, {}, count_trained(model, family))
     targets = adapter_targets(model, recipe)
-    lora = recipe.train.lora
-    settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=lora.rank,
-        # Engines read it as an integer; PEFT itself also takes fractions.
-        lora_alpha=int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,  # pyright: ignore[reportArgumentType]
-        lora_dropout=lora.dropout,
-        target_modules=[name for names in targets.values() for name in names],
-    )
+    settings = lora_config(recipe.train.lora, targets)
     on_meta = next(model.parameters()).is_meta
     with named_in_full(model):
         wrapped = get_peft_model(
             model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
         )
     adapted = check_adapted(wrapped, targets)
+    check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 
 
@@ -119,10 +114,15 @@ def check_adapted(model: nn.Module, targets: Mapping[Tower, Sequence[str]]) -> d
     return {tower: len(names) for tower, names in targets.items()}
 
 
+def module_name(name: str) -> str:
+    """A module's or parameter's name in the model before it was wrapped."""
+    return name.removeprefix(_PEFT_PREFIX)
+
+
 def count_trained(model: nn.Module, family: Family) -> dict[Tower, int]:
     """Trainable parameters by tower. A weight that two modules share counts once."""
     counts: dict[Tower, int] = dict.fromkeys(TOWERS, 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            counts[family.tower_of(name.removeprefix(_PEFT_PREFIX))] += parameter.numel()
+            counts[family.tower_of(module_name(name))] += parameter.numel()
     return counts

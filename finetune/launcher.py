@@ -87,6 +87,21 @@ def read_launcher(path: Path) -> Launcher:
     return launcher
 
 
+def check_method(launcher: Launcher, recipe: Recipe) -> None:
+    """Raise InputError where the recipe's method cannot be trained as `launcher` divides the weights.
+
+    PEFT 0.21's DoRA reads the weights of the base's linear and of A outside these modules' own forward
+    (tuners/lora/dora.py), where ZeRO-3 holds parts of them only.
+    """
+    train = recipe.train
+    if train.method == "lora" and train.lora.variant == "dora" and launcher.zero_stage == 3:
+        mend = "use ZeRO stage 2; or set train.lora.variant to lora or rslora"
+        raise InputError(
+            f"DoRA cannot be trained as {launcher.path} says",
+            [Problem("ZeRO stage 3 divides the weights whose length it needs", "train.launcher", mend)],
+        )
+
+
 def _offloads(device: Any) -> bool:
     return device not in (None, "none")
 

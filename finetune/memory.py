@@ -72,26 +72,42 @@ def activation_memory(
     `trained` the trainable parameters by tower. Each linear keeps its input and its output. For a gated
     block whose attention matrix is not stored this is within a few percent of the count by parts of
     Korthikanti et al. 2022 (arXiv:2205.05198, section 4). A tower keeps nothing where neither it nor one
-    before it is trained. With gradient checkpointing only each block's input is kept, and one block is
+    before it is trained. DoRA keeps two more outputs of each linear, and takes what `_norm_memory` says for a
+    moment. With gradient checkpointing only each block's input is kept, and one block is
     recomputed at a time.
     """
     bytes_each = 2 if train.dtype == "bfloat16" else _FLOAT32
     kept = 0
     largest_block = 0
     flowing = False
+    dora = train.towers.in_mode("adapt") if train.method == "lora" and train.lora.variant == "dora" else []
+    norm = 0
     for tower in TOWERS:
         flowing = flowing or trained[tower] > 0
         if not flowing:
             continue
         blocks = _blocks(model, family, tower)
-        whole = [sum(each.in_features + each.out_features for each in block) for block in blocks]
+        # DoRA: the base's and the adapter's result, which its factor multiplies.
+        outputs = 3 if tower in dora else 1
+        whole = [sum(each.in_features + outputs * each.out_features for each in block) for block in blocks]
         per_token = (
             sum(block[0].in_features for block in blocks) if train.gradient_checkpointing else sum(whole)
         )
         kept += per_token * tokens[tower] * bytes_each
         if train.gradient_checkpointing:
             largest_block = max(largest_block, max(whole) * tokens[tower] * bytes_each)
-    return kept + largest_block
+        if tower in dora:
+            norm = max(norm, *(_norm_memory(each) for block in blocks for each in block))
+    return kept + largest_block + norm
+
+
+def _norm_memory(linear: nn.Linear) -> int:
+    """Bytes for a moment while DoRA takes the length of the rows of W + s B A, in float32.
+
+    PEFT 0.21 (tuners/lora/dora.py) multiplies A and B by an identity [in, in] and holds B A, its scaled copy,
+    W and their sum [out, in].
+    """
+    return (linear.in_features**2 + 4 * linear.in_features * linear.out_features) * _FLOAT32
 
 
 def _blocks(model: nn.Module, family: Family, tower: Tower) -> list[list[nn.Linear]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
-from finetune.launcher import Launcher, read_launcher
+from finetune.launcher import Launcher, check_method, read_launcher
 from finetune.memory import Memory, activation_memory, state_memory
 from finetune.model import load_skeleton
 from finetune.packing import image_work, plan_run
@@ -75,6 +75,7 @@ def plan(recipe: Recipe, dataset: Artifact) -> Plan:
     """
     source = recipe.base.path
     launcher = read_launcher(recipe.train.launcher)
+    check_method(launcher, recipe)
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     # Activations are counted before the adapter wraps the linears.

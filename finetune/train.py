@@ -24,7 +24,8 @@ from finetune.collate import Collator, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document, rope_positions
 from finetune.encoder import count_rows, row_encoder
-from finetune.launcher import Launcher, read_launcher
+from finetune.launcher import Launcher, check_method, read_launcher
+from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.packing import PackPlan, image_work, plan_run
 from finetune.progress import Progress
@@ -67,6 +68,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         bare = load_skeleton(source)
         shape = choose_trained(load_skeleton(source), recipe)
         launcher = read_launcher(recipe.train.launcher)
+        check_method(launcher, recipe)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
         arguments = training_arguments(recipe, launcher, work)
@@ -92,6 +94,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
             if last is None or last[1].step < last[1].steps:
                 raise IntegrityError(f"training ended without a whole last checkpoint in {work}")
             check_weights(last[0])
+            check_saved(last[0], shape.model)
             record.update(seconds=round(time.time() - began, 1), ended=time.time())
             outcome = Outcome(shape.adapted, shape.parameters, template_digest(source))
             seal_run(recipe, home, base, dataset, last[0], outcome, record)
@@ -230,6 +233,7 @@ def make_trainer(
     trained = choose_trained(model, recipe, half_adapter=stage == 3)
     tracker = Tracker(recipe, key, home.root)
     trainer = AnswerTrainer(
+        recipe,
         model=trained.model,
         args=arguments,
         train_dataset=training_rows(dataset, encoder, packs.positions if packs else None),

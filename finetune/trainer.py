@@ -1,4 +1,4 @@
-"""TRL's trainer with the loss at answer positions alone, on batches that are padded or packed."""
+"""TRL's trainer with the loss at answer positions alone, a rate for each tower, batches padded or packed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
 from finetune.packing import PackLoader, PackPlan, PackSampler
+from finetune.rates import split_by_rate
+from lensmith.recipe import Recipe
 
 
 class AnswerTrainer(SFTTrainer):
@@ -22,8 +25,9 @@ class AnswerTrainer(SFTTrainer):
     With `packs` its batches are this process's packs; the last row of its data fills those that are empty.
     """
 
-    def __init__(self, *args: Any, packs: PackPlan | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, recipe: Recipe, packs: PackPlan | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.recipe = recipe
         self.packs = packs
         # The classes of these families opt out of being told the number of tokens; this loss asks for it.
         self.model_accepts_loss_kwargs = True
@@ -49,6 +53,15 @@ class AnswerTrainer(SFTTrainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=workers > 0,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """transformers' optimizer with its parameter groups cut by the towers' rates."""
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        whole = model or self.model
+        if not made and whole is not None:
+            split_by_rate(optimizer, whole.named_parameters(), self.recipe)
+        return optimizer
 
     def compute_loss(
         self,

@@ -175,6 +175,8 @@ class Recipe(Section):
             return self
         if self.train.method == "full":
             raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
+        if self.train.lora.variant == "dora":
+            raise ValueError("vLLM applies no DoRA adapter: merge it: serve.mode: merged")
         options = self.model_family.vllm_adapts
         adapted = self.train.towers.in_mode("adapt")
         unable = [tower for tower in adapted if tower not in options]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,7 +11,13 @@ from lensmith.families.family import TOWERS, Tower
 from lensmith.rendering import ThinkingChoice
 from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite
 
+# The largest rank that vLLM serves live.
+Rank = Annotated[int, Field(ge=1, le=512)]
 TowerMode = Literal["train", "adapt", "freeze"]
+LoraVariant = Literal["lora", "rslora", "dora"]
+# As the field writes them: Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732), Liu et
+# al. 2024 (arXiv:2402.09353).
+LORA_VARIANTS: dict[LoraVariant, str] = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
 
 
 class Towers(Section):
@@ -30,12 +37,68 @@ class Towers(Section):
         return [tower for tower in TOWERS if modes[tower] == mode]
 
 
+class TowerLora(Section):
+    """What differs in one tower's adapter."""
+
+    rank: Rank | None = Field(default=None, description="rank of its linears; train.lora.rank where absent")
+    alpha: Positive | None = Field(default=None, description="its alpha; train.lora.alpha where absent")
+
+
+class LoraTowers(Section):
+    """Towers whose adapter differs."""
+
+    vision: TowerLora = Field(default_factory=TowerLora, description="the image encoder's")
+    connector: TowerLora = Field(default_factory=TowerLora, description="the projector's")
+    language: TowerLora = Field(default_factory=TowerLora, description="the language model's")
+
+    def of(self, tower: Tower) -> TowerLora:
+        """What differs in `tower`'s."""
+        return {"vision": self.vision, "connector": self.connector, "language": self.language}[tower]
+
+
+class TowerRates(Section):
+    """Towers that learn at another rate."""
+
+    vision: Positive | None = Field(default=None, description="the image encoder's")
+    connector: Positive | None = Field(default=None, description="the projector's")
+    language: Positive | None = Field(default=None, description="the language model's")
+
+    def of(self, tower: Tower) -> float | None:
+        """The rate of `tower`, None where it has none of its own."""
+        return {"vision": self.vision, "connector": self.connector, "language": self.language}[tower]
+
+
 class Lora(Section):
     """The adapter."""
 
-    rank: Annotated[int, Field(ge=1, le=512)] = Field(default=16, description="rank of every adapted linear")
+    variant: LoraVariant = Field(
+        default="lora",
+        description="lora; rslora: scaled by alpha / sqrt(rank); dora: with a trained length of each row",
+    )
+    rank: Rank = Field(default=16, description="rank of every adapted linear")
     alpha: Positive = Field(default=32.0, description="the delta is scaled by alpha / rank")
     dropout: Share = Field(default=0.0, description="dropout on the adapter's input")
+    towers: LoraTowers = Field(
+        default_factory=LoraTowers, description="rank and alpha of towers that differ from these"
+    )
+
+    def rank_of(self, tower: Tower) -> int:
+        """The rank of `tower`'s linears."""
+        return self.towers.of(tower).rank or self.rank
+
+    def alpha_of(self, tower: Tower) -> float:
+        """The alpha of `tower`'s linears."""
+        return self.towers.of(tower).alpha or self.alpha
+
+    def told(self, tower: Tower) -> str:
+        """Form, rank and alpha of `tower`'s adapter as people read it."""
+        form = LORA_VARIANTS[self.variant]
+        return f"{form}, rank {self.rank_of(tower)}, alpha {self.alpha_of(tower):g}"
+
+    def scale_of(self, tower: Tower) -> float:
+        """What `tower`'s B @ A is multiplied by: alpha / rank, for rsLoRA alpha / sqrt(rank)."""
+        rank = self.rank_of(tower)
+        return self.alpha_of(tower) / (math.sqrt(rank) if self.variant == "rslora" else rank)
 
 
 class Train(Section):
@@ -55,6 +118,9 @@ class Train(Section):
     batch_size: Count = Field(default=1, description="rows per process and forward pass")
     gradient_accumulation: Count = Field(default=1, description="forward passes per optimizer step")
     learning_rate: Positive = Field(description="peak learning rate")
+    tower_learning_rates: TowerRates = Field(
+        default_factory=TowerRates, description="peak learning rates of towers that learn at another"
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="cosine", description="after the warm-up"
     )
@@ -100,3 +166,18 @@ class Train(Section):
                 f"pack_length is below max_length {self.max_length}: a row may not fit; raise it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tower_settings_are_used(self) -> Train:
+        frozen = self.towers.in_mode("freeze")
+        rated = [tower for tower in TOWERS if self.tower_learning_rates.of(tower)]
+        if unused := [tower for tower in rated if tower in frozen]:
+            raise ValueError(f"tower_learning_rates: {', '.join(unused)} is frozen: leave out its rate")
+        ranked = [tower for tower in TOWERS if self.lora.towers.of(tower) != TowerLora()]
+        if unused := [tower for tower in ranked if tower not in self.towers.in_mode("adapt")]:
+            raise ValueError(f"lora.towers: {', '.join(unused)} is not adapted: leave out its rank and alpha")
+        return self
+
+    def learning_rate_of(self, tower: Tower) -> float:
+        """The peak learning rate of `tower`."""
+        return self.tower_learning_rates.of(tower) or self.learning_rate

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from lensmith.artifact import Artifact
-from lensmith.families.family import TOWERS
+from lensmith.families.family import TOWERS, Tower
 from lensmith.report import LOWER_IS_BETTER, METRICS, TITLES, Difference, MetricName, Score
+from lensmith.train_settings import LORA_VARIANTS, Lora, TowerLora, TowerRates
 from serving.release_file import Proof, Release
 
 PROOFS = {
@@ -86,15 +87,17 @@ def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> 
 def _training(run: Artifact) -> str:
     body, asked = run.body, run.body["asked"]["train"]
     length = f"max_steps {asked['max_steps']:,}" if asked["max_steps"] else f"epochs {asked['epochs']:g}"
+    # Runs from before towers could differ state nothing of it.
+    rates = TowerRates.model_validate(asked.get("tower_learning_rates", {}))
+    other = [f"{tower} {rates.of(tower):g}" for tower in TOWERS if rates.of(tower)]
     method = _METHODS[body["method"]]
     if body["method"] == "lora":
-        lora = asked["lora"]
-        method += f", rank {lora['rank']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}"
+        method = _adapter(Lora.model_validate(asked["lora"]))
     rows = {
         "method": method,
         "towers": ", ".join(f"{tower}: {body['towers'][tower]}" for tower in TOWERS),
         "trained parameters": f"{sum(body['trained_parameters'].values()):,}",
-        "learning rate": f"{asked['learning_rate']:g}",
+        "learning rate": ", ".join([f"{asked['learning_rate']:g}", *other]),
         "schedule": f"{asked['schedule']}, {100 * asked['warmup']:g}% of the steps warm up",
         "weight decay": f"{asked['weight_decay']:g}",
         "steps": f"{body['steps']:,} ({length})",
@@ -104,6 +107,14 @@ def _training(run: Artifact) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"## How it was trained\n\n| setting | value |\n|---|---|\n{table}"
+
+
+def _adapter(lora: Lora) -> str:
+    told = f"{LORA_VARIANTS[lora.variant]}, rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"
+    other: list[Tower] = [tower for tower in TOWERS if lora.towers.of(tower) != TowerLora()]
+    return "; ".join(
+        [told, *(f"{each}: rank {lora.rank_of(each)}, alpha {lora.alpha_of(each):g}" for each in other)]
+    )
 
 
 def _data(dataset: Artifact, intake: Artifact) -> str:

@@ -49,6 +49,7 @@ def make_run(
     alpha: int = 8,
     seed: int = 1,
     rslora: bool = False,
+    dora: bool = False,
     rank_pattern: dict[str, int] | None = None,
     alpha_pattern: dict[str, int] | None = None,
 ) -> Artifact:
@@ -60,7 +61,7 @@ def make_run(
     checkpoint = checkpoint_path(base)
     config = json.loads((checkpoint / "config.json").read_bytes())
     modules = {tower: family.expected_linears(config, tower) for tower in towers}
-    asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, rank_pattern, alpha_pattern]
+    asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, dora, rank_pattern, alpha_pattern]
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
     adapted = get_peft_model(
@@ -69,6 +70,7 @@ def make_run(
             r=rank,
             lora_alpha=alpha,
             use_rslora=rslora,
+            use_dora=dora,
             rank_pattern=rank_pattern or {},
             alpha_pattern=alpha_pattern or {},
             target_modules=[name for names in modules.values() for name in names],
@@ -77,7 +79,9 @@ def make_run(
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "lora_" in name:
+            if "magnitude" in name:
+                weight.mul_(1 + 0.2 * torch.randn(weight.shape, generator=draw))
+            elif "lora_" in name:
                 spread = (scale * rank / alpha) ** 0.5 / weight.shape[1] ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
     with home.create("run", digest_json(asked), {"base": base}) as draft:

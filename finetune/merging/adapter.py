@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,16 @@ from lensmith.errors import InputError, Problem
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# PEFT saves a magnitude without `.weight`, and reads it with it too.
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.lora_((?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(\.weight)?)"
+)
+_MAGNITUDE = "magnitude_vector"
+# Float32 bytes of the rows that are computed at a time.
+_BLOCK = 64 << 20
 
 # Settings that merging understands, or that do not change what the adapter computes. Every other one must be
-# off: an unknown setting that is on may change the delta (DoRA, LoRA bias, saved modules, replaced layers).
+# off: an unknown setting that is on may change the delta (LoRA bias, saved modules, replaced layers).
 _UNDERSTOOD = {
     "alpha_pattern",
     "auto_mapping",
@@ -41,6 +48,7 @@ _UNDERSTOOD = {
     "revision",
     "target_modules",
     "task_type",
+    "use_dora",
     "use_rslora",
 }
 # Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) change the base's own weights before training.
@@ -49,12 +57,16 @@ _INITS = (True, False, "gaussian", "orthogonal")
 
 @dataclass(frozen=True)
 class Delta:
-    """The change of one weight: `scale * B @ A`, with the tensors' names in the adapter's file."""
+    """The change of one weight by `scale * B @ A`, with the tensors' names in the adapter's file.
+
+    magnitude: for DoRA, of the vector that each row's length becomes; None for LoRA.
+    """
 
     module: str
     a: str
     b: str
     scale: float
+    magnitude: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +76,25 @@ class Adapter:
     file: TensorFile
     deltas: dict[str, Delta]
 
-    def compute(self, delta: Delta) -> torch.Tensor:
-        """`scale * B @ A` in float32, [out, in]: B [out, r], A [r, in]."""
+    def merged(self, delta: Delta, base: torch.Tensor) -> torch.Tensor:
+        """What the base's weight W [out, in] becomes, rounded once from float32 to its dtype.
+
+        LoRA: W + scale * B @ A, with B [out, r] and A [r, in]. DoRA (arXiv:2402.09353, equation 5): the same,
+        each row multiplied by magnitude / its length. In PEFT's order of operations; in blocks of rows, none
+        of which is small: a product of few rows is summed otherwise.
+        """
         a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
-        return (b @ a) * delta.scale
+        magnitude = self.file.read(delta.magnitude).to(torch.float32) if delta.magnitude else None
+        merged = torch.empty_like(base)
+        count = min(len(base), math.ceil(base.numel() * torch.float32.itemsize / _BLOCK))
+        for number in range(count):
+            rows = slice(len(base) * number // count, len(base) * (number + 1) // count)
+            changed = base[rows].to(torch.float32) + (b[rows] @ a) * delta.scale
+            if magnitude is not None:
+                lengths = torch.linalg.norm(changed, dim=1)
+                changed = (magnitude[rows] / lengths).unsqueeze(1) * changed
+            merged[rows] = changed
+        return merged
 
 
 def read_adapter(root: Path) -> Adapter:
@@ -78,13 +105,15 @@ def read_adapter(root: Path) -> Adapter:
     """
     config = _read_config(root)
     file = open_tensor_file(root / WEIGHTS)
-    pairs, problems = _pairs(file)
+    dora = bool(config.get("use_dora"))
+    parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
+    found, problems = _parts(file, parts)
     deltas: dict[str, Delta] = {}
-    for module, sides in sorted(pairs.items()):
-        problems += [Problem(f"has no lora_{side}", module) for side in "AB" if side not in sides]
-        if len(sides) == 2:
+    for module, names in sorted(found.items()):
+        problems += [Problem(f"has no lora_{part}", module) for part in parts if part not in names]
+        if len(names) == len(parts):
             rank, scale = rank_and_scale(config, module)
-            deltas[module] = Delta(module, sides["A"], sides["B"], scale)
+            deltas[module] = Delta(module, names["A"], names["B"], scale, names.get(_MAGNITUDE))
             problems += _shape_problems(file, deltas[module], rank)
     if not deltas and not problems:
         problems.append(Problem("it holds no LoRA tensors", str(file.path)))
@@ -141,25 +170,31 @@ def _read_config(root: Path) -> dict[str, Any]:
     return config
 
 
-def _pairs(file: TensorFile) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    pairs: dict[str, dict[str, str]] = {}
+def _parts(file: TensorFile, parts: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """By module and part the tensor's name. One that is none of `parts`, or there twice, has no place."""
+    found: dict[str, dict[str, str]] = {}
     problems: list[Problem] = []
     for name, entry in file.entries.items():
         match = _KEY.fullmatch(name)
-        if match is None:
+        module, part = (match["module"], match["side"] or match["magnitude"]) if match else ("", "")
+        if part not in parts or part in found.get(module, {}):
             problems.append(Problem("is no LoRA matrix of a linear layer: it has no place here", name))
-        elif entry.dtype not in FLOATS or len(entry.shape) != 2:
+        elif entry.dtype not in FLOATS or len(entry.shape) != (1 if part == _MAGNITUDE else 2):
             problems.append(Problem(f"is {entry.dtype} {list(entry.shape)}, not a matrix of floats", name))
         else:
-            pairs.setdefault(match["module"], {})[match["side"]] = name
-    return pairs, problems
+            found.setdefault(module, {})[part] = name
+    return found, problems
 
 
 def _shape_problems(file: TensorFile, delta: Delta, rank: int) -> list[Problem]:
     a, b = file.entries[delta.a].shape, file.entries[delta.b].shape
-    if a[0] == b[1] == rank:
-        return []
-    return [Problem(f"A is {list(a)} and B {list(b)}, the config says rank {rank}", delta.module)]
+    problems: list[Problem] = []
+    if not a[0] == b[1] == rank:
+        problems.append(Problem(f"A is {list(a)} and B {list(b)}, the config says rank {rank}", delta.module))
+    if delta.magnitude and file.entries[delta.magnitude].shape != b[:1]:
+        shape = list(file.entries[delta.magnitude].shape)
+        problems.append(Problem(f"its magnitude is {shape}, B {list(b)}", delta.module))
+    return problems
 
 
 def _check_values(adapter: Adapter) -> None:
@@ -172,7 +207,8 @@ def _check_values(adapter: Adapter) -> None:
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)
-    if not any(filled[delta.a] and filled[delta.b] for delta in adapter.deltas.values()):
+    # DoRA's magnitudes change a weight without B @ A: whether they do shows beside the base.
+    if not any(delta.magnitude or (filled[delta.a] and filled[delta.b]) for delta in adapter.deltas.values()):
         raise InputError(
             f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
             [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],

@@ -77,8 +77,7 @@ def _lora(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
         delta = adapter.deltas.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
         if delta is None:
             return None
-        stored = base.place[name].read(name)
-        return (stored.to(torch.float32) + adapter.compute(delta)).to(stored.dtype)
+        return adapter.merged(delta, base.place[name].read(name))
 
     return changed, [f"{module}.weight" for module in adapter.deltas]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora.dora import DoraLinearLayer
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -51,9 +52,10 @@ def stored(root: Path) -> Stored:
 
 
 def adapter_part(trained: nn.Module, run: Path) -> Part:
-    """Every tensor of the adapter's file belongs to one LoRA matrix in memory, and none is left over.
+    """Every tensor of the adapter's file belongs to one LoRA matrix, or DoRA's magnitude, in memory, and none
+    is left over.
 
-    `trained`: the base with its adapter, unmerged. Matrices are matched by the layer's own name.
+    `trained`: the base with its adapter, unmerged. Tensors are matched by the layer's own name.
     """
     waiting = stored_adapter(run)
     total = len(waiting)
@@ -61,21 +63,36 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
     modules = 0
     for name, layer in _layers(trained):
         modules += 1
-        for side, matrices in (("A", layer.lora_A), ("B", layer.lora_B)):
-            key = f"base_model.model.{name}.lora_{side}.weight"
+        tensors = {"A.weight": layer.lora_A, "B.weight": layer.lora_B}
+        if layer.use_dora["default"]:
+            tensors["magnitude_vector"] = layer.lora_magnitude_vector
+        for part, held in tensors.items():
+            key = f"base_model.model.{name}.lora_{part}"
             value = waiting.pop(key, None)
-            held = matrices["default"].get_parameter("weight").float().cpu()
-            if value is None or not torch.equal(value.float(), held):
-                findings.append(f"{key} is not the matrix that the model computes with")
+            computed_with = held["default"].get_parameter("weight").float().cpu()
+            if value is None or not torch.equal(value.float(), computed_with):
+                findings.append(f"{key} is not what the model computes with")
     findings += named("adapter tensors belong to no layer", sorted(waiting))
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
 
 
 def lora_definition(trained: nn.Module) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """By weight the definition of its merged value: base in float32 plus PEFT's own delta, rounded once."""
+    """By weight the definition of its merged value: base in float32 plus PEFT's own delta, for DoRA each row
+    scaled from PEFT's own norm to its magnitude, rounded once."""
 
     def merged(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda base: (base.float() + layer.get_delta_weight("default").float().cpu()).to(base.dtype)
+        def value(base: torch.Tensor) -> torch.Tensor:
+            delta = layer.get_delta_weight("default").detach().float().cpu()
+            changed = base.float() + delta
+            if layer.use_dora["default"]:
+                dora = layer.lora_magnitude_vector["default"]
+                if not isinstance(dora, DoraLinearLayer):
+                    raise TypeError(f"{type(dora).__name__} is not the DoRA of a linear layer")
+                norm = dora.get_weight_norm(base.float(), delta, scaling=1)
+                changed = (dora.weight.detach().float().cpu() / norm).view(-1, 1) * changed
+            return changed.to(base.dtype)
+
+        return value
 
     return {f"{name}.weight": merged(layer) for name, layer in _layers(trained)}
 

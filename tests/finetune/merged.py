@@ -79,13 +79,15 @@ def as_tied(base: Path) -> None:
     )
 
 
-def walk(root: Path, tiny: Path, forms: Path, change: Callable[[Path], None] | None = None) -> Walk:
-    """Base, run and merged model in a home of their own under `root`."""
+def walk(
+    root: Path, tiny: Path, forms: Path, change: Callable[[Path], None] | None = None, **adapter: Any
+) -> Walk:
+    """Base, run and merged model in a home of their own under `root`; `adapter` goes to `make_run`."""
     base_path = lively_base(tiny, root / "base", change)
     recipe = recipe_for(base_path, forms, root / "recipe.yaml")
     home = Home(root / "home")
     base = pin_base(recipe, home)
-    run = make_run(home, base)
+    run = make_run(home, base, **adapter)
     return Walk(recipe, home, base, run, merge(recipe, home, base, run), make_held_out(home, forms, 12))
 
 

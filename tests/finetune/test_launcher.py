@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.launcher import read_launcher
+from finetune.launcher import check_method, read_launcher
 from lensmith.errors import InputError
 from lensmith.recipe import load_recipe
 from tests.conftest import ROOT, RecipeMaker
@@ -95,3 +95,14 @@ def test_global_batch(tmp_path: Path, content: dict[str, Any], make_recipe: Reci
     path.write_text(yaml.safe_dump(content))
     recipe = load_recipe(make_recipe(train__batch_size=3, train__gradient_accumulation=4))
     assert read_launcher(path).global_batch(recipe) == 3 * 4 * 2
+
+
+def test_dora_under_zero3_is_refused(make_recipe: RecipeMaker) -> None:
+    recipe = load_recipe(make_recipe(train__lora={"variant": "dora"}))
+    folder = ROOT / "recipes" / "accelerate"
+    check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
+    with pytest.raises(InputError, match="DoRA cannot be trained") as error:
+        check_method(read_launcher(folder / "deepspeed_zero3.yaml"), recipe)
+    assert "use ZeRO stage 2; or set train.lora.variant to lora or rslora" in str(error.value)
+    plain = load_recipe(make_recipe(train__lora={"variant": "rslora"}))
+    check_method(read_launcher(folder / "deepspeed_zero3.yaml"), plain)

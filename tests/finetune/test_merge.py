@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune.merge import merge
-from finetune.merging.adapter import rank_and_scale
+from finetune.merging.adapter import rank_and_scale, read_adapter
 from lensmith.artifact import Artifact
 from lensmith.base import pin_base
 from lensmith.errors import InputError, IntegrityError
@@ -102,6 +102,33 @@ def test_patterns_and_rslora_are_bit_equal_to_peft(whole: Walk) -> None:
     assert_bit_equal(tensors_of(model.path), merged_by_peft(whole.recipe.base.path, run.path))
 
 
+@pytest.mark.parametrize("change", [None, as_bfloat16, as_tied])
+def test_dora_is_bit_equal_to_peft(
+    tmp_path: Path, tiny_base: Path, bank_forms: Path, change: Callable[[Path], None] | None
+) -> None:
+    other = walk(tmp_path, tiny_base, bank_forms, change, dora=True, rslora=True, rank_pattern={"q_proj": 2})
+    expected = merged_by_peft(other.recipe.base.path, other.run.path)
+    stored = tensors_of(other.recipe.base.path)
+    assert_bit_equal(tensors_of(other.model.path), {name: expected[name] for name in stored})
+    assert other.model.body["tensors_changed"] == 26
+
+
+def test_blocks_of_rows_give_the_same_bits(whole: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(whole.home, whole.base, dora=True)
+    adapter, base = read_adapter(run.path), tensors_of(whole.recipe.base.path)
+
+    def merged() -> dict[str, torch.Tensor]:
+        return {
+            module: adapter.merged(delta, base[f"{module}.weight"])
+            for module, delta in adapter.deltas.items()
+        }
+
+    in_one = merged()
+    # At least 32 rows a block: 64 inputs to a row.
+    monkeypatch.setattr("finetune.merging.adapter._BLOCK", 32 * 64 * 4)
+    assert_bit_equal(merged(), in_one)
+
+
 def test_a_pattern_fits_the_end_of_a_name() -> None:
     config = {"r": 8, "lora_alpha": 16, "rank_pattern": {"q_proj": 4}, "alpha_pattern": {r"1\.q_proj": 2}}
     assert rank_and_scale(config, "a.0.q_proj") == (4, 4.0)
@@ -159,7 +186,6 @@ def test_killed_and_run_again_gives_the_same(whole: Walk, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("use_dora", True),
         ("bias", "lora_only"),
         ("lora_bias", True),
         ("modules_to_save", ["lm_head"]),
@@ -220,6 +246,63 @@ def test_broken_adapters_are_refused(
 ) -> None:
     name = request.node.callspec.id[:20]
     assert words in refusal(whole, edited_run(whole, name, tensors=change))
+
+
+MAGNITUDE = "base_model.model.model.visual.blocks.0.attn.qkv.lora_magnitude_vector"
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "words"),
+    [
+        # A config that says DoRA without its tensors, and tensors that the config does not speak of.
+        ({"use_dora": True}, lambda tensors: tensors, "has no lora_magnitude_vector"),
+        ({}, lambda tensors: tensors | {MAGNITUDE: torch.ones(192)}, "has no place here"),
+    ],
+)
+def test_magnitudes_and_config_must_agree(
+    whole: Walk,
+    config: dict[str, Any],
+    change: Callable[[Tensors], Tensors],
+    words: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    name = request.node.callspec.id[-20:]
+    assert words in refusal(whole, edited_run(whole, name, config=config, tensors=change))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: tensors | {MAGNITUDE: torch.ones(191)}, "its magnitude is [191]"),
+        (lambda tensors: tensors | {MAGNITUDE: torch.ones(192, 1)}, "not a matrix of floats"),
+        (lambda tensors: tensors | {f"{MAGNITUDE}.weight": tensors[MAGNITUDE].clone()}, "has no place here"),
+        (lambda tensors: {name: t for name, t in tensors.items() if name != MAGNITUDE}, "has no lora_magni"),
+    ],
+)
+def test_broken_magnitudes_are_refused(
+    whole: Walk, change: Callable[[Tensors], Tensors], words: str, request: pytest.FixtureRequest
+) -> None:
+    sound = replace(whole, run=make_run(whole.home, whole.base, dora=True))
+    name = request.node.callspec.id[-20:]
+    assert words in refusal(sound, edited_run(sound, f"m{name}", tensors=change))
+
+
+def test_untrained_magnitudes_change_nothing(whole: Walk) -> None:
+    run = make_run(whole.home, whole.base, dora=True, scale=0.0)
+    base = tensors_of(whole.recipe.base.path)
+
+    def starting(tensors: Tensors) -> Tensors:
+        return {
+            name: torch.linalg.norm(
+                base[name.removeprefix("base_model.model.").replace("lora_magnitude_vector", "weight")], dim=1
+            )
+            if "magnitude" in name
+            else tensor
+            for name, tensor in tensors.items()
+        }
+
+    sound = replace(whole, run=run)
+    assert "changes nothing" in refusal(sound, edited_run(sound, "starting", tensors=starting))
 
 
 def test_a_wrong_rank_is_refused(whole: Walk) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from finetune.adapted import load_trained
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
+from finetune.merging.adapter import Adapter, Delta
 from finetune.merging.weights import write_merged
 from finetune.proving import weights
 from finetune.proving.companions import companions_part
@@ -156,6 +157,75 @@ def test_planted_faults_fail(whole: Walk, make: Callable[[Walk], Callable[[Path]
     passed, text = prove(planted(whole, make.__name__, make(whole)))
     assert not passed
     assert words in text
+
+
+@pytest.fixture(scope="module")
+def dora(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Walk:
+    return walk(tmp_path_factory.mktemp("dora"), tiny_base, bank_forms, dora=True)
+
+
+def test_dora_passes(dora: Walk, tmp_path: Path, tiny_base: Path, bank_forms: Path) -> None:
+    proof = prove_merge(dora.recipe, dora.home, dora.base, dora.run, dora.model, dora.held_out)
+    assert proof.statement["findings"] == []
+    assert proof.statement["adapter"] == {"tensors": 78, "modules": 26, "used_once": 78}
+    assert proof.statement["weights"] == {"tensors": 64, "merged": 26, "bit_equal": 64, "changed": 26}
+    assert prove(walk(tmp_path, tiny_base, bank_forms, as_bfloat16, dora=True)) == (True, "")
+
+
+def twice(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    return changed * (2 * magnitude / torch.linalg.norm(changed, dim=1)).unsqueeze(1)
+
+
+def left_out(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    return changed
+
+
+def over_the_columns(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    if changed.shape[0] != changed.shape[1]:
+        return changed * (magnitude / torch.linalg.norm(changed, dim=1)).unsqueeze(1)
+    return changed * (magnitude / torch.linalg.norm(changed, dim=0)).unsqueeze(1)
+
+
+def in_few_digits(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    """Lengths rounded as a norm in bfloat16 would be."""
+    return changed * (magnitude / torch.linalg.norm(changed, dim=1).bfloat16().float()).unsqueeze(1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "wrong"), [(twice, 26), (left_out, 26), (over_the_columns, 8), (in_few_digits, 26)]
+)
+def test_planted_dora_faults_fail(
+    dora: Walk, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., torch.Tensor], wrong: int
+) -> None:
+    def merged(adapter: Adapter, delta: Delta, base: torch.Tensor) -> torch.Tensor:
+        assert delta.magnitude
+        a, b, magnitude = (adapter.file.read(name) for name in (delta.a, delta.b, delta.magnitude))
+        return fault(base + b @ a * delta.scale, magnitude)
+
+    def write(root: Path) -> None:
+        (root / WEIGHTS).unlink()
+        write_merged(dora.recipe.base.path, dora.run, root)
+
+    monkeypatch.setattr(Adapter, "merged", merged)
+    broken = planted(dora, fault.__name__, write)
+    passed, text = prove(broken)
+    assert not passed
+    assert f"{wrong} merged tensors differ from the definition" in text
+    # Told by what they compute alone, too.
+    assert "logits: logits differ" in text
+
+
+def test_every_magnitude_is_used(dora: Walk, tmp_path: Path) -> None:
+    trained = load_trained(dora.recipe.base.path, dora.run.path, torch.float32)
+    name = "adapter_model.safetensors"
+    tensors = load_file(dora.run.path / name)
+    first = next(key for key in tensors if "magnitude" in key)
+    for change in (
+        {key: tensor for key, tensor in tensors.items() if key != first},
+        tensors | {first: tensors[first] * 2},
+    ):
+        save_file(change, tmp_path / name)
+        assert first in weights.adapter_part(trained, tmp_path).findings[0]
 
 
 def test_an_untied_head_fails(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from finetune.adapter import choose_trained
 from finetune.collate import COLUMN, Collator
@@ -89,6 +91,13 @@ def test_what_stops_the_training_stops_the_plan(new_training: TrainingMaker) -> 
         plan(training.recipe, training.dataset)
 
 
+class Saved:
+    """A tensor kept for the backward pass, for as long as the graph keeps it."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
 def kept_by_autograd(training: Training, checkpointing: bool) -> int:
     """Bytes that a forward pass of the longest row really keeps for its backward pass, weights left out."""
     recipe, base = training.recipe, training.recipe.base.path
@@ -99,19 +108,19 @@ def kept_by_autograd(training: Training, checkpointing: bool) -> int:
     row = max(read_split(training.dataset, "train"), key=lambda row: len(encoder.encode(row).labels))
     batch = Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)}])
     weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    kept: dict[int, int] = {}
+    saved: WeakSet[Saved] = WeakSet()
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def keep(tensor: torch.Tensor) -> Saved:
+        saved.add(held := Saved(tensor))
+        return held
 
-    alive: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (alive.append(t), keep(t))[1], lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held.tensor):
         batch.pop("labels")
-        model(**batch, logits_to_keep=1)
-    return sum(kept.values())
+        output = model(**batch, logits_to_keep=1)
+    # What only a part of the graph kept that is gone by now (DoRA's norm) is no longer among them.
+    storages = {held.tensor.untyped_storage().data_ptr(): held.tensor.untyped_storage() for held in saved}
+    assert output.logits.requires_grad
+    return sum(storage.nbytes() for place, storage in storages.items() if place not in weights)
 
 
 def test_activations_are_near_what_autograd_keeps(training: Training) -> None:
@@ -121,6 +130,24 @@ def test_activations_are_near_what_autograd_keeps(training: Training) -> None:
     real = kept_by_autograd(training, checkpointing=False)
     # The tiny model's blocks are so small that what is no linear (norms, rotary, softmax) weighs more.
     assert 0.5 < one_row / real < 1.5, (one_row, real)
+
+
+@pytest.mark.slow
+def test_dora_keeps_two_more_outputs_a_linear(training: Training, new_training: TrainingMaker) -> None:
+    dora = new_training(train__lora={"rank": 4, "alpha": 8.0, "variant": "dora"})
+    planned = [plan(each.recipe, each.dataset).memory.activations for each in (training, dora)]
+    more = (planned[1] - planned[0] - _largest_norm(training)) / training.recipe.train.batch_size
+    real = kept_by_autograd(dora, checkpointing=False) - kept_by_autograd(training, checkpointing=False)
+    assert more == pytest.approx(real, rel=0.05)
+
+
+def _largest_norm(training: Training) -> int:
+    linears = [
+        each for each in load_skeleton(training.recipe.base.path).modules() if isinstance(each, nn.Linear)
+    ]
+    # The output head, the last one, carries no adapter.
+    sizes = [(each.in_features, each.out_features) for each in linears[:-1]]
+    return max(4 * (wide**2 + 4 * wide * high) for wide, high in sizes)
 
 
 def launcher_of(content: dict[str, Any], path: Path, stage: int, processes: int) -> Any:

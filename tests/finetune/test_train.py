@@ -180,6 +180,7 @@ LONGER: dict[str, Any] = {
     "train__batch_size": 8,
     "train__lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
     "train__log_every": 4,
+    "train__tower_learning_rates": {"vision": 0.003, "language": 0.02},
 }
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lensmith import families
 from lensmith.errors import InputError, Problem
+from lensmith.families.family import TOWERS
 from lensmith.recipe import Recipe, known_keys, load_recipe, section_at
 from lensmith.rendering import Rendering
 from lensmith.tokens import PixelBudget
@@ -250,6 +251,52 @@ def test_rows_are_packed_where_it_is_proven(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(families.FAMILIES, "qwen3_vl", unproven)
     assert "not proven to learn the same in Qwen3-VL: remove train.pack_length" in only_problem(folder, text)
     load(folder, GOOD)
+
+
+def test_dora_cannot_be_served_as_an_adapter(folder: Path) -> None:
+    dora = "train.lora.variant=dora"
+    assert load(folder, GOOD, dora).train.lora.variant == "dora"
+    told = only_problem(folder, GOOD, dora, "serve.mode=adapter", "serve.tower_connector_lora=true")
+    assert told == "/recipe.yaml: vLLM applies no DoRA adapter: merge it: serve.mode: merged"
+    load(
+        folder,
+        GOOD,
+        "train.lora.variant=rslora",
+        "serve.mode=adapter",
+        "serve.tower_connector_lora=true",
+    )
+
+
+def test_towers_have_ranks_alphas_and_rates_of_their_own(folder: Path) -> None:
+    train = load(
+        folder,
+        GOOD,
+        "train.lora={rank: 16, alpha: 32.0, towers: {vision: {rank: 4}, language: {alpha: 8.0}}}",
+        "train.tower_learning_rates={vision: 0.5}",
+        "train.learning_rate=0.25",
+    ).train
+    assert [train.lora.rank_of(tower) for tower in TOWERS] == [4, 16, 16]
+    assert [train.lora.scale_of(tower) for tower in TOWERS] == [8.0, 2.0, 0.5]
+    assert [train.learning_rate_of(tower) for tower in TOWERS] == [0.5, 0.25, 0.25]
+    rslora = train.lora.model_copy(update={"variant": "rslora"})
+    assert rslora.scale_of("vision") == 16.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("train.lora.towers={vision: {rank: 4}}", "lora.towers: vision is not adapted"),
+        ("train.tower_learning_rates={vision: 0.5}", "tower_learning_rates: vision is frozen"),
+        ("train.lora.towers={connector: {rank: 513}}", "less than or equal to 512"),
+        ("train.tower_learning_rates={connector: 0.0}", "greater than 0"),
+        ("train.tower_learning_rates={merger: 0.5}", "unknown key"),
+    ],
+)
+def test_settings_of_a_tower_that_has_no_use_for_them_are_refused(
+    folder: Path, setting: str, says: str
+) -> None:
+    text = changed(ADAPTED, "{vision: freeze, connector: adapt, language: adapt}")
+    assert says in only_problem(folder, text, setting)
 
 
 def test_splits_must_leave_rows_to_train_on(folder: Path) -> None:

@@ -55,6 +55,16 @@ def test_a_full_fine_tune_claims_no_rank(world: World) -> None:
     assert "rank" not in text
 
 
+def test_what_differs_by_tower_is_told(world: World) -> None:
+    run = world.run("one")
+    lora = {"variant": "dora", "rank": 16, "alpha": 32.0, "towers": {"vision": {"rank": 4}}}
+    train = {**run.body["asked"]["train"], "lora": lora, "tower_learning_rates": {"vision": 1e-5}}
+    body = {**run.body, "asked": {**run.body["asked"], "train": train}}
+    text = card(world, golden_release(), Artifact(run.path, run.manifest.model_copy(update={"body": body})))
+    assert "| method | DoRA, rank 16, alpha 32, dropout 0; vision: rank 4, alpha 32 |" in text
+    assert "| learning rate | 0.0002, vision 1e-05 |" in text
+
+
 def test_an_adapter_is_called_one(world: World) -> None:
     text = card(world, golden_release().model_copy(update={"mode": "adapter"}))
     assert "base_model_relation: adapter" in text

@@ -84,9 +84,13 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
         ("parameters", f"{planned.parameters:,}"),
     ]
+    train = recipe.train
+    adapted, frozen = train.towers.in_mode("adapt"), train.towers.in_mode("freeze")
     for tower in TOWERS:
-        mode = recipe.train.towers.model_dump()[tower]
-        lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({mode})"))
+        how = "freeze" if tower in frozen else train.lora.told(tower) if tower in adapted else "train"
+        if tower not in frozen:
+            how += f", learning rate {train.learning_rate_of(tower):g}"
+        lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({how})"))
     memory = planned.memory
     detail = ", ".join(f"{name} {size / GIB:.2f}" for name, size in dataclasses.asdict(memory).items())
     lines.append(("memory a device", f"{memory.total / GIB:.2f} GiB ({detail})"))

@@ -1,0 +1,128 @@
+"""The recipe's LoRA as PEFT takes it, and whether that is what a model carries and a checkpoint holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from torch import nn
+
+from lensmith.errors import IntegrityError, Problem
+from lensmith.families.family import Tower
+from lensmith.train_settings import Lora
+
+ADAPTER = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_ACTIVE = "default"
+_SHOWN = 10
+# What decides which weights an adapter has and by how much it changes the base's.
+_DECIDING = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_dropout")
+
+
+def lora_config(lora: Lora, targets: Mapping[Tower, Sequence[str]]) -> LoraConfig:
+    """PEFT's settings for an adapter on `targets`, full module names by tower.
+
+    A tower that differs has a pattern for each of its modules, which fits that whole name and no other.
+    """
+    ranks: dict[str, int] = {}
+    alphas: dict[str, int | float] = {}
+    for tower, modules in targets.items():
+        if lora.rank_of(tower) != lora.rank:
+            ranks |= {_exactly(name): lora.rank_of(tower) for name in modules}
+        if lora.alpha_of(tower) != lora.alpha:
+            alphas |= {_exactly(name): _number(lora.alpha_of(tower)) for name in modules}
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        # PEFT itself also takes fractions.
+        lora_alpha=_number(lora.alpha),  # pyright: ignore[reportArgumentType]
+        lora_dropout=lora.dropout,
+        use_rslora=lora.variant == "rslora",
+        use_dora=lora.variant == "dora",
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
+        target_modules=[name for names in targets.values() for name in names],
+    )
+
+
+def _exactly(module: str) -> str:
+    # PEFT, vLLM and our merge put `(.*\.)?(` before a pattern: it would fit the end of a longer name too.
+    return f"^{re.escape(module)}"
+
+
+def _number(alpha: float) -> int | float:
+    # Engines read it as an integer.
+    return int(alpha) if alpha.is_integer() else alpha
+
+
+def check_layers(model: nn.Module, prefix: str, lora: Lora, targets: Mapping[Tower, Sequence[str]]) -> None:
+    """Raise IntegrityError where a layer of a wrapped model does not compute what the recipe asks for.
+
+    `prefix` stands before the modules' names in `model`. A setting that PEFT drops or reads otherwise would
+    else train another adapter in silence.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    problems: list[Problem] = []
+    for tower, modules in targets.items():
+        asked = {
+            "rank": lora.rank_of(tower),
+            "scale": lora.scale_of(tower),
+            "magnitude": lora.variant == "dora",
+            "dropout": lora.dropout,
+        }
+        for module in modules:
+            found = _computed(layers[prefix + module])
+            problems += [
+                Problem(f"{what} is {found[what]}, the recipe asks for {value}", module)
+                for what, value in asked.items()
+                if not math.isclose(found[what], value)
+            ]
+    if problems:
+        raise IntegrityError("the adapter is not the one that the recipe asks for", problems[:_SHOWN])
+
+
+def _computed(layer: LoraLayer) -> dict[str, float]:
+    dropout = layer.lora_dropout[_ACTIVE]
+    return {
+        "rank": layer.lora_A[_ACTIVE].get_parameter("weight").shape[0],
+        "scale": layer.scaling[_ACTIVE],
+        "magnitude": _ACTIVE in layer.lora_magnitude_vector,
+        "dropout": dropout.p if isinstance(dropout, nn.Dropout) else 0.0,
+    }
+
+
+def check_saved(checkpoint: Path, shape: nn.Module) -> None:
+    """Raise IntegrityError where a checkpoint does not hold the adapter of `shape`: its tensors by name and
+    shape, and the settings that decide what they do.
+
+    `shape`: a PeftModel, on the meta device too. Nothing is asked of a model that has no adapter.
+    """
+    if not isinstance(shape, PeftModel):
+        return
+    stated: dict[str, Any] = json.loads((checkpoint / CONFIG).read_bytes())
+    asked = shape.peft_config[_ACTIVE].to_dict()
+    problems = [
+        Problem(f"{name} is {stated.get(name)!r}, {asked[name]!r} was trained", CONFIG)
+        for name in _DECIDING
+        if stated.get(name) != asked[name]
+    ]
+    trained = get_peft_model_state_dict(shape, save_embedding_layers=False)
+    with safe_open(checkpoint / ADAPTER, "pt") as file:
+        stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    wanted = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+    problems += [
+        Problem(f"is {stored.get(name, 'not there')}, {wanted.get(name, 'nothing')} was trained", name)
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    ]
+    if problems:
+        raise IntegrityError(
+            f"the adapter in {checkpoint} is not the one that was trained", problems[:_SHOWN]
+        )

@@ -123,7 +123,7 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
         _report(error, arguments)
         return error.exit_code
     except (KeyboardInterrupt, Stopped):
-        print("\nlensmith: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nlensmith: stopped; the same command, given again, finishes it", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) left: what is still buffered has nowhere to go.

@@ -375,6 +375,7 @@ def test_a_dataset_that_cannot_be_read_is_named(home: Home, capsys: pytest.Captu
     assert (home.root / FILE).exists()
 
 
+@pytest.mark.slow
 def test_the_dataset_is_made_without_them_and_they_do_not_come_back(
     home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def desks(folder: Folder, **data: object) -> Recipe:
     return folder.recipe(**data)
 
 
+@pytest.mark.slow
 def test_prepare_refuses_them_again_and_again_and_moves_no_other_row(home: Home, folder: Folder) -> None:
     recipe = desks(folder)
     before = places(prepare(recipe, home), home)

@@ -6,6 +6,7 @@ import json
 import socket
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lensmith.home import Home
@@ -92,6 +93,7 @@ def test_too_many_bad_rows_write_nothing(make_recipe: RecipeMaker, tmp_path: Pat
     assert not list((tmp_path / "home").glob("artifacts/*/*/manifest.json"))
 
 
+@pytest.mark.slow
 def test_disk_full(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     """A home on a file system of 192 KiB: the error names space, the directory holds nothing half."""
     import subprocess

@@ -54,6 +54,7 @@ def test_every_row_reads_the_same(handed_over: Handed) -> None:
             assert task.sample == sample
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_the_same_dataset_of_both(
     handed_over: Handed, tmp_path: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def shared_digits(rows: Iterable[dict]) -> set[int]:
     return {source for source, groups in users.items() if len(groups) > 1}
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_another_seed_others(tmp_path: Path) -> None:
     for name, seed in (("one", 5), ("two", 5), ("three", 6)):
         make_bank_forms(tmp_path / name, forms=80, customers=20, seed=seed)
@@ -151,6 +152,7 @@ def test_impossible_numbers_are_refused(tmp_path: Path, forms: int, customers: i
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_after_a_kill_nothing_half_written_is_there_and_the_same_command_works(tmp_path: Path) -> None:
     out = tmp_path / "forms"
     partial = tmp_path / ".forms.partial"

@@ -195,6 +195,7 @@ def test_no_handwriting_is_within_reach_of_the_teaching() -> None:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         make_tiny_base(tmp_path / name, seed, SMALLEST, SHORT)

@@ -56,6 +56,7 @@ def test_more_blank_amounts_than_last_time() -> None:
     assert said.startswith("Fewer blank \u201camount\u201d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [12, 40, 300, 3000])
 def test_chance_is_not_told(rows: int) -> None:
     for seed in range(12):

@@ -254,6 +254,7 @@ def test_each_pair_of_limits_has_copies_of_its_own(server: Server, tmp_path: Pat
     assert [isinstance(each, Downloaded) and each.cached for each in found] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_killed_run_fetches_nothing_twice(folder: Folder, server: Server, tmp_path: Path) -> None:
     addressed(folder, f"http://{server.host}", 30)
     recipe = folder.recipe(download={"hosts": [server.host], "http": True})

@@ -40,7 +40,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class PreviewRow:
-    """One training row. images: PNG, rebuilt from the very tensor that the model gets; sizes in pixels."""
+    """One training row. images: PNG, rebuilt from the very tensor that the model gets; sizes in pixels. Both
+    are empty for families whose processor cuts images into several views."""
 
     row: str
     images: tuple[bytes, ...]
@@ -82,11 +83,12 @@ def preview_row(encoder: RowEncoder, row: Row) -> PreviewRow:
     """One row as `encoder` gives it to the model. Raises InputError for a row that it refuses."""
     encoded = encoder.encode(row)
     pictures = seen_images(encoded, encoder.processor)
+    marks = encoder.processor.image_token_ids
     return PreviewRow(
         row=row.sample.id,
         images=tuple(encode_png(picture) for picture in pictures),
         sizes=tuple(picture.size for picture in pictures),
-        image_tokens=int((encoded.tokens["mm_token_type_ids"] > 0).sum()),
+        image_tokens=int(torch.isin(encoded.tokens["input_ids"], torch.tensor(marks)).sum()),
         pieces=_pieces(encoder, encoded.tokens["input_ids"], encoded.labels != IGNORED),
     )
 
@@ -112,9 +114,10 @@ def seen_images(encoded: Encoded, processor: ProcessorMixin) -> list[Image.Image
     """The row's images rebuilt from `pixel_values`: what the processor's resizing left of them.
 
     Undoes the patch order of transformers' qwen2_vl and glm4v image processors (rows of merged squares of
-    patches, each patch channel, time, height, width) and their normalisation.
+    patches, each patch channel, time, height, width) and their normalisation. None for families that cut
+    images another way.
     """
-    if not encoded.images:
+    if "image_grid_thw" not in encoded.images:
         return []
     settings = processor.image_processor
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size

@@ -15,6 +15,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs/reference/families.json
 WHOLE = {
     "load": "loads from the published layout",
     "rows": "rows, labels and image tokens as its processor",
+    "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
     "merge": "merge proof",
     "serve text": "serve proof, text",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from family_matrix import RESULTS, UNTESTED, Shown, families_reference, read_cells
 
 from lensmith.families import FAMILIES
@@ -25,14 +26,7 @@ def test_without_results_nothing_is_shown() -> None:
     assert "| yes" not in text
     for family in FAMILIES.values():
         whole, *towers = lines_of(family.title, text)
-        assert (
-            set(whole.split(" | ")[1:])
-            == {*whole.split(" | ")[1:-1], f"{UNTESTED} |"}
-            == {
-                UNTESTED,
-                f"{UNTESTED} |",
-            }
-        )
+        assert set(whole.strip("| ").split(" | ")[1:]) == {UNTESTED}
         assert len(towers) == 3
 
 
@@ -57,6 +51,7 @@ def test_committed_cells_are_of_families_that_exist() -> None:
     assert content == sorted(content, key=lambda each: (each["family"], each["tower"], each["what"]))
 
 
+@pytest.mark.slow
 def test_a_run_replaces_its_own_cells_alone(tmp_path: Path) -> None:
     kept = {"family": "gemma3", "tower": "", "what": "load", "outcome": "passed"}
     kept |= {"date": "2020-01-01", "versions": {"torch": "1"}}

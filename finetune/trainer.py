@@ -82,6 +82,10 @@ class AnswerTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """None are counted: transformers would walk through all modules at every pass for them."""
+        return 0
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the share of answer tokens that the model would have written itself, since the last log."""
         answers, correct = torch.as_tensor(self.accelerator.reduce(self._answers)).tolist()

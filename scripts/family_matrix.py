@@ -99,7 +99,8 @@ def _row(cells: list[str]) -> str:
 
 
 def _facts(family: Family) -> list[str]:
-    adapts = [f"{tower}{f' with {option}' if option else ''}" for tower, option in family.vllm_adapts.items()]
+    options = [(tower, family.vllm_adapts[tower]) for tower in TOWERS if tower in family.vllm_adapts]
+    adapts = [f"{tower}{f' with {option}' if option else ''}" for tower, option in options]
     experts = "none"
     if family.experts is not None:
         experts = f"routed, on disk {family.experts.stored}; routers stay frozen, no LoRA on experts"

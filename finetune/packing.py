@@ -142,17 +142,16 @@ def plan_packs(packing: Packing, epochs: int) -> PackPlan:
     if int(packing.tokens.max()) > packing.length:
         raise ValueError(f"a row of {packing.tokens.max()} tokens in packs of {packing.length}")
     planned = [packing.steps(epoch) for epoch in range(epochs)]
-    return PackPlan(
-        packing,
-        _passes(packing, [step for steps in planned for step in steps[:-1]]),
-        _passes(packing, [steps[-1] for steps in planned]),
-    )
+    last = _passes(packing, [steps[-1] for steps in planned])
+    # The trainer ends a step after so many passes, an epoch's last one too: it may have fewer, never more.
+    passes = _passes(packing, [step for steps in planned for step in steps[:-1]], last)
+    return PackPlan(packing, passes, last)
 
 
-def _passes(packing: Packing, steps: list[list[int]]) -> int:
-    """The least with which all of `steps` fit; with as many packs as rows they do."""
+def _passes(packing: Packing, steps: list[list[int]], least: int = 1) -> int:
+    """The least from `least` on with which all of `steps` fit; with as many packs as rows they do."""
     largest = max((int(packing.tokens[step].sum()) for step in steps), default=1)
-    passes = max(1, -(-largest // (packing.length * packing.processes)))
+    passes = max(least, -(-largest // (packing.length * packing.processes)))
     while any(packing.share(step, passes) is None for step in steps):
         passes += 1
     return passes

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from finetune.packing import Packing, PackLoader, PackPlan, PackSampler, plan_packs
 
@@ -95,6 +96,25 @@ def test_rows_as_long_as_a_pack_have_one_each() -> None:
     assert all(len(pack) == 1 for shared in plan.steps(0) for packs in shared for pack in packs)
     with pytest.raises(ValueError, match="11 tokens in packs of 10"):
         plan_packs(replace(full, tokens=np.full(8, 11)), epochs=1)
+
+
+@pytest.mark.parametrize("rows", [30, 64])
+def test_an_epoch_of_one_step_is_one_step(rows: int) -> None:
+    plan = plan_packs(packing(rows=rows, processes=1), epochs=3)
+    assert plan.last > 1
+    # The trainer ends a step after `passes` forward passes.
+    assert plan.passes == plan.last == plan.passes_an_epoch
+
+
+def test_the_last_step_of_an_epoch_is_never_two() -> None:
+    """Short rows in all steps but the last one of an epoch, which needs more passes than they do."""
+    for seed in range(8):
+        order = torch.randperm(128, generator=torch.Generator().manual_seed(seed)).numpy()
+        tokens = np.full(128, 10)
+        tokens[order[64:]] = 60
+        plan = plan_packs(Packing(tokens, tokens, 1000, 64, 1, seed), epochs=1)
+        assert plan.last == 4
+        assert -(-plan.passes_an_epoch // plan.passes) == 2
 
 
 def test_the_loader_passes_the_epoch_on(plan: PackPlan) -> None:

@@ -1,6 +1,6 @@
 """Preparing again after 1% of the pictures have changed: what is done again, and the time against the first.
 
-    python benchmarks/again.py [--files 1000] [--folder FOLDER] [--write]
+    python benchmarks/again.py [--files 200] [--folder FOLDER] [--write]
 
 The files are those of prep.py (see pictures.py), each the picture of one row. They are prepared, 1% of them
 are replaced by other pictures of the same kind, and they are prepared again in the same home; then the same
@@ -117,7 +117,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="preparing again after 1% has changed")
-    parser.add_argument("--files", type=int, default=1000)
+    parser.add_argument("--files", type=int, default=200)
     parser.add_argument("--folder", type=Path, help="where files and homes are made and stay")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     parser.add_argument("--side", help=argparse.SUPPRESS)

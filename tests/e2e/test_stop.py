@@ -32,6 +32,6 @@ def test_ctrl_c_in_every_stage(arguments: list[str], tmp_path_factory: pytest.Te
             continue
         assert code == 130, f"{stage}: {code}\n{command.err}"
         assert "Traceback" not in command.err, command.err
-        assert "stopped; the same command goes on" in command.err
+        assert "stopped; the same command, given again, finishes it" in command.err
     command = run([*arguments, "--home", str(home)])
     assert command.process.returncode == 0, command.err

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from data_prep.cache_file import open_cache
+from data_prep.cache_file import CacheFile
 from data_prep.seen import Seen
 from lensmith.files import digest_json
 from lensmith.images import ImageLimits
@@ -38,23 +36,15 @@ def sight_version(limits: ImageLimits) -> bytes:
     return bytes.fromhex(digest_json(asked))[:16]
 
 
-class PictureCache:
+class PictureCache(CacheFile):
     """`<home>/cache/pictures.sqlite`: one process writes at a time, the others wait.
 
     A picture that was refused is looked at again each time: who mended it must not wait.
     """
 
     def __init__(self, path: Path, limits: ImageLimits) -> None:
-        self._db = open_cache(path, _TABLES)
+        super().__init__(path, _TABLES)
         self._version = sight_version(limits)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
 
     def file_of(self, path: Path, size: int, changed: int) -> bytes | None:
         """The digest of an unchanged file: same size in bytes, same time of change in nanoseconds."""

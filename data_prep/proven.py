@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
-from data_prep.cache_file import open_cache
+from data_prep.cache_file import CacheFile
 from data_prep.picture_cache import sight_version
 from lensmith.home import Home
 from lensmith.images import ImageLimits
@@ -15,24 +13,16 @@ from lensmith.images import ImageLimits
 _TABLES = "CREATE TABLE IF NOT EXISTS proven (key BLOB PRIMARY KEY, identity BLOB NOT NULL) WITHOUT ROWID;"
 
 
-class Proven:
+class Proven(CacheFile):
     """`<home>/cache/proven.sqlite`: equal bytes show equal pixels; no picture is decoded for a proof twice.
 
     Keeps digests alone: nothing of an exam can be seen in it.
     """
 
     def __init__(self, home: Home, limits: ImageLimits) -> None:
-        self._db = open_cache(home.root / "cache/proven.sqlite", _TABLES)
+        super().__init__(home.root / "cache/proven.sqlite", _TABLES)
         # Other code or libraries may see another thing in the same bytes.
         self._version = sight_version(limits)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
 
     def find(self, png: bytes) -> bytes | None:
         """The digest of the pixels that these bytes show, 32 bytes of SHA-256, where it was found before."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import chain, islice
-from types import TracebackType
-from typing import Self
 
-from data_prep.cache_file import open_cache
+from data_prep.cache_file import CacheFile
 from data_prep.picture_cache import sight_version
 from data_prep.seen import Seen
 from data_prep.split import SplitName
@@ -30,7 +28,7 @@ _RECORDS_AT_ONCE = 1000
 _WHY = "pictures of it that have not changed are prepared again"
 
 
-class StoredBefore:
+class StoredBefore(CacheFile):
     """`<home>/cache/stored.sqlite`: where datasets and exams have each picture, by the digest of its pixels.
 
     That pictures of an exam are copied is logged with the reads of that exam; its rows are not read.
@@ -38,18 +36,10 @@ class StoredBefore:
 
     def __init__(self, home: Home, limits: ImageLimits) -> None:
         self._home = home
-        self._db = open_cache(home.root / "cache/stored.sqlite", _TABLES)
+        super().__init__(home.root / "cache/stored.sqlite", _TABLES)
         # Other code or libraries may write the same pixels as other bytes: the dataset's id would be another.
         self._version = sight_version(limits)
         self._opened: dict[tuple[str, SplitName], RowFile | None] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._db.close()
 
     def find(self, seen: Seen) -> StoredImage | None:
         """The picture as `sight.store` gives it; None where no dataset that is there has it whole.

@@ -4,48 +4,40 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from safetensors import safe_open
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    set_seed,
-)
+from transformers import PrinterCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
+from finetune.arguments import training_arguments
 from finetune.collate import Collator, training_rows
 from finetune.disk import space_left
-from finetune.documents import PackCollator, attend_per_document, rope_positions
+from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import count_rows, row_encoder
-from finetune.launcher import Launcher, check_method, read_launcher
+from finetune.launcher import check_method, read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
-from finetune.packing import PackPlan, image_work, plan_run
+from finetune.packed import Packed, pack_rows
 from finetune.progress import Progress
 from finetune.resume import Sealer, resume_point
 from finetune.room import memory_left
-from finetune.rows import Positions, RowEncoder
+from finetune.rows import RowEncoder
 from finetune.run import Outcome, run_key, seal_run
 from finetune.shared import check_shared
+from finetune.started import check_batch, check_started, engine_facts, zero_stage
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
-from lensmith.counting import Counts
-from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe
-from lensmith.tokens import read_grid
-
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact) -> None:
@@ -65,7 +57,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
     with memory_left(recipe.train), space_left(home.root):
         work.mkdir(parents=True, exist_ok=True)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
-        bare = load_skeleton(source)
+        bare = load_skeleton(source) if recipe.train.pack_length else None
         shape = choose_trained(load_skeleton(source), recipe)
         launcher = read_launcher(recipe.train.launcher)
         check_method(launcher, recipe)
@@ -99,114 +91,6 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
             outcome = Outcome(shape.adapted, shape.parameters, template_digest(source))
             seal_run(recipe, home, base, dataset, last[0], outcome, record)
         state.wait_for_everyone()
-
-
-def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTConfig:
-    """The trainer's settings; making them joins this process with the launcher's others."""
-    train = recipe.train
-    return SFTConfig(
-        output_dir=str(work),
-        seed=train.seed,
-        data_seed=train.seed,
-        num_train_epochs=train.epochs,
-        max_steps=train.max_steps or -1,
-        per_device_train_batch_size=train.batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation,
-        learning_rate=train.learning_rate,
-        lr_scheduler_type=SCHEDULES[train.schedule],
-        warmup_steps=train.warmup,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        gradient_checkpointing=train.gradient_checkpointing,
-        bf16=train.dtype == "bfloat16",
-        # With DeepSpeed its own accelerator decides, and accelerate's CPU switch would turn it off.
-        use_cpu=launcher.cpu and launcher.zero_stage == 0,
-        # Unless told, accelerate's processes do not find each other where DeepSpeed runs without a GPU.
-        ddp_backend="gloo" if launcher.cpu and launcher.processes > 1 else None,
-        dataloader_pin_memory=not launcher.cpu,
-        # On a CPU workers would take the cores the model needs; encoded rows are kept in memory.
-        dataloader_num_workers=0 if launcher.cpu else 4,
-        dataloader_persistent_workers=not launcher.cpu,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        # No loss but the answers'.
-        router_aux_loss_coef=0.0,
-        # A loss averaged over several steps could not be told exactly by a run that was resumed between them.
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
-        save_strategy="steps",
-        save_steps=train.save_every,
-        disable_tqdm=True,
-        report_to="none",
-    )
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What a packed training has beside the recipe: its packs, and how rows get their positions."""
-
-    plan: PackPlan
-    positions: Positions
-
-
-def pack_rows(
-    recipe: Recipe,
-    launcher: Launcher,
-    dataset: Artifact,
-    source: Path,
-    bare: PreTrainedModel,
-    counts: Counts,
-    arguments: SFTConfig,
-) -> Packed | None:
-    """Plan the packs where the recipe asks for them, and let `arguments` take one a forward pass.
-
-    `bare` is the base's skeleton, `counts` what `count_rows` gives. None for rows that are padded.
-    """
-    if not recipe.train.pack_length:
-        return None
-    shown = read_split(dataset, "train").epoch()
-    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
-    plan = plan_run(recipe, launcher, counts, shown, image_work(bare, recipe.model_family, patches))
-    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
-    # Nothing in a pack is padding; the trainer would look for a mask.
-    arguments.include_num_input_tokens_seen = "all"
-    return Packed(plan, rope_positions(bare))
-
-
-def zero_stage(arguments: SFTConfig) -> int:
-    """DeepSpeed's ZeRO stage that this process was started with, 0 without DeepSpeed."""
-    return arguments.deepspeed_plugin.zero_stage if arguments.deepspeed_plugin else 0
-
-
-def check_started(launcher: Launcher, processes: int, zero_stage: int) -> None:
-    """Raise IntegrityError where accelerate started other than the launcher config says."""
-    found = {"processes": processes, "ZeRO stage": zero_stage}
-    stated = {"processes": launcher.processes, "ZeRO stage": launcher.zero_stage}
-    problems = [
-        Problem(f"{found[name]} started, the launcher config says {stated[name]}", name)
-        for name in stated
-        if found[name] != stated[name]
-    ]
-    if problems:
-        command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
-        problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
-        raise IntegrityError(f"this is not what {launcher.path} describes", problems)
-
-
-def check_batch(launcher: Launcher, arguments: SFTConfig) -> None:
-    """Raise InputError where this process would split its model over several GPUs (torch's DataParallel).
-
-    Each of them would take `train.batch_size` rows: a multiple of the global batch that the run's key says.
-    """
-    rows = arguments.per_device_train_batch_size
-    if arguments.train_batch_size != rows:
-        mend = f"set CUDA_VISIBLE_DEVICES=0 or use a launcher of {arguments.n_gpu} processes"
-        raise InputError(
-            f"{launcher.path} starts one process, which sees {arguments.n_gpu} GPUs",
-            [Problem(f"{arguments.train_batch_size} rows at a time, not {rows}", "train.batch_size", mend)],
-        )
 
 
 def make_trainer(
@@ -246,28 +130,6 @@ def make_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Sealer(work, stage, trainer.accelerator.num_processes))
     return trainer, tracker
-
-
-def engine_facts(trainer: AnswerTrainer, launcher: Launcher) -> dict[str, Any]:
-    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device, processes.
-
-    Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states.
-    """
-    engine, stage = trainer.model_wrapped, 0
-    if launcher.zero_stage:
-        # Imported only where it is used: it takes seconds.
-        from deepspeed.runtime.engine import DeepSpeedEngine
-
-        stage = engine.zero_optimization_stage() if isinstance(engine, DeepSpeedEngine) else 0
-    if stage != launcher.zero_stage:
-        raise IntegrityError(f"trained with ZeRO stage {stage}, {launcher.path} says {launcher.zero_stage}")
-    return {
-        "class": type(engine).__name__,
-        "zero_stage": stage,
-        "device": str(trainer.accelerator.device),
-        "processes": trainer.accelerator.num_processes,
-        "machines": launcher.machines,
-    }
 
 
 def check_weights(folder: Path) -> None:

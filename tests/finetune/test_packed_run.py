@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import finetune.train
+import finetune.packed
 from finetune.collate import COLUMN, training_rows
 from finetune.documents import rope_positions
 from finetune.encoder import row_encoder
@@ -68,13 +68,13 @@ def test_rows_of_another_order_would_show(
 ) -> None:
     """The mutant of the first test: an epoch that is shuffled by another seed than accelerate's."""
     training = new_training(**PACKED)
-    plan_run = finetune.train.plan_run
+    plan_run = finetune.packed.plan_run
 
     def reseeded(*given: Any) -> PackPlan:
         plan = plan_run(*given)
         return replace(plan, packing=replace(plan.packing, seed=plan.packing.seed + 1))
 
-    monkeypatch.setattr(finetune.train, "plan_run", reseeded)
+    monkeypatch.setattr(finetune.packed, "plan_run", reseeded)
     assert training.losses() != pytest.approx(padded.losses(), abs=1e-3)
 
 

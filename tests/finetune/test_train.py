@@ -17,17 +17,12 @@ from trl.trainer.sft_config import SFTConfig
 
 import finetune.train
 from finetune import checkpoint as checkpoints
+from finetune.arguments import training_arguments
 from finetune.disk import disk_is_full
 from finetune.launcher import Launcher, read_launcher
-from finetune.run import asked_of
-from finetune.train import (
-    check_batch,
-    check_started,
-    check_weights,
-    run_key,
-    train_process,
-    training_arguments,
-)
+from finetune.run import asked_of, run_key
+from finetune.started import check_batch, check_started
+from finetune.train import check_weights, train_process
 from lensmith.base import pin_base, template_digest
 from lensmith.errors import InputError, IntegrityError
 from lensmith.recipe import Recipe

@@ -1,0 +1,52 @@
+"""What a packed training has beside its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from trl.trainer.sft_config import SFTConfig
+
+from finetune.documents import rope_positions
+from finetune.launcher import Launcher
+from finetune.packing import PackPlan, image_work, plan_run
+from finetune.rows import Positions
+from lensmith.artifact import Artifact
+from lensmith.counting import Counts
+from lensmith.dataset import read_split
+from lensmith.recipe import Recipe
+from lensmith.tokens import read_grid
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What a packed training has beside the recipe: its packs, and how rows get their positions."""
+
+    plan: PackPlan
+    positions: Positions
+
+
+def pack_rows(
+    recipe: Recipe,
+    launcher: Launcher,
+    dataset: Artifact,
+    source: Path,
+    bare: PreTrainedModel | None,
+    counts: Counts,
+    arguments: SFTConfig,
+) -> Packed | None:
+    """Plan the packs where the recipe asks for them, and let `arguments` take one a forward pass.
+
+    `bare` is the base's skeleton, None where rows are padded: then there are no packs. `counts` is what
+    `count_rows` gives.
+    """
+    if bare is None:
+        return None
+    shown = read_split(dataset, "train").epoch()
+    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
+    plan = plan_run(recipe, launcher, counts, shown, image_work(bare, recipe.model_family, patches))
+    arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
+    # Nothing in a pack is padding; the trainer would look for a mask.
+    arguments.include_num_input_tokens_seen = "all"
+    return Packed(plan, rope_positions(bare))

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peft import PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from finetune.lora import check_layers, lora_config
+from finetune.lora import adapter_layers, check_layers, lora_config
 from finetune.peft_names import named_in_full
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
 from lensmith.recipe import Recipe
+from lensmith.train_settings import LoraPart
 
 _PEFT_PREFIX = "base_model.model."
 _SHOWN = 5
@@ -22,47 +22,58 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Trained:
-    """The model to train, and by tower how many linears carry an adapter and how many parameters train."""
+    """The model to train.
+
+    adapted: how many linears of each tower, and fused parameters of the experts, carry an adapter.
+    parameters: how many parameters train, by tower.
+    """
 
     model: PreTrainedModel | PeftModel
-    adapted: dict[Tower, int]
+    adapted: dict[LoraPart, int]
     parameters: dict[Tower, int]
 
 
-def adapter_targets(model: PreTrainedModel, recipe: Recipe) -> dict[Tower, list[str]]:
-    """By adapted tower the full name of every linear that gets an adapter.
+def adapter_targets(model: PreTrainedModel, recipe: Recipe) -> dict[LoraPart, list[str]]:
+    """By adapted tower the full name of every linear that gets an adapter, and of the experts' parameters.
 
     Raises InputError where the family states a name that the
     model has no linear for, or the model has a linear in an adapted tower that the family does not state:
-    either way fewer modules would be adapted than the recipe asks for.
+    either way fewer modules would be adapted than the recipe asks for. So for experts, which are the
+    parameters of three dimensions in the language model.
     """
     family = recipe.model_family
     # As the class holds it: a file may leave out defaults, or say them in another way.
     config = model.config.to_dict()
     linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    targets: dict[Tower, list[str]] = {}
+    targets: dict[LoraPart, list[str]] = {}
     problems: list[Problem] = []
     for tower in recipe.train.towers.in_mode("adapt"):
         stated = family.expected_linears(config, tower)
         found = {name for name in linears if family.tower_of(name) == tower}
         # The output head is in the language tower but never adapted: engines cannot apply that.
         found -= {name for name in found if "." not in name}
-        problems += _differences(tower, set(stated), found)
+        problems += _differences(tower, "linear", set(stated), found)
         targets[tower] = stated
+    if recipe.train.lora.experts is not None and family.experts is not None:
+        targets["experts"] = family.experts.fused(config)
+        # ZeRO-3, under which shapes are empty, is refused before.
+        fused = {name for name, each in model.named_parameters() if each.dim() == 3}
+        found = {name for name in fused if family.tower_of(name) == "language"}
+        problems += _differences("experts", "parameter", set(targets["experts"]), found)
     if problems:
         raise InputError(f"LoRA does not fit this {family.title}", problems)
     return targets
 
 
-def _differences(tower: Tower, stated: set[str], found: set[str]) -> list[Problem]:
+def _differences(part: LoraPart, kind: str, stated: set[str], found: set[str]) -> list[Problem]:
     problems: list[Problem] = []
     for names, what in (
-        (stated - found, "match no linear of the model"),
-        (found - stated, "are linears that the family does not state"),
+        (stated - found, f"match no {kind} of the model"),
+        (found - stated, f"are {kind}s that the family does not state"),
     ):
         if names:
             shown = ", ".join(sorted(names)[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            problems.append(Problem(f"{len(names)} of {len(stated)} names {what}: {shown}", tower))
+            problems.append(Problem(f"{len(names)} of {len(stated)} names {what}: {shown}", part))
     return problems
 
 
@@ -94,16 +105,12 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 
 
-def check_adapted(model: nn.Module, targets: Mapping[Tower, Sequence[str]]) -> dict[Tower, int]:
-    """By tower how many linears of a wrapped model carry an adapter.
+def check_adapted(model: nn.Module, targets: Mapping[LoraPart, Sequence[str]]) -> dict[LoraPart, int]:
+    """How many linears of each tower, and parameters of the experts, carry an adapter in a wrapped model.
 
     Raises InputError where they are not exactly `targets`, or there are none.
     """
-    carrying = {
-        name.removeprefix(_PEFT_PREFIX)
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer)
-    }
+    carrying = {name.removeprefix(_PEFT_PREFIX) for name in adapter_layers(model)}
     wanted = {name for names in targets.values() for name in names}
     if not carrying or carrying != wanted:
         where = ", ".join(sorted(carrying ^ wanted)[:_SHOWN]) or "no target at all"
@@ -111,7 +118,7 @@ def check_adapted(model: nn.Module, targets: Mapping[Tower, Sequence[str]]) -> d
             f"{len(carrying)} linears carry an adapter, the family states {len(wanted)}",
             [Problem("carries an adapter and should not, or the other way round", where)],
         )
-    return {tower: len(names) for tower, names in targets.items()}
+    return {part: len(names) for part, names in targets.items()}
 
 
 def module_name(name: str) -> str:

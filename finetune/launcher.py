@@ -90,16 +90,25 @@ def read_launcher(path: Path) -> Launcher:
 def check_method(launcher: Launcher, recipe: Recipe) -> None:
     """Raise InputError where the recipe's method cannot be trained as `launcher` divides the weights.
 
-    PEFT 0.21's DoRA reads the weights of the base's linear and of A outside these modules' own forward
-    (tuners/lora/dora.py), where ZeRO-3 holds parts of them only.
+    Where ZeRO-3 holds parts of weights only, PEFT 0.21 reads whole ones outside the forward of the modules
+    that they belong to: its DoRA those of the base's linear and of A (tuners/lora/dora.py), its adapter of a
+    parameter that parameter (tuners/lora/layer.py, ParamWrapper).
     """
-    train = recipe.train
-    if train.method == "lora" and train.lora.variant == "dora" and launcher.zero_stage == 3:
-        mend = "use ZeRO stage 2; or set train.lora.variant to lora or rslora"
-        raise InputError(
-            f"DoRA cannot be trained as {launcher.path} says",
-            [Problem("ZeRO stage 3 divides the weights whose length it needs", "train.launcher", mend)],
-        )
+    lora = recipe.train.lora
+    if recipe.train.method != "lora" or launcher.zero_stage != 3:
+        return
+    if lora.variant == "dora":
+        what, divided = "DoRA", "the weights whose length it needs"
+        mend = "set train.lora.variant to lora or rslora"
+    elif lora.experts is not None:
+        what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
+        mend = "leave out train.lora.experts"
+    else:
+        return
+    raise InputError(
+        f"{what} cannot be trained as {launcher.path} says",
+        [Problem(f"ZeRO stage 3 divides {divided}", "train.launcher", f"use ZeRO stage 2; or {mend}")],
+    )
 
 
 def _offloads(device: Any) -> bool:

@@ -10,34 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import safe_open
 from torch import nn
 
 from lensmith.errors import IntegrityError, Problem
-from lensmith.families.family import Tower
-from lensmith.train_settings import Lora
+from lensmith.train_settings import Lora, LoraPart
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _ACTIVE = "default"
+_WRAPPED = ".base_layer"
 _SHOWN = 10
+_EXPERTS = "target_parameters"
 # What decides which weights an adapter has and by how much it changes the base's.
 _DECIDING = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_dropout")
 
 
-def lora_config(lora: Lora, targets: Mapping[Tower, Sequence[str]]) -> LoraConfig:
-    """PEFT's settings for an adapter on `targets`, full module names by tower.
+def lora_config(lora: Lora, targets: Mapping[LoraPart, Sequence[str]]) -> LoraConfig:
+    """PEFT's settings for an adapter on `targets`: the full names of linears by tower, and of experts.
 
-    A tower that differs has a pattern for each of its modules, which fits that whole name and no other.
+    A part that differs has a pattern for each of its names, which fits that whole name and no other.
     """
     ranks: dict[str, int] = {}
     alphas: dict[str, int | float] = {}
-    for tower, modules in targets.items():
-        if lora.rank_of(tower) != lora.rank:
-            ranks |= {_exactly(name): lora.rank_of(tower) for name in modules}
-        if lora.alpha_of(tower) != lora.alpha:
-            alphas |= {_exactly(name): _number(lora.alpha_of(tower)) for name in modules}
+    for part, names in targets.items():
+        if lora.rank_of(part) != lora.rank:
+            ranks |= {_exactly(name): lora.rank_of(part) for name in names}
+        if lora.alpha_of(part) != lora.alpha:
+            alphas |= {_exactly(name): _number(lora.alpha_of(part)) for name in names}
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=lora.rank,
@@ -48,8 +49,25 @@ def lora_config(lora: Lora, targets: Mapping[Tower, Sequence[str]]) -> LoraConfi
         use_dora=lora.variant == "dora",
         rank_pattern=ranks,
         alpha_pattern=alphas,
-        target_modules=[name for names in targets.values() for name in names],
+        target_modules=[name for part, names in targets.items() if part != "experts" for name in names],
+        target_parameters=list(targets.get("experts", ())) or None,
     )
+
+
+def adapter_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """Every layer of an adapter by the full name of what it adapts: a linear, or a parameter.
+
+    PEFT wraps the first parameter of a module, then that wrapper for the next one, and so on.
+    """
+    layers: dict[str, LoraLayer] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper):
+            while name.endswith(_WRAPPED):
+                name = name.removesuffix(_WRAPPED)
+            layers[f"{name}.{module.parameter_name}"] = module
+        elif isinstance(module, LoraLayer):
+            layers[name] = module
+    return layers
 
 
 def _exactly(module: str) -> str:
@@ -62,25 +80,27 @@ def _number(alpha: float) -> int | float:
     return int(alpha) if alpha.is_integer() else alpha
 
 
-def check_layers(model: nn.Module, prefix: str, lora: Lora, targets: Mapping[Tower, Sequence[str]]) -> None:
+def check_layers(
+    model: nn.Module, prefix: str, lora: Lora, targets: Mapping[LoraPart, Sequence[str]]
+) -> None:
     """Raise IntegrityError where a layer of a wrapped model does not compute what the recipe asks for.
 
-    `prefix` stands before the modules' names in `model`. A setting that PEFT drops or reads otherwise would
+    `prefix` stands before the targets' names in `model`. A setting that PEFT drops or reads otherwise would
     else train another adapter in silence.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers = adapter_layers(model)
     problems: list[Problem] = []
-    for tower, modules in targets.items():
+    for part, names in targets.items():
         asked = {
-            "rank": lora.rank_of(tower),
-            "scale": lora.scale_of(tower),
+            "rank": lora.rank_of(part),
+            "scale": lora.scale_of(part),
             "magnitude": lora.variant == "dora",
             "dropout": lora.dropout,
         }
-        for module in modules:
-            found = _computed(layers[prefix + module])
+        for name in names:
+            found = _computed(layers[prefix + name])
             problems += [
-                Problem(f"{what} is {found[what]}, the recipe asks for {value}", module)
+                Problem(f"{what} is {found[what]}, the recipe asks for {value}", name)
                 for what, value in asked.items()
                 if not math.isclose(found[what], value)
             ]
@@ -90,8 +110,10 @@ def check_layers(model: nn.Module, prefix: str, lora: Lora, targets: Mapping[Tow
 
 def _computed(layer: LoraLayer) -> dict[str, float]:
     dropout = layer.lora_dropout[_ACTIVE]
+    # The A of a fused parameter holds all experts', one below the other.
+    experts = layer.num_experts if isinstance(layer, ParamWrapper) else 1
     return {
-        "rank": layer.lora_A[_ACTIVE].get_parameter("weight").shape[0],
+        "rank": layer.lora_A[_ACTIVE].get_parameter("weight").shape[0] / experts,
         "scale": layer.scaling[_ACTIVE],
         "magnitude": _ACTIVE in layer.lora_magnitude_vector,
         "dropout": dropout.p if isinstance(dropout, nn.Dropout) else 0.0,
@@ -113,6 +135,9 @@ def check_saved(checkpoint: Path, shape: nn.Module) -> None:
         for name in _DECIDING
         if stated.get(name) != asked[name]
     ]
+    # A list, whose order PEFT may change; None where there is none.
+    if sorted(stated.get(_EXPERTS) or []) != sorted(asked[_EXPERTS] or []):
+        problems.append(Problem(f"{_EXPERTS} are not those that were trained", CONFIG))
     trained = get_peft_model_state_dict(shape, save_embedding_layers=False)
     with safe_open(checkpoint / ADAPTER, "pt") as file:
         stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -20,6 +20,7 @@ from lensmith.dataset import read_split
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
 from lensmith.tokens import read_grid
+from lensmith.train_settings import LoraPart
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Plan:
     packs: PacksPlan | None
     steps: int
     parameters: int
-    adapted: dict[Tower, int]
+    adapted: dict[LoraPart, int]
     trained_parameters: dict[Tower, int]
     memory: Memory
 

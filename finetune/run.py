@@ -18,6 +18,7 @@ from lensmith.files import write_atomically, write_json
 from lensmith.home import Home
 from lensmith.provenance import package_versions, stage_key
 from lensmith.recipe import Recipe
+from lensmith.train_settings import LoraPart
 
 PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "trl", "peft", "accelerate", "deepspeed")
 METRICS = "metrics.jsonl"
@@ -40,7 +41,7 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 class Outcome:
     """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset."""
 
-    adapted: dict[Tower, int]
+    adapted: dict[LoraPart, int]
     parameters: dict[Tower, int]
     template: str
 

@@ -17,6 +17,7 @@ from lensmith.address import is_address
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
+from lensmith.method_limits import check_family, check_served_adapter
 from lensmith.rendering import Rendering
 from lensmith.section import Count, Positive, ResolvedPath, Section
 from lensmith.tokens import PixelBudget, no_budget, read_area_grid
@@ -157,36 +158,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_family(self) -> Recipe:
-        family, train = self.model_family, self.train
+        family = self.model_family
         if self.pixels is not None and family.cut != "area":
             raise ValueError(f"{no_budget(family).summary}: leave out pixels")
-        unable = [tower for tower in train.towers.in_mode("adapt") if not family.adaptable(tower)]
-        if unable:
-            names = ", ".join(unable)
-            raise ValueError(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
-        if train.pack_length and not family.packs:
-            problem = f"packed rows are not proven to learn the same in {family.title}"
-            raise ValueError(f"{problem}: remove train.pack_length")
+        check_family(self.train, family)
         return self
 
     @model_validator(mode="after")
     def _served_whole(self) -> Recipe:
-        if self.serve.mode != "adapter":
-            return self
-        if self.train.method == "full":
-            raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
-        if self.train.lora.variant == "dora":
-            raise ValueError("vLLM applies no DoRA adapter: merge it: serve.mode: merged")
-        options = self.model_family.vllm_adapts
-        adapted = self.train.towers.in_mode("adapt")
-        unable = [tower for tower in adapted if tower not in options]
-        needing = [tower for tower in adapted if options.get(tower)]
-        left_out = unable + ([] if self.serve.tower_connector_lora else needing)
-        if left_out:
-            mend = "merge it: serve.mode: merged"
-            if not unable:
-                mend += "; or serve.tower_connector_lora: true"
-            raise ValueError(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
+        if self.serve.mode == "adapter":
+            check_served_adapter(self.train, self.model_family, self.serve.tower_connector_lora)
         return self
 
     @property

@@ -14,6 +14,8 @@ from lensmith.section import Count, Positive, ResolvedPath, Section, Share, fini
 # The largest rank that vLLM serves live.
 Rank = Annotated[int, Field(ge=1, le=512)]
 TowerMode = Literal["train", "adapt", "freeze"]
+# What has a rank and an alpha of its own: a tower's linears, or the language model's routed experts.
+LoraPart = Tower | Literal["experts"]
 LoraVariant = Literal["lora", "rslora", "dora"]
 # As the field writes them: Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732), Liu et
 # al. 2024 (arXiv:2402.09353).
@@ -56,6 +58,13 @@ class LoraTowers(Section):
         return {"vision": self.vision, "connector": self.connector, "language": self.language}[tower]
 
 
+class ExpertLora(Section):
+    """The routed experts' adapter: an A and a B for each expert, its router frozen."""
+
+    rank: Rank | None = Field(default=None, description="rank in each expert; the language model's if absent")
+    alpha: Positive | None = Field(default=None, description="its alpha; the language model's where absent")
+
+
 class TowerRates(Section):
     """Towers that learn at another rate."""
 
@@ -81,24 +90,45 @@ class Lora(Section):
     towers: LoraTowers = Field(
         default_factory=LoraTowers, description="rank and alpha of towers that differ from these"
     )
+    experts: ExpertLora | None = Field(
+        default=None, description="adapts the language model's routed experts too; absent: they stay frozen"
+    )
 
-    def rank_of(self, tower: Tower) -> int:
-        """The rank of `tower`'s linears."""
-        return self.towers.of(tower).rank or self.rank
+    def rank_of(self, part: LoraPart) -> int:
+        """The rank of a tower's linears, or in each expert."""
+        if part == "experts":
+            return (self.experts and self.experts.rank) or self.rank_of("language")
+        return self.towers.of(part).rank or self.rank
 
-    def alpha_of(self, tower: Tower) -> float:
-        """The alpha of `tower`'s linears."""
-        return self.towers.of(tower).alpha or self.alpha
+    def alpha_of(self, part: LoraPart) -> float:
+        """The alpha of a tower's linears, or of the experts."""
+        if part == "experts":
+            return (self.experts and self.experts.alpha) or self.alpha_of("language")
+        return self.towers.of(part).alpha or self.alpha
 
-    def told(self, tower: Tower) -> str:
-        """Form, rank and alpha of `tower`'s adapter as people read it."""
+    def told(self, part: LoraPart) -> str:
+        """Form, rank and alpha of a part's adapter as people read it."""
         form = LORA_VARIANTS[self.variant]
-        return f"{form}, rank {self.rank_of(tower)}, alpha {self.alpha_of(tower):g}"
+        return f"{form}, rank {self.rank_of(part)}, alpha {self.alpha_of(part):g}"
 
-    def scale_of(self, tower: Tower) -> float:
-        """What `tower`'s B @ A is multiplied by: alpha / rank, for rsLoRA alpha / sqrt(rank)."""
-        rank = self.rank_of(tower)
-        return self.alpha_of(tower) / (math.sqrt(rank) if self.variant == "rslora" else rank)
+    def scale_of(self, part: LoraPart) -> float:
+        """What a part's B @ A is multiplied by: alpha / rank, for rsLoRA alpha / sqrt(rank)."""
+        rank = self.rank_of(part)
+        return self.alpha_of(part) / (math.sqrt(rank) if self.variant == "rslora" else rank)
+
+    @model_validator(mode="after")
+    def _experts_take_plain_lora(self) -> Lora:
+        # PEFT 0.21 raises for both (tuners/lora/layer.py, ParamWrapper): experts are parameters, no linears.
+        if self.experts is None:
+            return self
+        problems: list[str] = []
+        if self.dropout:
+            problems.append("no dropout on routed experts: set dropout to 0")
+        if self.variant == "dora":
+            problems.append("no DoRA on routed experts: set variant to lora or rslora")
+        if problems:
+            raise ValueError(f"PEFT applies {'; '.join(problems)}; or leave out experts")
+        return self
 
 
 class Train(Section):
@@ -176,6 +206,11 @@ class Train(Section):
         ranked = [tower for tower in TOWERS if self.lora.towers.of(tower) != TowerLora()]
         if unused := [tower for tower in ranked if tower not in self.towers.in_mode("adapt")]:
             raise ValueError(f"lora.towers: {', '.join(unused)} is not adapted: leave out its rank and alpha")
+        if self.lora.experts is not None and self.towers.language != "adapt":
+            raise ValueError(
+                "lora.experts: they are the language model's, which is not adapted: set towers.language to"
+                " adapt, or leave out lora.experts"
+            )
         return self
 
     def learning_rate_of(self, tower: Tower) -> float:

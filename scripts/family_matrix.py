@@ -17,6 +17,7 @@ WHOLE = {
     "rows": "rows, labels and image tokens as its processor",
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
+    "experts": "LoRA on routed experts",
     "merge": "merge proof",
     "serve text": "serve proof, text",
     "serve image": "serve proof, images",
@@ -72,7 +73,10 @@ def families_reference(cells: Cells | None = None) -> str:
         _row(["---"] * (len(WHOLE) + 1)),
     ]
     for family in FAMILIES.values():
-        lines.append(_row([family.title, *(_cell(shown, stamps, family.name, "", what) for what in WHOLE)]))
+        cells_of = {what: _cell(shown, stamps, family.name, "", what) for what in WHOLE}
+        if family.experts is None:
+            cells_of["experts"] = "none"
+        lines.append(_row([family.title, *cells_of.values()]))
     lines += ["", _row(["family", "tower", *BY_TOWER.values()]), _row(["---"] * (len(BY_TOWER) + 2))]
     for family in FAMILIES.values():
         for tower in TOWERS:
@@ -103,7 +107,9 @@ def _facts(family: Family) -> list[str]:
     adapts = [f"{tower}{f' with {option}' if option else ''}" for tower, option in options]
     experts = "none"
     if family.experts is not None:
-        experts = f"routed, on disk {family.experts.stored}; routers stay frozen, no LoRA on experts"
+        experts = (
+            f"routed, on disk {family.experts.stored}; LoRA by `train.lora.experts`, routers stay frozen"
+        )
     thinks, calls = family.speech.thinking is not None, family.speech.call is not None
     return [
         f"### {family.title}",

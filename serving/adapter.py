@@ -17,8 +17,8 @@ WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _PARTS = (".lora_A.weight", ".lora_B.weight")
 
-# Keys of PEFT's config whose effect vLLM 0.32 does not apply (lora/peft_helper.py; target_parameters:
-# vllm#41384), with the values that mean "not used".
+# Keys of PEFT's config whose effect vLLM 0.32 does not apply (lora/peft_helper.py), with the values that mean
+# "not used". target_parameters: it reads one family's experts alone, by kernels that no test here can run.
 _NOT_APPLIED: dict[str, tuple[Any, ...]] = {
     "use_dora": (None, False),
     "lora_bias": (None, False),

@@ -1,7 +1,8 @@
 """GLM-4.6V (106B) and GLM-4.5V: routed experts behind a first dense layer, one shared expert.
 
 Read in transformers 5.20.2 models/glm4v_moe and conversion_mapping.py ("qwen2_moe": one matrix an expert on
-disk), and vLLM 0.32 model_executor/models/glm4_1v.py and glm4_moe.py; the rest as in glm4v.
+disk), and vLLM 0.32 model_executor/models/glm4_1v.py and glm4_moe.py, for experts' LoRA
+lora/layers/fused_moe.py (a list with an A and a B for each expert); the rest as in glm4v.
 """
 
 from dataclasses import replace
@@ -43,7 +44,7 @@ FAMILY = replace(
     ),
     vllm_architecture="Glm4vMoeForConditionalGeneration",
     vllm_limits=(
-        "An adapter's part on the routed experts is left out without an error: merge it.",
+        "An adapter's part on the routed experts, fused as PEFT saves it, is not read: merge it.",
         "config.json must say text_config.use_qk_norm: false, as the published ones do.",
     ),
 )

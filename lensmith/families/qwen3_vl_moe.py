@@ -1,8 +1,9 @@
 """Qwen3-VL with routed experts (30B-A3B, 235B-A22B).
 
 Read in transformers 5.20.2 models/qwen3_vl_moe and conversion_mapping.py (experts transposed on disk), and
-vLLM 0.32 model_executor/models/qwen3_vl_moe.py (`is_fused_checkpoint_transposed`: it always transposes; its
-experts' LoRA: vllm#41384); the rest as in qwen3_vl.
+vLLM 0.32 model_executor/models/qwen3_vl_moe.py (`is_fused_checkpoint_transposed`: it always transposes) and
+lora/model_manager.py (experts' LoRA by `is_3d_moe_weight`, in layers/fused_moe.py with Triton's kernels; left
+out before: vllm#41384); the rest as in qwen3_vl.
 """
 
 from dataclasses import replace
@@ -41,7 +42,8 @@ FAMILY = replace(
     ),
     vllm_architecture="Qwen3VLMoeForConditionalGeneration",
     vllm_limits=(
-        "An adapter's part on the routed experts is left out without an error: merge it.",
+        "An adapter's part on the routed experts is read on GPUs alone (Triton's kernels) and not proven to"
+        " be applied as trained: merge it.",
         "config.json must say text_config.norm_topk_prob: true, as the published ones do.",
     ),
 )

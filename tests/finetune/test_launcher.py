@@ -106,3 +106,12 @@ def test_dora_under_zero3_is_refused(make_recipe: RecipeMaker) -> None:
     assert "use ZeRO stage 2; or set train.lora.variant to lora or rslora" in str(error.value)
     plain = load_recipe(make_recipe(train__lora={"variant": "rslora"}))
     check_method(read_launcher(folder / "deepspeed_zero3.yaml"), plain)
+
+
+def test_experts_under_zero3_are_refused(make_recipe: RecipeMaker) -> None:
+    recipe = load_recipe(make_recipe(family="qwen3_vl_moe", train__lora={"experts": {"rank": 2}}))
+    folder = ROOT / "recipes" / "accelerate"
+    check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
+    with pytest.raises(InputError, match="routed experts cannot be trained") as error:
+        check_method(read_launcher(folder / "deepspeed_zero3.yaml"), recipe)
+    assert "use ZeRO stage 2; or leave out train.lora.experts" in str(error.value)

@@ -90,6 +90,8 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         how = "freeze" if tower in frozen else train.lora.told(tower) if tower in adapted else "train"
         if tower not in frozen:
             how += f", learning rate {train.learning_rate_of(tower):g}"
+        if tower == "language" and "experts" in planned.adapted:
+            how += f"; routed experts {train.lora.told('experts')}"
         lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({how})"))
     memory = planned.memory
     detail = ", ".join(f"{name} {size / GIB:.2f}" for name, size in dataclasses.asdict(memory).items())

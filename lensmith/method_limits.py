@@ -1,0 +1,45 @@
+"""What a method cannot do with a family, or an engine with what it makes: known when the recipe is read."""
+
+from __future__ import annotations
+
+from lensmith.families.family import Family
+from lensmith.train_settings import Train
+
+_MERGE = "merge it: serve.mode: merged"
+
+
+def check_family(train: Train, family: Family) -> None:
+    """Raise ValueError with everything that `train` asks for and cannot be trained in `family`."""
+    problems: list[str] = []
+    unable = [tower for tower in train.towers.in_mode("adapt") if not family.adaptable(tower)]
+    if unable:
+        names = ", ".join(unable)
+        problems.append(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
+    if train.lora.experts is not None and family.experts is None:
+        problems.append(f"{family.title} has no routed experts: leave out train.lora.experts")
+    if train.pack_length and not family.packs:
+        problem = f"packed rows are not proven to learn the same in {family.title}"
+        problems.append(f"{problem}: remove train.pack_length")
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def check_served_adapter(train: Train, family: Family, tower_connector_lora: bool) -> None:
+    """Raise ValueError where vLLM would not apply the adapter that `train` makes, or not all of it.
+
+    tower_connector_lora: whether its option of that name is on.
+    """
+    if train.method == "full":
+        raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
+    if train.lora.variant == "dora":
+        raise ValueError(f"vLLM applies no DoRA adapter: {_MERGE}")
+    if train.lora.experts is not None:
+        raise ValueError(f"an adapter of routed experts is not proven to be served as trained: {_MERGE}")
+    options = family.vllm_adapts
+    adapted = train.towers.in_mode("adapt")
+    unable = [tower for tower in adapted if tower not in options]
+    needing = [tower for tower in adapted if options.get(tower)]
+    left_out = unable + ([] if tower_connector_lora else needing)
+    if left_out:
+        mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
+        raise ValueError(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")

@@ -52,4 +52,4 @@ def make(folder: Path, rows: int, pictures: int) -> None:
 def recipe(folder: Path, settings: Sequence[str] = ()) -> Recipe:
     """The recipe of the folder's rows, without a base; settings: "key.path=value"."""
     mine = [f"data.source={folder / 'labels.jsonl'}", f"base.path={folder / 'no-base'}", "data.answer=json"]
-    return load_recipe(ROOT / "recipes/bank_forms/qwen3_vl_8b_lora.yaml", [*mine, *settings])
+    return load_recipe(ROOT / "recipes/bank_forms/qwen3_vl_8b_lora_1xh100.yaml", [*mine, *settings])

@@ -95,7 +95,7 @@ def activation_memory(
         )
         kept += per_token * tokens[tower] * bytes_each
         if train.gradient_checkpointing:
-            largest_block = max(largest_block, max(whole) * tokens[tower] * bytes_each)
+            largest_block = max(largest_block, max(whole, default=0) * tokens[tower] * bytes_each)
         if tower in dora:
             norm = max(norm, *(_norm_memory(each) for block in blocks for each in block))
     return kept + largest_block + norm

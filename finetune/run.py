@@ -140,7 +140,7 @@ def seal_run(
             method=recipe.train.method,
             towers=recipe.train.towers.model_dump(mode="json"),
             dtype=recipe.train.dtype,
-            base_revision=recipe.base.revision,
+            base_revision=base.body["revision"],
             adapted=dict(outcome.adapted),
             trained_parameters=dict(outcome.parameters),
             template=outcome.template,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.artifact import Artifact, list_files
+from lensmith.downloaded import pinned_revision
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families import FAMILIES
 from lensmith.families.family import Family, Foreign
@@ -25,10 +26,11 @@ LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 def base_key(recipe: Recipe) -> str:
     """The key of the base artifact: the place, revision and the size and time of every file there.
 
-    Raises InputError where the base cannot be used (see `check_base`).
+    Raises InputError where the base cannot be used (see `check_base`), or is of another commit.
     """
     root = recipe.base.path
     check_base(root, recipe.model_family)
+    pinned_revision(root, recipe.base.revision)
     stats = {
         path.relative_to(root).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
         for path in sorted(root.rglob("*"))
@@ -48,7 +50,7 @@ def pin_base(recipe: Recipe, home: Home) -> Artifact:
         files = [entry for entry in list_files(root) if ".cache" not in entry.path.split("/")]
         draft.body.update(
             family=recipe.family,
-            revision=recipe.base.revision,
+            revision=pinned_revision(root, recipe.base.revision),
             licence=recipe.base.licence,
             template=template_digest(root),
             files=[entry.model_dump() for entry in files],

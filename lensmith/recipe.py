@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from lensmith import families
 from lensmith.address import is_address
+from lensmith.base_settings import Base
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
@@ -44,14 +45,6 @@ def _known_family(name: str) -> str:
 
 
 FamilyName = Annotated[str, AfterValidator(_known_family)]
-
-
-class Base(Section):
-    """The checkpoint that is tuned."""
-
-    path: ResolvedPath = Field(description="directory of the base checkpoint")
-    revision: str = Field(default="", description="the commit it was downloaded at; recorded in the lineage")
-    licence: str = Field(default="", description="SPDX name of its licence; the family's where empty")
 
 
 class ImageTokens(Section):

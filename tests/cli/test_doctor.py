@@ -215,6 +215,14 @@ def test_files_of_the_recipe_that_are_not_there(tmp_path: Path) -> None:
     assert isinstance(needs.launcher_of(made), Check)
 
 
+def test_a_base_of_no_known_commit_is_a_warning(tmp_path: Path, tiny_base: Path) -> None:
+    made = recipe(tmp_path)
+    for commit, state in (("", "warning"), ("a" * 40, "ok")):
+        base = made.base.model_copy(update={"path": tiny_base, "revision": commit})
+        checks = needs.check_files(made.model_copy(update={"base": base}))
+        assert {check.name: check.state for check in checks}["Commit of the base"] == state
+
+
 def test_disk_checks_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
     assert machine.existing(tmp_path / "not/yet") == tmp_path
     assert machine.check_disk(tmp_path / "not/yet").name == "Disk"

@@ -223,8 +223,8 @@ def shipped(name: str, base: Path) -> Recipe:
 @pytest.mark.parametrize(
     ("name", "linears", "gib"),
     [
-        ("qwen3_vl_8b_lora.yaml", {"vision": 27 * 4, "connector": 8, "language": 36 * 7}, (18, 75)),
-        ("qwen3_vl_8b_full.yaml", {}, (16, 75)),
+        ("qwen3_vl_8b_lora_1xh100.yaml", {"vision": 27 * 4, "connector": 8, "language": 36 * 7}, (18, 75)),
+        ("qwen3_vl_8b_full_8xh100.yaml", {}, (16, 75)),
     ],
 )
 def test_shipped_qwen_recipes(
@@ -241,7 +241,7 @@ def test_shipped_qwen_recipes(
 
 def test_shipped_glm_recipe(tiny_base: Path, tmp_path: Path, pages: Artifact) -> None:
     base = write_glm46v_flash(tmp_path / "base", tiny_base)
-    recipe = shipped("glm46v_flash_lora.yaml", base)
+    recipe = shipped("glm46v_flash_lora_1xh100.yaml", base)
     planned = plan(recipe, pages)
     assert planned.parameters == pytest.approx(10.3e9, rel=0.01)
     assert planned.adapted == {"vision": 24 * 5, "connector": 4, "language": 40 * 6}

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from finetune.launcher import Launcher, read_launcher
 from lensmith.base import check_base
 from lensmith.cli.doctor.check import Check, gib
+from lensmith.downloaded import pinned_revision
 from lensmith.errors import LensmithError
 from lensmith.recipe import Recipe
 from lensmith.units import GIB
@@ -41,6 +42,7 @@ def check_files(recipe: Recipe) -> list[Check]:
     try:
         check_base(recipe.base.path, recipe.model_family)
         checks.append(Check("Base", "ok", str(recipe.base.path)))
+        checks.append(_revision(recipe))
     except LensmithError as error:
         checks.append(Check("Base", "missing", flat(error), "download or make it, or set base.path"))
     key = "data.sources" if recipe.data.source is None else "data.source"
@@ -53,6 +55,14 @@ def check_files(recipe: Recipe) -> list[Check]:
         else:
             checks.append(Check(name, "missing", f"no such file: {path}", f"set {setting}"))
     return checks
+
+
+def _revision(recipe: Recipe) -> Check:
+    name = "Commit of the base"
+    if commit := pinned_revision(recipe.base.path, recipe.base.revision):
+        return Check(name, "ok", commit)
+    found = "not known: the model's card could not say what it was made from"
+    return Check(name, "warning", found, "set base.revision to the commit that was downloaded")
 
 
 def parameters(root: Path) -> int | Check:

@@ -39,7 +39,7 @@ def job(target: Target, nodes: int = 1, **changes: Any) -> Job:
         launcher=launcher,
         config=launcher.path,
         script=Path("/shared/lensmith/scripts/train.py"),
-        recipe=Path("/shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml"),
+        recipe=Path("/shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml"),
         home=Path("/shared/home"),
         settings=("train.epochs=3.0",),
         python="/shared/lensmith/.venv/bin/python",

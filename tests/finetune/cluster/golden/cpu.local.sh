@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml with 1 process.
-# Written by lensmith launch, sha256:8cdb5b8d75704e242247ffee5d8eb7f836e07799fe7a6559864bcb438da6c966
+# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml with 1 process.
+# Written by lensmith launch, sha256:0bd29f06fe8a8fcb851999f4cf349729b515f22f3fd561e733a9c483e952fe56
 #   bash bank-forms.local.sh
 # Ends with 0 trained, 2 wrong input, 4 integrity, 130 stopped (start it again), 1 anything else.
 set -euo pipefail
@@ -36,7 +36,7 @@ trap stop TERM INT
 
 "$python" -m accelerate.commands.launch --quiet \
   --config_file /shared/lensmith/recipes/accelerate/cpu.yaml \
-  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml \
+  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml \
   --home /shared/home \
   -s train.epochs=3.0 &
 child=$!

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml with 8 processes.
-# Written by lensmith launch, sha256:56a12c30262a9402565874823d2e683d26da6a982a9bc9915ef0f31e21465c1c
+# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml with 8 processes.
+# Written by lensmith launch, sha256:36fd7dba0ae754ed01c2e02ab0b3a5f03d4820ac0652acb7cb6ffcc5cb6d2a8c
 #   bash bank-forms.local.sh
 # Ends with 0 trained, 2 wrong input, 4 integrity, 130 stopped (start it again), 1 anything else.
 set -euo pipefail
@@ -36,7 +36,7 @@ trap stop TERM INT
 "$python" -m accelerate.commands.launch --quiet \
   --config_file /shared/lensmith/recipes/accelerate/deepspeed_zero3.yaml \
   --main_process_port 0 \
-  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml \
+  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml \
   --home /shared/home \
   -s train.epochs=3.0 &
 child=$!

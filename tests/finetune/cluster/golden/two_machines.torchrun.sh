@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml with 8 processes on each of 2 machines.
-# Written by lensmith launch, sha256:ccb572f17f83823ec05812add1d162691519a8f5fe9ccc5d30327d7822fcdd69
+# Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml with 8 processes on each of 2 machines.
+# Written by lensmith launch, sha256:784047ebfa732f2be37a219ecbf34b645364b626693dfdb9c2b78337b421c453
 #   bash bank-forms.torchrun.sh RANK HEAD WORD
 # RANK: 0 on the first machine, then 1 and so on. HEAD: the first one's address, for all.
 # WORD: a word of yours, the same on all machines and new for each start.
@@ -48,7 +48,7 @@ trap stop TERM INT
   --machine_rank "$rank" --main_process_ip "$head" --main_process_port "$port" \
   --rdzv_backend static --rdzv_conf timeout=1800 --same_network \
   --deepspeed_multinode_launcher standard \
-  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full.yaml \
+  /shared/lensmith/scripts/train.py /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml \
   --home /shared/home \
   -s train.epochs=3.0 &
 child=$!

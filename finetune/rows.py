@@ -1,12 +1,13 @@
 """Rows as the model is taught them: token ids, which of them carry loss, and image tensors.
 
 A row is its prompt, rendered by the checkpoint's own chat template with the generation prompt, followed by
-the answer and the token that ends the turn. Only these last carry loss.
+the answer and the token that ends the turn. Only these last carry loss, and of them no masked thought.
 """
 
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -52,11 +53,20 @@ class RowTokens:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row's texts. prompt_ids: one placeholder an image. answer_ids: the end-of-turn id included."""
+    """A row's texts. prompt_ids: one placeholder an image. answer_ids: the end-of-turn id included.
+
+    masked: how many of answer_ids, from the first on, are a thought that carries no loss.
+    """
 
     prompt_text: str
     prompt_ids: list[int]
     answer_ids: list[int]
+    masked: int = 0
+
+    @property
+    def taught_ids(self) -> list[int]:
+        """What carries loss."""
+        return self.answer_ids[self.masked :]
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,18 @@ class RowEncoder:
         prompt_text = render_text(self.processor, self.rendering, sample, answered=False)
         whole_text = render_text(self.processor, self.rendering, sample, answered=True)
         ((prompt_ids, answer_ids),) = self._parted([sample], [prompt_text], [whole_text])
-        return Rendered(prompt_text, prompt_ids, answer_ids)
+        return Rendered(prompt_text, prompt_ids, answer_ids, self._masked(sample, answer_ids))
+
+    def _masked(self, sample: Sample, answer_ids: list[int]) -> int:
+        """How many of an answer's first tokens are its masked thought, the tag that ends it included."""
+        tag = self.rendering.masked_end(sample.messages[-1])
+        if not tag:
+            return 0
+        return bisect_left(
+            range(len(answer_ids) + 1),
+            True,
+            key=lambda end: tag in str(self.tokenizer.decode(answer_ids[:end])),
+        )
 
     def _parted(
         self, samples: Sequence[Sample], prompts: Sequence[str], wholes: Sequence[str]
@@ -142,12 +163,12 @@ class RowEncoder:
         return self._ended(answer_ids)
 
     def answer(self, sample: Sample) -> str:
-        """What the row teaches: the answer as its family writes it, from the thought on.
+        """What the row teaches: the answer as its family writes it, from the thought on where that is taught.
 
         Without the tag that opens the thought: in some templates the generation prompt holds it.
         """
         tags = self.rendering.family.speech.thinking
-        return self.rendering.answer(sample.messages[-1]).removeprefix(tags[0] if tags else "")
+        return self.rendering.learned(sample.messages[-1]).removeprefix(tags[0] if tags else "")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -223,7 +244,8 @@ class RowEncoder:
         length = len(tokens["input_ids"])
         if length > self.max_length:
             raise too_long([(row.sample.id, length)], self.max_length)
-        labels = torch.cat([torch.full((length - len(answer),), IGNORED), answer])
+        taught = torch.tensor(rendered.taught_ids)
+        labels = torch.cat([torch.full((length - len(taught),), IGNORED), taught])
         images = {name: values for name, values in given.items() if name not in PER_TOKEN}
         encoded = Encoded(row.sample.id, tokens, labels, images)
         check_answer_only(encoded, rendered, self.answer(row.sample), self.tokenizer)
@@ -256,19 +278,19 @@ def check_answer_only(
 ) -> None:
     """Raise IntegrityError unless loss lies on exactly the row's end: answer and end-of-turn token.
 
-    `answer` is what `RowEncoder.answer` says, thought and tool calls included: a checkpoint whose template
-    leaves them out, or writes them another way, would teach something else.
+    `answer` is what `RowEncoder.answer` says, tool calls and a thought that is taught included: a checkpoint
+    whose template leaves them out, or writes them another way, would teach something else.
     """
     ids, labels = encoded.tokens["input_ids"], encoded.labels
     carrying = labels != IGNORED
     wanted = torch.zeros_like(carrying)
-    wanted[len(ids) - len(rendered.answer_ids) :] = True
+    wanted[len(ids) - len(rendered.taught_ids) :] = True
     types = encoded.tokens.get("mm_token_type_ids", torch.zeros_like(ids))
-    taught = str(tokenizer.decode(rendered.answer_ids[:-1]))
+    taught = str(tokenizer.decode(rendered.taught_ids[:-1]))
     # A template may trim the answer, or lead it in with a line break or an empty thought.
     if (
         not torch.equal(carrying, wanted)
-        or labels[carrying].tolist() != rendered.answer_ids
+        or labels[carrying].tolist() != rendered.taught_ids
         or not torch.equal(labels[carrying], ids[carrying])
         or bool(types[carrying].any())
         or not taught.endswith(answer.strip())

@@ -19,7 +19,7 @@ from lensmith.families.family import Family
 from lensmith.region_text import write_regions
 from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall
 
-ThinkingChoice = Literal["keep", "drop"]
+ThinkingChoice = Literal["keep", "mask", "drop"]
 # In the arguments of a call: {"$image": 0} is an image of the sample, {"$box": [x0, y0, x1, y1]} and
 # {"$point": [x, y]} a place in the stored, relative form. Each family writes them its own way.
 IMAGE_ARGUMENT, BOX_ARGUMENT, POINT_ARGUMENT = "$image", "$box", "$point"
@@ -29,7 +29,8 @@ IMAGE_ARGUMENT, BOX_ARGUMENT, POINT_ARGUMENT = "$image", "$box", "$point"
 class Rendering:
     """How samples are put to a family's models.
 
-    thinking: "keep" renders a sample's thoughts (the final answer's carries loss), "drop" leaves them out.
+    thinking: "keep" renders a sample's thoughts (the final answer's carries loss), "mask" renders them too (none
+    carries loss), "drop" leaves them out.
     """
 
     family: Family
@@ -103,6 +104,15 @@ class Rendering:
         text = "".join(part["text"] for part in self._content(message.parts) if part["type"] == "text")
         calls = [self._call(part) for part in message.parts if isinstance(part, ToolCall)]
         return "\n".join([*([text] if text else []), *calls])
+
+    def learned(self, message: Message) -> str:
+        """As `answer`, without what carries no loss: what a row teaches."""
+        return self.said(message) if self.thinking == "mask" else self.answer(message)
+
+    def masked_end(self, message: Message) -> str:
+        """The tag up to which a model's `answer` carries no loss, "" where all of it does."""
+        tags = self.family.speech.thinking
+        return tags[1].strip() if tags and self.thinking == "mask" and self._thought(message) else ""
 
     def spoken(self, answer: str) -> str:
         """A model's answer without its thought, to be held against `said`."""

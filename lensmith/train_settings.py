@@ -168,7 +168,8 @@ class Train(Section):
         "evenly; the same run, without padding. 0: batch_size rows at a time, padded",
     )
     thinking: ThinkingChoice = Field(
-        default="keep", description="thoughts in the labels: taught with the answer, or left out"
+        default="keep",
+        description="thoughts in the labels: taught with the answer, or seen and not taught, or left out",
     )
     seed: int = Field(default=17, description="of initialisation and row order")
     log_every: Count = Field(default=10, description="steps between metrics")

@@ -9,7 +9,7 @@ import torch
 from finetune.encoder import row_encoder
 from finetune.rows import IGNORED, RowEncoder
 from lensmith.counting import count_tokens
-from lensmith.errors import InputError
+from lensmith.errors import InputError, IntegrityError
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.sample import Message, Sample, Text, Thinking, ToolCall
@@ -125,6 +125,47 @@ def test_thoughts_are_taught_or_refused(checkpoint: Checkpoint, encoder: RowEnco
     else:
         taught = encoder.encode(row).labels
         assert "one and one" in encoder.tokenizer.decode(taught[taught != IGNORED])
+
+
+def test_a_masked_thought_is_seen_and_not_taught(checkpoint: Checkpoint, encoder: RowEncoder) -> None:
+    """Qwen3-VL's and GLM's forms: the prompt may hold the opening tag, the answer follows the closing one."""
+    masking = RowEncoder(
+        encoder.processor, Rendering(checkpoint.family, "mask"), encoder.end_ids, encoder.max_length
+    )
+    row = spoken_row(Thinking("one and one"), Text("two"))
+    if checkpoint.family.speech.thinking is None:
+        with pytest.raises(InputError, match="has no thoughts"):
+            masking.encode(row)
+        return
+    kept, masked = encoder.encode(row), masking.encode(row)
+    assert torch.equal(masked.tokens["input_ids"], kept.tokens["input_ids"]), "the thought stays in the row"
+    learned = str(encoder.tokenizer.decode(masked.labels[masked.labels != IGNORED]))
+    assert learned.lstrip("\n").startswith("two")
+    both = (kept.labels != IGNORED) & (masked.labels == IGNORED)
+    unlearned = str(encoder.tokenizer.decode(kept.tokens["input_ids"][both]))
+    assert "one and one" in unlearned
+    assert unlearned.endswith("</think>")
+    assert torch.equal(masked.labels[~both], kept.labels[~both])
+
+
+def test_a_row_without_a_thought_is_taught_whole_when_thoughts_are_masked(
+    checkpoint: Checkpoint, encoder: RowEncoder
+) -> None:
+    masking = RowEncoder(
+        encoder.processor, Rendering(checkpoint.family, "mask"), encoder.end_ids, encoder.max_length
+    )
+    row = spoken_row(Text("two"))
+    assert torch.equal(masking.encode(row).labels, encoder.encode(row).labels)
+
+
+def test_a_thought_that_is_masked_and_taught_all_the_same_stops(
+    made: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_one = made["qwen3_vl"]
+    masking = RowEncoder(made_one.processor, Rendering(made_one.family, "mask"), [], 4096)
+    monkeypatch.setattr(RowEncoder, "_masked", lambda *_: 0)
+    with pytest.raises(IntegrityError, match="something other than its answer"):
+        masking.encode(spoken_row(Thinking("one and one makes what is one more than one"), Text("two")))
 
 
 def test_calls_are_taught_or_refused(checkpoint: Checkpoint, encoder: RowEncoder) -> None:

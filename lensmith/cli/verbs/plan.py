@@ -62,6 +62,11 @@ def _prepared_aside(recipe: Recipe) -> Iterator[Prepared]:
         yield prepare(recipe, Home(Path(folder)), counter_of(recipe))
 
 
+def _most(recipe: Recipe) -> str:
+    # Counted are answers whole, as memory and packs need them.
+    return "at most " if recipe.train.thinking == "mask" else ""
+
+
 def _packs(packs: PacksPlan) -> str:
     return (
         f"{packs.passes} a process and step, of {packs.mean_tokens:,} tokens in the mean, "
@@ -78,7 +83,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         ),
         ("rows refused", f"{refused:,}"),
         ("tokens a pass", f"{tokens.image_tokens:,} image, {tokens.text_tokens:,} text"),
-        ("tokens with loss", f"{tokens.answer_tokens:,}"),
+        ("tokens with loss", f"{_most(recipe)}{tokens.answer_tokens:,}"),
         ("steps", f"{planned.steps:,} of {planned.global_batch} rows"),
         *([("packs", _packs(planned.packs))] if planned.packs else []),
         ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),

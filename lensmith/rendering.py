@@ -29,8 +29,8 @@ IMAGE_ARGUMENT, BOX_ARGUMENT, POINT_ARGUMENT = "$image", "$box", "$point"
 class Rendering:
     """How samples are put to a family's models.
 
-    thinking: "keep" renders a sample's thoughts (the final answer's carries loss), "mask" renders them too (none
-    carries loss), "drop" leaves them out.
+    thinking: "keep" renders a sample's thoughts (the final answer's carries loss), "mask" renders them too
+    (none carries loss), "drop" leaves them out.
     """
 
     family: Family

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from finetune.adapted import load_trained
 from finetune.generate import REASON, Request
-from finetune.model import DTYPES, load_processor
+from finetune.model import DTYPES, in_dtype, load_processor
 from finetune.prompts import encode_conversation
 from lensmith import families
 from lensmith.artifact import open_artifact
@@ -146,6 +146,7 @@ def _answer_batch(
         name: torch.cat([prompt.tensors[name] for prompt in prompts]).to(model.device)
         for name in prompts[0].tensors
     }
+    tensors = in_dtype(tensors, model.dtype)
     recorder = _Recorder()
     with torch.inference_mode():
         written = model.generate(  # pyright: ignore[reportCallIssue]

@@ -25,7 +25,7 @@ def merge_key(recipe: Recipe, base: Artifact, run: Artifact) -> str:
     budget = recipe.pixel_budget
     asked = {"pixels": budget and asdict(budget), "licence": recipe.licence}
     inputs = {"base": base.id, "run": run.id}
-    return stage_key("merge", "finetune.merge", ("torch",), asked, inputs)
+    return stage_key("merge", "finetune.merge", ("torch", "transformers"), asked, inputs)
 
 
 def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact:
@@ -47,7 +47,7 @@ def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact
             from finetune.merging.weights import write_merged
 
         root = checkpoint_path(base)
-        merged = write_merged(root, run, draft.path)
+        merged = write_merged(root, recipe.model_family, run, draft.path)
         budget = recipe.pixel_budget
         copy_companions(root, draft.path, budget)
         draft.body.update(

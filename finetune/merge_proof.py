@@ -25,9 +25,10 @@ def prove_merge(
 ) -> Attestation:
     """Attest whether `model` is `run` merged into `base`; the statement holds every figure and finding.
 
-    Four parts: the adapter's tensors are each used once; every tensor equals its definition bit by bit;
-    the files beside the weights equal the base's but for the pixel budget; logits in memory and from disk
-    agree on held-out rows within a measured bound. A proof that passed on the same things before is
+    Five parts: the adapter's tensors are each used once; every tensor on disk equals its definition bit by
+    bit; the files beside the weights equal the base's but for the pixel budget; every weight does so as
+    transformers loads it, whatever its name on disk; logits in memory and from disk agree on held-out rows
+    within a measured bound. A proof that passed on the same things before is
     returned as it is. Raises IntegrityError where base, run or model are not what their manifests say.
     """
     evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
@@ -80,7 +81,8 @@ def _parts(
         from transformers.utils import logging
 
         from finetune.adapted import load_trained
-        from finetune.model import DTYPES
+        from finetune.layout import read_places
+        from finetune.model import DTYPES, load_model
         from finetune.proving import weights
         from finetune.proving.companions import companions_part
         from finetune.proving.logits import logits_part
@@ -95,21 +97,40 @@ def _parts(
     try:
         stored, merged = weights.stored(root), weights.stored(model.path)
         trained = load_trained(root, run.path, DTYPES[dtype])
+        places, shapes = read_places(root, recipe.model_family)
+        definition: weights.Definition = {}
+        elsewhere: set[str] = set()
         if run.body["method"] == "lora":
             adapter = weights.adapter_part(trained, run.path)
             facts["adapter"] = adapter.facts
             findings += adapter.findings
             definition = weights.lora_definition(trained)
+            disk = weights.on_disk(definition, places, shapes)
         else:
-            definition = weights.full_definition(run.path, stored)
-        for name, part in (
-            ("weights", weights.weights_part(stored, merged, definition)),
-            ("files", companions_part(root, model, recipe.pixel_budget)),
+            disk = weights.full_definition(run.path, stored)
+            elsewhere = places.keys() - disk.keys()
+        odd = {
+            part.name
+            for name in disk.keys() & places.keys() & stored.place.keys()
+            if not stored.is_of(name, dtype)
+            for part in places[name]
+        }
+        parts = (
+            ("weights", lambda: weights.weights_part(stored, merged, disk, elsewhere)),
+            ("files", lambda: companions_part(root, model, recipe.pixel_budget)),
+            (
+                "loaded",
+                lambda: weights.loaded_part(trained, load_model(model.path, DTYPES[dtype]), definition, odd),
+            ),
             (
                 "logits",
-                logits_part(trained, root, model.path, recipe.pixel_budget, recipe.rendering, dtype, rows),
+                lambda: logits_part(
+                    trained, root, model.path, recipe.pixel_budget, recipe.rendering, dtype, rows
+                ),
             ),
-        ):
+        )
+        for name, make in parts:
+            part = make()
             facts[name] = part.facts
             findings += [f"{name}: {finding}" for finding in part.findings]
     except IntegrityError as error:

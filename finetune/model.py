@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -42,6 +44,14 @@ def load_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
         count = len(missing) + len(found["mismatched_keys"])
         raise IntegrityError(f"{checkpoint} does not fill its model: {count} tensors", problems)
     return model
+
+
+def in_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A model's inputs with what is not a number or a mask (pixels) in the model's dtype.
+
+    Most classes turn pixels into it themselves; DeepSeek-OCR-2's does not.
+    """
+    return {name: each.to(dtype) if each.is_floating_point() else each for name, each in inputs.items()}
 
 
 def load_skeleton(checkpoint: Path) -> PreTrainedModel:

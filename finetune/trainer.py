@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
+from finetune.model import DTYPES, in_dtype
 from finetune.packing import PackLoader, PackPlan, PackSampler
 from finetune.rates import split_by_rate
 from lensmith.recipe import Recipe
@@ -72,6 +73,7 @@ class AnswerTrainer(SFTTrainer):
     ) -> Tensor | tuple[Tensor, None]:
         """Nats an answer token: of `num_items_in_batch` where it is given, else of this batch."""
         given = {name: values for name, values in inputs.items() if name != "labels"}
+        given = in_dtype(given, DTYPES[self.recipe.train.dtype])
         loss, answers, correct = model(**given, use_cache=False, answer_labels=inputs["labels"])
         self._answers += torch.stack([answers, correct])
         # A batch without any answer token has the loss 0.

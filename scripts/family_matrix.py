@@ -18,11 +18,17 @@ WHOLE = {
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
     "experts": "LoRA on routed experts",
-    "merge": "merge proof",
+    "merge": "merge proof, LoRA",
+    "merge full": "merge proof, full",
     "serve text": "serve proof, text",
     "serve image": "serve proof, images",
 }
-BY_TOWER = {"lora": "LoRA", "full": "full", "merge": "merge proof", "serve adapter": "serve proof, adapter"}
+BY_TOWER = {
+    "lora": "LoRA",
+    "full": "full",
+    "merge": "merge proof, LoRA",
+    "serve adapter": "serve proof, adapter",
+}
 UNTESTED = "untested"
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
+from finetune.peft_names import named_in_full
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
@@ -59,23 +60,21 @@ def make_run(
     """
     family = families.get(base.body["family"])
     checkpoint = checkpoint_path(base)
-    config = json.loads((checkpoint / "config.json").read_bytes())
-    modules = {tower: family.expected_linears(config, tower) for tower in towers}
     asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, dora, rank_pattern, alpha_pattern]
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
-    adapted = get_peft_model(
-        model,
-        LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            use_rslora=rslora,
-            use_dora=dora,
-            rank_pattern=rank_pattern or {},
-            alpha_pattern=alpha_pattern or {},
-            target_modules=[name for names in modules.values() for name in names],
-        ),
+    modules = {tower: family.expected_linears(model.config.to_dict(), tower) for tower in towers}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        use_rslora=rslora,
+        use_dora=dora,
+        rank_pattern=rank_pattern or {},
+        alpha_pattern=alpha_pattern or {},
+        target_modules=[name for names in modules.values() for name in names],
     )
+    with named_in_full(model):
+        adapted = get_peft_model(model, config)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():

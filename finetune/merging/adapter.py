@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from finetune.layout import Places, Shapes
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
 from lensmith.errors import InputError, Problem
@@ -23,6 +24,7 @@ _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_((?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(\.weight)?)"
 )
 _MAGNITUDE = "magnitude_vector"
+_SHOWN = 20
 # Float32 bytes of the rows that are computed at a time.
 _BLOCK = 64 << 20
 
@@ -215,8 +217,9 @@ def _check_values(adapter: Adapter) -> None:
         )
 
 
-def check_fits(adapter: Adapter, base: Checkpoint) -> None:
-    """Refuse an adapter whose modules the base does not hold, or holds in another shape or not as floats.
+def check_fits(adapter: Adapter, base: Checkpoint, places: Places, shapes: Shapes) -> None:
+    """Refuse an adapter of a module that the class lacks or has in another shape, and a base that holds its
+    weights elsewhere than `places`, in another shape or not as floats.
 
     Raises InputError.
     """
@@ -224,14 +227,30 @@ def check_fits(adapter: Adapter, base: Checkpoint) -> None:
     for module, delta in adapter.deltas.items():
         name = f"{module}.weight"
         shape = (adapter.file.entries[delta.b].shape[0], adapter.file.entries[delta.a].shape[1])
-        if name not in base.place:
+        if name not in shapes:
             problems.append(Problem(f"the base has no {name}", delta.a))
+        elif shapes[name] != shape:
+            problems.append(Problem(f"is {list(shapes[name])}, the adapter's {list(shape)}", name))
+    _refuse("the adapter belongs to another base", problems)
+    adapted = {f"{module}.weight" for module in adapter.deltas}
+    for name, parts in places.items():
+        held = [part.name for part in parts if part.name in adapted]
+        if not held:
+            continue
+        # Adapted weights are matrices that lie whole in a tensor on disk, one below the other.
+        shape = (sum(shapes[part.name][0] for part in parts), *shapes[parts[0].name][1:])
+        if name not in base.place:
+            problems.append(Problem(f"holds {held[0]} in published checkpoints and is not there", name))
         elif base.entry(name).dtype not in FLOATS:
             problems.append(Problem(f"is {base.entry(name).dtype}: merge into the dequantised base", name))
         elif base.entry(name).shape != shape:
-            problems.append(Problem(f"is {list(base.entry(name).shape)}, the adapter's {list(shape)}", name))
+            problems.append(Problem(f"is {list(base.entry(name).shape)}, not {list(shape)}", name))
+    _refuse(
+        "the base does not lie on disk as its family is published: merging would leave weights out", problems
+    )
+
+
+def _refuse(title: str, problems: list[Problem]) -> None:
     if problems:
-        raise InputError(
-            "the adapter belongs to another base",
-            [*problems[:20], *([Problem(f"and {len(problems) - 20} more")] if len(problems) > 20 else [])],
-        )
+        more = [Problem(f"and {len(problems) - _SHOWN} more")] if len(problems) > _SHOWN else []
+        raise InputError(title, [*problems[:_SHOWN], *more])

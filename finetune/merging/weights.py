@@ -10,13 +10,15 @@ from pathlib import Path
 
 import torch
 
+from finetune.layout import read_places
 from finetune.merging.adapter import check_fits, read_adapter
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
-from finetune.merging.full import check_full, full_weights
+from finetune.merging.full import TrainedWeights, check_full, full_weights
 from finetune.merging.tensor_file import DTYPES, rewrite
 from finetune.merging.tied import tied_head
 from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.families.family import Family
 
 # Gives the new value of the base's tensor of that name, or None where it stays as it is.
 Changed = Callable[[str], torch.Tensor | None]
@@ -31,14 +33,16 @@ class Merged:
     changed: int
 
 
-def write_merged(root: Path, run: Artifact, target: Path) -> Merged:
+def write_merged(root: Path, family: Family, run: Artifact, target: Path) -> Merged:
     """Write the weights of `run` on the base in `root` into `target`, in the base's keys, dtypes and shards.
 
     Raises InputError for a run that cannot be merged whole, is broken, overflows or changes nothing.
     """
     base = open_checkpoint(root)
-    changed, expected = _full(base, run) if run.body["method"] == "full" else _lora(base, run)
-    used, moved = _write(base, target, changed)
+    used: Counter[str] = Counter()
+    make = _full if run.body["method"] == "full" else _lora
+    changed, expected = make(base, family, run, used)
+    moved = _write(base, target, changed)
     unused = [name for name in expected if used[name] != 1]
     if unused or len(used) != len(expected):
         raise IntegrityError(
@@ -62,9 +66,9 @@ def main_dtype(checkpoint: Checkpoint) -> str:
     return str(DTYPES[sizes.most_common(1)[0][0]]).removeprefix("torch.")
 
 
-def _lora(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
+def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:
+    """What becomes of each tensor on disk, and the weights that must be counted in `used` once."""
     adapter = read_adapter(run.path)
-    check_fits(adapter, base)
     tied = tied_head(base.root)
     heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
     if heads:
@@ -72,26 +76,41 @@ def _lora(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
             "the adapter changes the output head, which the base ties to its embeddings",
             [Problem("merging it would change the embeddings too", heads[0], "train without the head")],
         )
+    places, shapes = read_places(base.root, family)
+    check_fits(adapter, base, places, shapes)
+    deltas = {f"{module}.weight": delta for module, delta in adapter.deltas.items()}
 
     def changed(name: str) -> torch.Tensor | None:
-        delta = adapter.deltas.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
-        if delta is None:
+        parts = places.get(name, ())
+        if not any(part.name in deltas for part in parts):
             return None
-        return adapter.merged(delta, base.place[name].read(name))
+        whole = base.place[name].read(name)
+        pieces = whole.split([shapes[part.name][0] for part in parts])
+        for part, piece in zip(parts, pieces, strict=True):
+            if part.name in deltas:
+                piece.copy_(adapter.merged(deltas[part.name], piece))
+                used[part.name] += 1
+        return whole
 
-    return changed, [f"{module}.weight" for module in adapter.deltas]
+    return changed, list(deltas)
 
 
-def _full(base: Checkpoint, run: Artifact) -> tuple[Changed, list[str]]:
-    trained = open_checkpoint(run.path)
+def _full(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:
     tied = tied_head(base.root)
+    places, _ = read_places(base.root, family)
+    trained = TrainedWeights(open_checkpoint(run.path), base, family.layout, places)
     check_full(trained, base, tied)
-    return full_weights(trained, base, tied), list(base.place)
+    value = full_weights(trained, base, tied)
+
+    def changed(name: str) -> torch.Tensor:
+        used[name] += 1
+        return value(name)
+
+    return changed, list(base.place)
 
 
-def _write(base: Checkpoint, target: Path, changed: Changed) -> tuple[Counter[str], int]:
-    """Write every shard; how often each tensor was replaced, and how many of them hold other values now."""
-    used: Counter[str] = Counter()
+def _write(base: Checkpoint, target: Path, changed: Changed) -> int:
+    """Write every shard; how many tensors hold other values now."""
     moved = 0
 
     def counted(name: str) -> torch.Tensor | None:
@@ -103,7 +122,6 @@ def _write(base: Checkpoint, target: Path, changed: Changed) -> tuple[Counter[st
             raise InputError(
                 "the merged weights overflow the base's dtype", [Problem("NaN or infinite", name)]
             )
-        used[name] += 1
         moved += not torch.equal(tensor, base.place[name].read(name))
         return tensor
 
@@ -112,4 +130,4 @@ def _write(base: Checkpoint, target: Path, changed: Changed) -> tuple[Counter[st
         index = json.loads((base.root / INDEX).read_bytes())
         index["metadata"] = {**index.get("metadata", {}), "total_size": total}
         (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return used, moved
+    return moved

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from finetune.model import DTYPES, load_model, load_processor
+from finetune.model import DTYPES, in_dtype, load_model, load_processor
 from finetune.prompts import encode_conversation
 from finetune.proving.part import Part
 from lensmith.rendering import Rendering
@@ -26,7 +27,7 @@ NOISE_FACTOR = 4.0
 
 
 def logits_part(
-    trained: nn.Module,
+    trained: PreTrainedModel,
     base: Path,
     model: Path,
     pixels: PixelBudget | None,
@@ -49,9 +50,14 @@ def logits_part(
     ]
     if differing:
         return Part({"rows": len(rows)}, [f"the merged processor reads row {differing[0]} differently"])
-    in_memory = _logits(trained.to(device=device), inputs)
-    noise = _largest(in_memory, _logits(trained.to(dtype=_WIDER[kind]), inputs))
-    trained.to(device="cpu")
+    nn.Module.to(trained, device=device)
+    in_memory = _logits(trained, inputs)
+    if rendering.family.experts is not None:
+        # torch's grouped product of experts knows no float64.
+        trained.set_experts_implementation("eager")
+    nn.Module.to(trained, dtype=_WIDER[kind])
+    noise = _largest(in_memory, _logits(trained, inputs))
+    nn.Module.to(trained, device="cpu")
     merged = load_model(model, kind).eval()
     nn.Module.to(merged, device=device)
     from_disk = _logits(merged, merged_inputs)
@@ -89,11 +95,12 @@ def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
 
 def _logits(model: nn.Module, inputs: Sequence[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
     """float64 [up to KEPT_POSITIONS, vocabulary] of each row, on the CPU."""
-    device = next(model.parameters()).device
+    first = next(model.parameters())
+    device, dtype = first.device, first.dtype
     with torch.inference_mode():
         return [
             model(
-                **{name: tensor.to(device) for name, tensor in each.items()},
+                **{name: tensor.to(device) for name, tensor in in_dtype(each, dtype).items()},
                 logits_to_keep=KEPT_POSITIONS,
             )
             .logits[0]

@@ -1,9 +1,10 @@
-"""Every merged tensor against its definition, bit by bit, read through the safetensors library."""
+"""Every merged tensor against its definition, bit by bit: on disk, read through the safetensors library, and
+as transformers loads it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,16 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from finetune.adapted import stored_adapter
+from finetune.layout import Places, Shapes
 from finetune.proving.part import Part, named
 from lensmith.errors import IntegrityError
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+# By name what a weight becomes, given the base's.
+Definition = dict[str, Callable[[torch.Tensor], torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,15 @@ class Stored:
     def read(self, name: str) -> torch.Tensor:
         with safe_open(self.root / self.place[name], "pt") as file:
             return file.get_tensor(name)
+
+    def shape(self, name: str) -> list[int]:
+        with safe_open(self.root / self.place[name], "pt") as file:
+            return file.get_slice(name).get_shape()
+
+    def is_of(self, name: str, dtype: str) -> bool:
+        """Whether a tensor is stored in this dtype ("bfloat16")."""
+        with safe_open(self.root / self.place[name], "pt") as file:
+            return file.get_slice(name).get_dtype() == _STORED[dtype]
 
 
 def stored(root: Path) -> Stored:
@@ -76,9 +91,9 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
 
 
-def lora_definition(trained: nn.Module) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """By weight the definition of its merged value: base in float32 plus PEFT's own delta, for DoRA each row
-    scaled from PEFT's own norm to its magnitude, rounded once."""
+def lora_definition(trained: nn.Module) -> Definition:
+    """By the class's weight the definition of its merged value: base in float32 plus PEFT's own delta, for
+    DoRA each row scaled from PEFT's own norm to its magnitude, rounded once."""
 
     def merged(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
         def value(base: torch.Tensor) -> torch.Tensor:
@@ -97,8 +112,42 @@ def lora_definition(trained: nn.Module) -> dict[str, Callable[[torch.Tensor], to
     return {f"{name}.weight": merged(layer) for name, layer in _layers(trained)}
 
 
-def full_definition(run: Path, base: Stored) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
-    """By weight the definition for method full: the run's value, rounded to the base's dtype."""
+def on_disk(definition: Definition, places: Places, shapes: Shapes) -> Definition:
+    """By tensor on disk the definition of the weights that lie in it; a weight that has no place keeps its
+    name."""
+    found: Definition = {}
+
+    def joined(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        parts = places[name]
+
+        def value(old: torch.Tensor) -> torch.Tensor:
+            pieces = old.split([shapes[part.name][0] for part in parts])
+            return torch.cat(
+                [
+                    definition.get(part.name, _as_it_is)(piece)
+                    for part, piece in zip(parts, pieces, strict=True)
+                ]
+            )
+
+        return value
+
+    placed: set[str] = set()
+    for name, parts in places.items():
+        if here := {part.name for part in parts} & definition.keys():
+            found[name] = joined(name)
+            placed |= here
+    return found | {name: value for name, value in definition.items() if name not in placed}
+
+
+def _as_it_is(old: torch.Tensor) -> torch.Tensor:
+    return old
+
+
+def full_definition(run: Path, base: Stored) -> Definition:
+    """By tensor on disk the definition for method full: the run's value, rounded to the base's dtype.
+
+    One that the run holds in another shape has none: `loaded_part` judges it.
+    """
     trained = stored(run)
     # A tied head that only the base stores is the run's embedding.
     tied = [name for name in trained.place if name.endswith("embed_tokens.weight")]
@@ -108,13 +157,20 @@ def full_definition(run: Path, base: Stored) -> dict[str, Callable[[torch.Tensor
         return lambda old: trained.read(source).to(old.dtype)
 
     heads = {"lm_head.weight"} if tied else set()
-    return {name: value(name) for name in base.place if name in trained.place or name in heads}
+    return {
+        name: value(name)
+        for name in base.place
+        if name in heads or (name in trained.place and trained.shape(name) == base.shape(name))
+    }
 
 
 def weights_part(
-    base: Stored, model: Stored, definition: dict[str, Callable[[torch.Tensor], torch.Tensor]]
+    base: Stored, model: Stored, definition: Definition, elsewhere: Collection[str] = ()
 ) -> Part:
-    """Every tensor of `model` equals its definition in every bit; those without one equal the base's."""
+    """Every tensor on disk of `model` equals its definition in every bit; those without one equal the base's.
+
+    elsewhere: names of those that `loaded_part` judges alone.
+    """
     findings = named("tensors of the base are missing", sorted(base.place.keys() - model.place.keys()))
     findings += named("tensors are not in the base", sorted(model.place.keys() - base.place.keys()))
     findings += named("trained tensors are not in the base", sorted(definition.keys() - base.place.keys()))
@@ -129,7 +185,7 @@ def weights_part(
         if name in definition:
             if not _same_bits(definition[name](old), new):
                 wrong.append(name)
-        elif not _same_bits(old, new):
+        elif name not in elsewhere and not _same_bits(old, new):
             touched.append(name)
     findings += named("merged tensors differ from the definition", wrong)
     findings += named("tensors that were not trained differ from the base", touched)
@@ -142,6 +198,30 @@ def weights_part(
         "changed": changed,
     }
     return Part(facts, findings)
+
+
+def loaded_part(trained: nn.Module, merged: nn.Module, definition: Definition, odd: Collection[str]) -> Part:
+    """Every weight that transformers loads of the merged model equals, in every bit, its definition on what
+    it loads of the base; those without one equal what was trained.
+
+    Says, without the map that merging went by, that each change reached the weight it was trained for. odd:
+    weights stored in another dtype than the model's, so rounded in loading: `weights_part` alone judges them.
+    """
+    before = {
+        name.replace(".base_layer", ""): weight
+        for name, weight in trained.state_dict().items()
+        if ".lora_" not in name
+    }
+    after = merged.state_dict()
+    findings = named("weights are not the trained model's", sorted(before.keys() ^ after.keys()))
+    common = sorted(before.keys() & after.keys() - set(odd))
+    wrong = [
+        name
+        for name in common
+        if not _same_bits(definition.get(name, _as_it_is)(before[name].cpu()), after[name].cpu())
+    ]
+    findings += named("weights are not what was trained, once loaded", wrong)
+    return Part({"weights": len(common), "bit_equal": len(common) - len(wrong)}, findings)
 
 
 def _layers(trained: nn.Module) -> list[tuple[str, LoraLinear]]:

@@ -99,7 +99,7 @@ def double_alpha(whole: Walk) -> Callable[[Path], None]:
             (draft.path / "adapter_config.json").write_text(json.dumps(config))
             draft.body.update(whole.run.body)
         (root / WEIGHTS).unlink()
-        write_merged(whole.recipe.base.path, draft.artifact, root)
+        write_merged(whole.recipe.base.path, whole.recipe.model_family, draft.artifact, root)
 
     return fault
 
@@ -204,7 +204,7 @@ def test_planted_dora_faults_fail(
 
     def write(root: Path) -> None:
         (root / WEIGHTS).unlink()
-        write_merged(dora.recipe.base.path, dora.run, root)
+        write_merged(dora.recipe.base.path, dora.recipe.model_family, dora.run, root)
 
     monkeypatch.setattr(Adapter, "merged", merged)
     broken = planted(dora, fault.__name__, write)

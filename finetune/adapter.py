@@ -82,10 +82,12 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
 
     Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
     gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32.
-    Raises InputError where LoRA would match nothing or fewer modules than the family states, IntegrityError
-    where the layers do not compute what the recipe asks for.
+    Raises InputError where LoRA would match nothing or fewer modules than the family states, and for experts
+    that may have been loaded the wrong way round; IntegrityError where the layers do not compute what the
+    recipe asks for.
     """
     family = recipe.model_family
+    _check_told_apart(model, family)
     if recipe.train.method == "full":
         trained = recipe.train.towers.in_mode("train")
         # A router that moves with few examples sends tokens to other experts: all come from the base's.
@@ -103,6 +105,21 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
     adapted = check_adapted(wrapped, targets)
     check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
+
+
+def _check_told_apart(model: PreTrainedModel, family: Family) -> None:
+    """Refuse square experts of a family that publishes them transposed: transformers 5.20 turns them by their
+    shape (core_model_loading.py, `Transpose` with `check_dims`), engines by what the family is known for."""
+    if family.experts is None or family.experts.stored != "transposed":
+        return
+    parameters = dict(model.named_parameters())
+    fused = [(name, parameters[name]) for name in family.experts.fused(model.config.to_dict())]
+    # Under ZeRO-3 shapes are empty; they were seen before, without weights.
+    square = [name for name, each in fused if each.dim() == 3 and each.shape[1] == each.shape[2]]
+    if square:
+        problem = "is square: transformers would read it the wrong way round"
+        mend = "use a checkpoint whose experts are not square, as the published ones"
+        raise InputError(f"this {family.title} cannot be trained", [Problem(problem, square[0], mend)])
 
 
 def check_adapted(model: nn.Module, targets: Mapping[LoraPart, Sequence[str]]) -> dict[LoraPart, int]:

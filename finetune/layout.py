@@ -37,6 +37,10 @@ class Part:
         piece = piece if self.rows is None else piece[slice(*self.rows)]
         return piece.transpose(-2, -1) if self.transposed else piece
 
+    def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
+        """That of the piece, `whole` being the class's tensor's."""
+        return tuple(self.of(torch.empty(tuple(whole), device="meta")).shape)
+
 
 # By each tensor on disk what it holds, one part after the other along the first dimension.
 Places = dict[str, tuple[Part, ...]]

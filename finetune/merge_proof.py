@@ -85,6 +85,7 @@ def _parts(
         from finetune.model import DTYPES, load_model
         from finetune.proving import weights
         from finetune.proving.companions import companions_part
+        from finetune.proving.experts import expert_deltas
         from finetune.proving.logits import logits_part
 
     logging.disable_progress_bar()
@@ -104,8 +105,9 @@ def _parts(
             adapter = weights.adapter_part(trained, run.path)
             facts["adapter"] = adapter.facts
             findings += adapter.findings
-            definition = weights.lora_definition(trained)
-            disk = weights.on_disk(definition, places, shapes)
+            experts = expert_deltas(trained)
+            definition = weights.lora_definition(trained, experts)
+            disk = weights.on_disk(definition, experts, places, shapes)
         else:
             disk = weights.full_definition(run.path, stored)
             elsewhere = places.keys() - disk.keys()

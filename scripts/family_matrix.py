@@ -17,7 +17,7 @@ WHOLE = {
     "rows": "rows, labels and image tokens as its processor",
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
-    "experts": "LoRA on routed experts",
+    "experts": "LoRA and merge proof, routed experts",
     "merge": "merge proof, LoRA",
     "merge full": "merge proof, full",
     "serve text": "serve proof, text",

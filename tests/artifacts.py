@@ -53,17 +53,21 @@ def make_run(
     dora: bool = False,
     rank_pattern: dict[str, int] | None = None,
     alpha_pattern: dict[str, int] | None = None,
+    experts: bool = False,
 ) -> Artifact:
-    """A run with a random adapter on every linear of `towers`; `scale` is its delta's size.
+    """A run with a random adapter on every linear of `towers`, and on all routed experts where `experts` says
+    so; `scale` is its delta's size.
 
     A and B are drawn so that `scale` is about the standard deviation of the delta's effect on a unit input.
     """
     family = families.get(base.body["family"])
     checkpoint = checkpoint_path(base)
     asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, dora, rank_pattern, alpha_pattern]
+    asked += [experts]
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
     modules = {tower: family.expected_linears(model.config.to_dict(), tower) for tower in towers}
+    fused = family.experts.fused(model.config.to_dict()) if experts and family.experts else []
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -72,6 +76,7 @@ def make_run(
         rank_pattern=rank_pattern or {},
         alpha_pattern=alpha_pattern or {},
         target_modules=[name for names in modules.values() for name in names],
+        target_parameters=fused or None,
     )
     with named_in_full(model):
         adapted = get_peft_model(model, config)

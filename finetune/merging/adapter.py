@@ -14,8 +14,10 @@ import torch
 
 from finetune.layout import Places, Shapes
 from finetune.merging.checkpoint import Checkpoint
+from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
 from lensmith.errors import InputError, Problem
+from lensmith.families.experts import Experts
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -73,10 +75,23 @@ class Delta:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk: one `Delta` a module, every tensor of `file` in exactly one of them."""
+    """An adapter on disk: one delta a module, or fused parameter of the `experts`, by name; every tensor of
+    `file` is in exactly one of them."""
 
     file: TensorFile
     deltas: dict[str, Delta]
+    experts: dict[str, ExpertDelta]
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """By name of each weight that it changes: the shape that fits, and a tensor of its change."""
+        entries = self.file.entries
+        linears = {
+            f"{module}.weight": ((entries[delta.b].shape[0], entries[delta.a].shape[1]), delta.a)
+            for module, delta in self.deltas.items()
+        }
+        return linears | {
+            name: (shape_of(self.file, delta) or (), delta.a) for name, delta in self.experts.items()
+        }
 
     def merged(self, delta: Delta, base: torch.Tensor) -> torch.Tensor:
         """What the base's weight W [out, in] becomes, rounded once from float32 to its dtype.
@@ -99,29 +114,41 @@ class Adapter:
         return merged
 
 
-def read_adapter(root: Path) -> Adapter:
-    """Read the adapter in `root`.
+def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
+    """Read the adapter in `root`; `experts`: what its family states of them.
 
     Raises InputError with everything that this version does not merge and every tensor it cannot place,
     for NaN or infinite values and for an adapter that changes nothing; IntegrityError for a damaged file.
     """
-    config = _read_config(root)
+    config = _read_config(root, {"target_parameters"} if experts else set())
     file = open_tensor_file(root / WEIGHTS)
     dora = bool(config.get("use_dora"))
     parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
     found, problems = _parts(file, parts)
     deltas: dict[str, Delta] = {}
+    fused: dict[str, ExpertDelta] = {}
+    wrapped, lacking = wrapped_parameters(config, experts, found) if experts else ({}, [])
+    problems += [
+        Problem("is adapted, the config says, and has no lora_A and lora_B", each) for each in lacking
+    ]
     for module, names in sorted(found.items()):
         problems += [Problem(f"has no lora_{part}", module) for part in parts if part not in names]
-        if len(names) == len(parts):
-            rank, scale = rank_and_scale(config, module)
+        if len(names) != len(parts):
+            continue
+        rank, scale = rank_and_scale(config, wrapped.get(module, module))
+        if name := wrapped.get(module):
+            fused[name] = ExpertDelta(name, names["A"], names["B"], scale, rank)
+            if shape_of(file, fused[name]) is None:
+                a, b = (list(file.entries[names[side]].shape) for side in "AB")
+                problems.append(Problem(f"A is {a} and B {b}, the config says rank {rank}", name))
+        else:
             deltas[module] = Delta(module, names["A"], names["B"], scale, names.get(_MAGNITUDE))
             problems += _shape_problems(file, deltas[module], rank)
-    if not deltas and not problems:
+    if not found and not problems:
         problems.append(Problem("it holds no LoRA tensors", str(file.path)))
     if problems:
         raise InputError(f"the adapter in {root} cannot be merged", problems)
-    adapter = Adapter(file, deltas)
+    adapter = Adapter(file, deltas, fused)
     _check_values(adapter)
     return adapter
 
@@ -144,7 +171,7 @@ def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> A
     return default
 
 
-def _read_config(root: Path) -> dict[str, Any]:
+def _read_config(root: Path, more: set[str]) -> dict[str, Any]:
     missing = [name for name in (CONFIG, WEIGHTS) if not (root / name).is_file()]
     if missing:
         raise InputError(f"{root} holds no adapter", [Problem("is missing", name) for name in missing])
@@ -154,7 +181,7 @@ def _read_config(root: Path) -> dict[str, Any]:
     problems = [
         Problem(f"{name} = {json.dumps(value)} is not merged by this version", where, mend)
         for name, value in sorted(config.items())
-        if name not in _UNDERSTOOD and value not in (None, False, "none", [], {})
+        if name not in _UNDERSTOOD | more and value not in (None, False, "none", [], {})
     ]
     if config.get("peft_type") != "LORA":
         problems.append(Problem(f"peft_type is {config.get('peft_type')!r}, LORA is expected", where))
@@ -210,7 +237,9 @@ def _check_values(adapter: Adapter) -> None:
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)
     # DoRA's magnitudes change a weight without B @ A: whether they do shows beside the base.
-    if not any(delta.magnitude or (filled[delta.a] and filled[delta.b]) for delta in adapter.deltas.values()):
+    pairs = [(each.a, each.b) for each in (*adapter.deltas.values(), *adapter.experts.values())]
+    lengths = any(delta.magnitude for delta in adapter.deltas.values())
+    if not lengths and not any(filled[a] and filled[b] for a, b in pairs):
         raise InputError(
             f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
             [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],
@@ -224,21 +253,20 @@ def check_fits(adapter: Adapter, base: Checkpoint, places: Places, shapes: Shape
     Raises InputError.
     """
     problems: list[Problem] = []
-    for module, delta in adapter.deltas.items():
-        name = f"{module}.weight"
-        shape = (adapter.file.entries[delta.b].shape[0], adapter.file.entries[delta.a].shape[1])
+    adapted = adapter.shapes()
+    for name, (shape, tensor) in adapted.items():
         if name not in shapes:
-            problems.append(Problem(f"the base has no {name}", delta.a))
+            problems.append(Problem(f"the base has no {name}", tensor))
         elif shapes[name] != shape:
             problems.append(Problem(f"is {list(shapes[name])}, the adapter's {list(shape)}", name))
     _refuse("the adapter belongs to another base", problems)
-    adapted = {f"{module}.weight" for module in adapter.deltas}
     for name, parts in places.items():
         held = [part.name for part in parts if part.name in adapted]
         if not held:
             continue
-        # Adapted weights are matrices that lie whole in a tensor on disk, one below the other.
-        shape = (sum(shapes[part.name][0] for part in parts), *shapes[parts[0].name][1:])
+        # One below the other.
+        pieces = [part.shape(shapes[part.name]) for part in parts]
+        shape = (sum(piece[0] for piece in pieces), *pieces[0][1:])
         if name not in base.place:
             problems.append(Problem(f"holds {held[0]} in published checkpoints and is not there", name))
         elif base.entry(name).dtype not in FLOATS:

@@ -13,6 +13,7 @@ import torch
 from finetune.layout import read_places
 from finetune.merging.adapter import check_fits, read_adapter
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
+from finetune.merging.experts import expert_merger
 from finetune.merging.full import TrainedWeights, check_full, full_weights
 from finetune.merging.tensor_file import DTYPES, rewrite
 from finetune.merging.tied import tied_head
@@ -68,7 +69,7 @@ def main_dtype(checkpoint: Checkpoint) -> str:
 
 def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:
     """What becomes of each tensor on disk, and the weights that must be counted in `used` once."""
-    adapter = read_adapter(run.path)
+    adapter = read_adapter(run.path, family.experts)
     tied = tied_head(base.root)
     heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
     if heads:
@@ -79,20 +80,26 @@ def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -
     places, shapes = read_places(base.root, family)
     check_fits(adapter, base, places, shapes)
     deltas = {f"{module}.weight": delta for module, delta in adapter.deltas.items()}
+    merge_experts = expert_merger(adapter.file, adapter.experts)
+    # Fused experts may be many tensors on disk: each counts.
+    fused = [name for name, parts in places.items() if any(part.name in adapter.experts for part in parts)]
 
     def changed(name: str) -> torch.Tensor | None:
         parts = places.get(name, ())
-        if not any(part.name in deltas for part in parts):
+        if not any(part.name in deltas or part.name in adapter.experts for part in parts):
             return None
         whole = base.place[name].read(name)
-        pieces = whole.split([shapes[part.name][0] for part in parts])
+        pieces = whole.split([part.shape(shapes[part.name])[0] for part in parts])
         for part, piece in zip(parts, pieces, strict=True):
             if part.name in deltas:
                 piece.copy_(adapter.merged(deltas[part.name], piece))
                 used[part.name] += 1
+            elif part.name in adapter.experts:
+                merge_experts(part, piece)
+                used[name] += 1
         return whole
 
-    return changed, list(deltas)
+    return changed, [*deltas, *fused]
 
 
 def _full(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:

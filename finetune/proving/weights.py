@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.lora.dora import DoraLinearLayer
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from finetune.adapted import stored_adapter
+from finetune.layout import Part as LayoutPart
 from finetune.layout import Places, Shapes
+from finetune.proving.experts import ExpertDeltas
 from finetune.proving.part import Part, named
 from lensmith.errors import IntegrityError
 
@@ -76,7 +79,9 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
     total = len(waiting)
     findings: list[str] = []
     modules = 0
-    for name, layer in _layers(trained):
+    for name, layer in trained.named_modules():
+        if not isinstance(layer, LoraLinear | ParamWrapper):
+            continue
         modules += 1
         tensors = {"A.weight": layer.lora_A, "B.weight": layer.lora_B}
         if layer.use_dora["default"]:
@@ -91,9 +96,9 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
 
 
-def lora_definition(trained: nn.Module) -> Definition:
+def lora_definition(trained: nn.Module, experts: ExpertDeltas) -> Definition:
     """By the class's weight the definition of its merged value: base in float32 plus PEFT's own delta, for
-    DoRA each row scaled from PEFT's own norm to its magnitude, rounded once."""
+    DoRA each row scaled from PEFT's own norm to its magnitude, rounded once. experts: those of `trained`."""
 
     def merged(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
         def value(base: torch.Tensor) -> torch.Tensor:
@@ -109,25 +114,29 @@ def lora_definition(trained: nn.Module) -> Definition:
 
         return value
 
-    return {f"{name}.weight": merged(layer) for name, layer in _layers(trained)}
+    def fused(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda base: (base.float() + experts.of(name)).to(base.dtype)
+
+    linears = {f"{name}.weight": merged(layer) for name, layer in _layers(trained)}
+    return linears | {name: fused(name) for name in experts.layers}
 
 
-def on_disk(definition: Definition, places: Places, shapes: Shapes) -> Definition:
+def on_disk(definition: Definition, experts: ExpertDeltas, places: Places, shapes: Shapes) -> Definition:
     """By tensor on disk the definition of the weights that lie in it; a weight that has no place keeps its
-    name."""
+    name. Of a fused parameter a tensor may hold one expert, or some of its rows."""
     found: Definition = {}
+
+    def merged(part: LayoutPart, piece: torch.Tensor) -> torch.Tensor:
+        if part.name in experts.layers:
+            return (piece.float() + part.of(experts.of(part.name))).to(piece.dtype)
+        return definition.get(part.name, _as_it_is)(piece)
 
     def joined(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         parts = places[name]
 
         def value(old: torch.Tensor) -> torch.Tensor:
-            pieces = old.split([shapes[part.name][0] for part in parts])
-            return torch.cat(
-                [
-                    definition.get(part.name, _as_it_is)(piece)
-                    for part, piece in zip(parts, pieces, strict=True)
-                ]
-            )
+            pieces = old.split([part.shape(shapes[part.name])[0] for part in parts])
+            return torch.cat([merged(part, piece) for part, piece in zip(parts, pieces, strict=True)])
 
         return value
 

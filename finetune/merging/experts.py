@@ -1,0 +1,98 @@
+"""An adapter of routed experts as PEFT saves it, and what it adds to a fused parameter on disk."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.layout import Part
+from finetune.merging.tensor_file import TensorFile
+from lensmith.families.experts import Experts
+
+_WRAPPED = ".base_layer"
+# A layer's parameters, whose experts may lie in turn on disk.
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class ExpertDelta:
+    """The change of a fused parameter [experts, out, in]: in each expert `scale * B @ A`.
+
+    a: the tensor with every expert's A, one below the other [experts * rank, in]. b: the one with every
+    expert's B [out, rank * experts], in which the experts stand side by side for each rank in turn.
+    """
+
+    parameter: str
+    a: str
+    b: str
+    scale: float
+    rank: int
+
+
+def wrapped_parameters(
+    config: Mapping[str, Any], experts: Experts, modules: Iterable[str]
+) -> tuple[dict[str, str], list[str]]:
+    """By name of a wrapper in the adapter's file the parameter that it adapts, and parameters without one.
+
+    PEFT 0.21 (tuners/tuners_utils.py, `_inject_parameters`) wraps the first parameter of a module that is
+    targeted, in the class's order, then that wrapper for the next: the name says only how deep it lies.
+    """
+    targets = config.get("target_parameters") or []
+    layer = re.compile(re.escape(experts.module).replace(r"\{\}", r"\d+"))
+    found: dict[str, str] = {}
+    wanted: set[str] = set()
+    for module in modules:
+        bare = module
+        while bare.endswith(_WRAPPED):
+            bare = bare.removesuffix(_WRAPPED)
+        if not layer.fullmatch(bare):
+            continue
+        names = [f"{bare}.{name}" for name in experts.parameters]
+        adapted = [name for name in names if any(f".{name}".endswith(f".{each}") for each in targets)]
+        wanted |= set(adapted)
+        depth = (len(module) - len(bare)) // len(_WRAPPED)
+        if depth < len(adapted):
+            found[module] = adapted[-1 - depth]
+    return found, sorted(wanted - set(found.values()))
+
+
+def shape_of(file: TensorFile, delta: ExpertDelta) -> tuple[int, ...] | None:
+    """[experts, out, in] of the parameter that `delta` fits; None where A and B do not fit each other."""
+    a, b = file.entries[delta.a].shape, file.entries[delta.b].shape
+    if a[0] != b[1] or a[0] % delta.rank:
+        return None
+    return a[0] // delta.rank, b[0], a[1]
+
+
+def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Callable[[Part, Tensor], None]:
+    """Gives what adds an adapter's change, in place, to the piece of a fused parameter that a `Part` names.
+
+    base + scale * B @ A in float32, rounded once to the piece's dtype, an expert at a time. PEFT itself
+    rounds the change to that dtype before it adds it: in float32 the same.
+    """
+
+    @functools.lru_cache(maxsize=_KEPT)
+    def factors(name: str) -> tuple[Tensor, Tensor]:
+        """A [experts, rank, in] and B [experts, out, rank] in float32."""
+        delta = deltas[name]
+        a, b = (file.read(each).to(torch.float32) for each in (delta.a, delta.b))
+        return (
+            a.reshape(-1, delta.rank, a.shape[1]),
+            b.reshape(b.shape[0], delta.rank, -1).permute(2, 0, 1).contiguous(),
+        )
+
+    def merge(part: Part, piece: Tensor) -> None:
+        a, b = factors(part.name)
+        rows = slice(*part.rows) if part.rows else slice(None)
+        numbers, matrices = (range(len(a)), piece) if part.expert is None else ([part.expert], [piece])
+        for number, matrix in zip(numbers, matrices, strict=True):
+            change = (b[number][rows] @ a[number]) * deltas[part.name].scale
+            matrix.copy_(matrix.to(torch.float32) + (change.T if part.transposed else change))
+
+    return merge

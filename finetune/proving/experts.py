@@ -1,0 +1,46 @@
+"""What an adapter of routed experts adds to a fused parameter, from the weights that the model holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from peft.tuners.lora import ParamWrapper
+from torch import Tensor, nn
+
+from finetune.lora import adapter_layers
+
+# A layer's parameters, whose experts may lie in turn on disk.
+_KEPT = 2
+
+
+@dataclass
+class ExpertDeltas:
+    """By full name of a fused parameter its layer; the last deltas are kept, each of its parameter's size."""
+
+    layers: dict[str, ParamWrapper]
+    _last: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, name: str) -> Tensor:
+        """float32 [experts, out, in]: in each expert scale * B @ A, A and B as the model computes with them.
+
+        PEFT's own `get_delta_weight` rounds to the parameter's dtype: this is that one before.
+        """
+        if name not in self._last:
+            layer = self.layers[name]
+            a, b = (
+                held["default"].get_parameter("weight").detach().float().cpu()
+                for held in (layer.lora_A, layer.lora_B)
+            )
+            experts = layer.num_experts
+            a, b = a.reshape(experts, -1, a.shape[1]), b.reshape(b.shape[0], -1, experts)
+            if len(self._last) == _KEPT:
+                del self._last[next(iter(self._last))]
+            self._last[name] = torch.einsum("ore,eri->eoi", b, a) * layer.scaling["default"]
+        return self._last[name]
+
+
+def expert_deltas(trained: nn.Module) -> ExpertDeltas:
+    """Those of a model with its adapter unmerged; of none where no expert is adapted."""
+    layers = adapter_layers(trained).items()
+    return ExpertDeltas({name: layer for name, layer in layers if isinstance(layer, ParamWrapper)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,14 +21,17 @@ from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.failure import read_failure
 from lensmith.home import Home
-from lensmith.process import LAUNCHED_BY, run_child, stop_tree
+from lensmith.process import LAUNCHED_BY, run_child, signal_launched, stop_tree
 from lensmith.recipe import Recipe
+from lensmith.signals import Stopped
 
 # Where a training process leaves the error that ended it, for the process that launched it.
 ERROR_FILE = "LENSMITH_ERROR_FILE"
 # The key of the run that a training process is launched for.
 RUN_KEY = "LENSMITH_RUN_KEY"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
+# Seconds that a training which is told to stop has for its step and its checkpoint.
+STOP_GRACE_S = 600.0
 _POLL_S = 0.3
 _SHOWN_LINES = 6
 _WRITTEN = "or start what lensmith launch writes, --to torchrun, slurm or k8s"
@@ -44,8 +48,9 @@ def train(
     """The run of the recipe: found, or trained now with the recipe's launcher.
 
     The child's output goes to `<home>/logs/train-<key>.log`. However this function ends, no child is left.
-    Raises the error that ended the training where it was one of ours; InputError where the launcher config
-    needs several machines, or its port is taken; RuntimeError with the log's last lines for anything else.
+    Raises the error that ended the training where it was one of ours, StoppedEarly among them, which follows
+    on `lensmith.signals.Stopped`; InputError where the launcher config needs several machines, or its port is
+    taken; RuntimeError with the log's last lines for anything else.
     """
     launcher = read_launcher(recipe.train.launcher)
     key = run_key(recipe, base, dataset)
@@ -140,10 +145,28 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
         child = run_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             code = _watch(child, work)
+        except Stopped:
+            # Not accelerate, which would leave them 30 seconds, or none.
+            if not signal_launched(child, signal.SIGTERM):
+                raise
+            code = _saved(child)
+            if not errors.is_file():
+                raise
         finally:
             stop_tree(child)
+    if errors.is_file():
+        raise read_failure(errors)
     if code != 0:
-        raise read_failure(errors) if errors.is_file() else _unknown(code, log_path)
+        raise _unknown(code, log_path)
+
+
+def _saved(child: subprocess.Popen[bytes]) -> int:
+    """The return code of a training that was told to stop; ended by force where it takes too long."""
+    print("  told to stop: the training saves after its step ...", file=sys.stderr)
+    try:
+        return child.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        return stop_tree(child)
 
 
 def _watch(child: subprocess.Popen[bytes], work: Path) -> int:

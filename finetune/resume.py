@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from finetune import checkpoint as checkpoints
 from finetune.launcher import Launcher
 from finetune.run import METRICS
 from lensmith.errors import InputError, Problem
+from lensmith.home import Home
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,19 @@ class ResumePoint:
 
     path: Path
     manifest: checkpoints.Manifest
+
+
+@contextlib.contextmanager
+def alone(home: Home, key: str) -> Iterator[None]:
+    """Wait, as the first process, until no other training of this run is left; the others join later.
+
+    One whose launcher was killed may still be saving its last step.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with home.locked(f"steps-{key}"):
+        yield
 
 
 def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumePoint | None:

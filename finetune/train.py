@@ -25,12 +25,13 @@ from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.packed import Packed, pack_rows
 from finetune.progress import Progress
-from finetune.resume import Sealer, resume_point
+from finetune.resume import Sealer, alone, resume_point
 from finetune.room import memory_left
 from finetune.rows import RowEncoder
 from finetune.run import Outcome, run_key, seal_run
 from finetune.shared import check_shared
 from finetune.started import check_batch, check_started, engine_facts, zero_stage
+from finetune.stopping import Stopper
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
@@ -38,13 +39,17 @@ from lensmith.base import checkpoint_path, template_digest
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe
+from lensmith.signals import Noted
 
 
-def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact) -> None:
+def train_process(
+    recipe: Recipe, home: Home, base: Artifact, dataset: Artifact, stop: Noted | None = None
+) -> None:
     """Train as one of the launcher's processes; the first one writes the run artifact.
 
     Goes on from the last whole checkpoint of the same key, and ends as if it had never stopped: weights,
     optimizer, schedule, random numbers and row order are restored. Returns at once where the run is there.
+    stop: notes SIGTERM; told in any process, all of them save after their step and raise StoppedEarly.
     Raises InputError for what the recipe, data, launcher or machine make impossible (a row that is too long,
     LoRA targets that match nothing, a loss that is no number, no space or memory left), IntegrityError where
     the launcher started something else than it states.
@@ -54,7 +59,7 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         return
     began = time.time()
     source, work = checkpoint_path(base), home.work_path(key)
-    with memory_left(recipe.train), space_left(home.root):
+    with memory_left(recipe.train), space_left(home.root), alone(home, key):
         work.mkdir(parents=True, exist_ok=True)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
         bare = load_skeleton(source) if recipe.train.pack_length else None
@@ -76,9 +81,14 @@ def train_process(recipe: Recipe, home: Home, base: Artifact, dataset: Artifact)
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
         if start is None or start.manifest.step < start.manifest.steps:
+            stopper = Stopper(stop or Noted(), start.manifest.step if start else 0)
+            stopper.check()
             trainer, tracker = make_trainer(recipe, key, home, source, arguments, encoder, dataset, packs)
+            trainer.add_callback(stopper)
+            stopper.check()
             trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
+            stopper.raise_if_stopped()
             record["resumed_at"] = start.manifest.step if start else 0
         state.wait_for_everyone()
         if state.is_main_process:

@@ -49,3 +49,9 @@ class IntegrityError(LensmithError):
     """Bytes on disk are not what their manifest says."""
 
     exit_code = 4
+
+
+class StoppedEarly(LensmithError):
+    """Told to stop before the end, and all that was done is kept: no failure. The same start goes on."""
+
+    exit_code = 0

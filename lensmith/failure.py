@@ -1,7 +1,8 @@
 """An error of ours as a JSON file: how a child process tells the one that started it what ended it.
 
-`python -m lensmith.failure CODE FILE...` ends with the exit code of the first such file that is there; with
-CODE where none is. For shell scripts, whose launchers end with 1 whatever happened.
+`python -m lensmith.failure CODE FILE...` ends with the exit code of the first such file that is there, 130
+for what was stopped before its end; with CODE where none is. For shell scripts, whose launchers end with 1
+whatever happened, and with 0 where all their processes have saved and stopped.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem
+from lensmith.errors import GateRefused, InputError, IntegrityError, LensmithError, Problem, StoppedEarly
 from lensmith.files import write_json
 
 _KINDS: dict[int, type[LensmithError]] = {
-    each.exit_code: each for each in (LensmithError, InputError, GateRefused, IntegrityError)
+    each.exit_code: each for each in (LensmithError, InputError, GateRefused, IntegrityError, StoppedEarly)
 }
+# Of what was stopped, for schedulers: 0 would tell them that it is done.
+UNFINISHED = 130
 
 
 def write_failure(path: Path, error: LensmithError) -> None:
@@ -35,7 +38,8 @@ def read_failure(path: Path) -> LensmithError:
 
 def exit_code(otherwise: int, paths: Sequence[Path]) -> int:
     """The exit code of the first error that was left at one of `paths`; `otherwise` where none was."""
-    return next((read_failure(path).exit_code for path in paths if path.is_file()), otherwise)
+    codes = (read_failure(path).exit_code or UNFINISHED for path in paths if path.is_file())
+    return next(codes, otherwise)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,16 +43,26 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def die_with_launcher() -> None:
-    """`die_with_parent`; and end now where the process named by LAUNCHED_BY is above this one no more.
+    """Get SIGTERM when the process that started this one ends, and SIGKILL `ORPHAN_GRACE_S` later.
 
     For a program that something else starts below `run_child`: what started it may have been killed before
-    the kernel was asked. Started by hand, without LAUNCHED_BY, it has its parent only. Raises SystemExit
-    (143, as after SIGTERM), and OSError where the kernel refuses.
+    the kernel was asked, so that it ends now where the process named by LAUNCHED_BY is above it no more.
+    Started by hand, without LAUNCHED_BY, it has its parent only. Raises SystemExit (143, as after SIGTERM),
+    and OSError where the kernel refuses.
     """
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
+    threading.Thread(target=_end_as_orphan, args=(os.getppid(),), daemon=True).start()
     launcher = os.environ.get(LAUNCHED_BY)
     if launcher is not None and int(launcher) not in _ancestors():
         raise SystemExit(128 + signal.SIGTERM)
+
+
+def _end_as_orphan(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    # It may wait for others that are gone, deaf to SIGTERM.
+    time.sleep(ORPHAN_GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_child(
@@ -98,6 +109,21 @@ def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
             process.wait()
             psutil.wait_procs(family)
     return process.wait()
+
+
+def signal_launched(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    """Send `number` to what the program of `run_child` has itself started; whether there was anything.
+
+    For a program that only launches others, and would not wait for their end if it got the signal itself.
+    """
+    try:
+        programs = psutil.Process(process.pid).children()
+        launched = [each for program in programs for each in program.children()]
+    except psutil.NoSuchProcess:
+        return False
+    for each in launched:
+        _signal(each, number)
+    return bool(launched)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -5,6 +5,26 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from types import FrameType
+
+
+class Stopped(BaseException):
+    """SIGTERM or SIGHUP came. Like KeyboardInterrupt, no handler of ordinary errors catches it."""
+
+
+class Noted:
+    """A signal that is only noted, for a program that ends where it can."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler, for `signal.signal`."""
+        self.told = True
+
+
+# SIGTERM, in programs that note it.
+TERMINATION = Noted()
 
 
 @contextlib.contextmanager

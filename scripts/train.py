@@ -4,6 +4,7 @@ accelerate launch --config_file CONFIG scripts/train.py RECIPE [--home DIR] [-s 
 
 CONFIG is the recipe's `train.launcher`.
 
+SIGTERM to any of its processes: all of them save after their step, and end with 0; the same command goes on.
 `lensmith train RECIPE` runs the same. `lensmith prepare RECIPE` must have been run before, in the same home.
 """
 
@@ -14,12 +15,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from lensmith.process import die_with_launcher
+from lensmith.signals import TERMINATION
 
 if __name__ == "__main__":
-    # accelerate and torchrun do not take their processes along when they are killed; before the slow imports.
+    # Before the slow imports. accelerate and torchrun do not take their processes along when they are killed.
+    signal.signal(signal.SIGTERM, TERMINATION.note)
     die_with_launcher()
 
 # Before transformers is imported: everything is local, and a look at a hub would wait for a time-out.
@@ -39,7 +41,7 @@ STOPPED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one training process; gives its exit code (0, 2 wrong input, 4 integrity, 130 stopped)."""
+    """Run one training process; gives its exit code (0 trained, or saved and told to stop; 2, 4, 130)."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,7 +49,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, default=Path("workspace"))
     parser.add_argument("-s", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
     try:
         train(arguments.recipe, arguments.settings, Home(arguments.home))
     except LensmithError as error:
@@ -79,11 +80,7 @@ def train(recipe_path: Path, settings: list[str], home: Home) -> None:
     # Imported here: torch takes seconds, and wrong input should be told at once.
     from finetune.train import train_process
 
-    train_process(recipe, home, base, prepared.dataset)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    train_process(recipe, home, base, prepared.dataset, TERMINATION)
 
 
 if __name__ == "__main__":

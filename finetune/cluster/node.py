@@ -11,6 +11,21 @@ from finetune.cluster.job import Job
 _JOIN_S = 1800
 # Seconds in which the node that knows why it failed has told so; the others only see it leave.
 _TELL_S = 3
+_ACCELERATE = "accelerate.commands.launch"
+_SIGNALS = [
+    "",
+    "child='' stopped=''",
+    "stop() {",
+    "  stopped=1",
+    '  [ -n "$child" ] || return 0',
+    "  # The processes that train, not accelerate: it would leave them 30 seconds, or none.",
+    "  local workers=()",
+    '  { read -r -a workers <"/proc/$child/task/$child/children"; } 2>/dev/null || true',
+    '  if [ "${#workers[@]}" = 0 ]; then kill -KILL "$child" 2>/dev/null || true; return 0; fi',
+    '  kill -TERM "${workers[@]}" 2>/dev/null || true',
+    "}",
+    "trap stop TERM INT",
+]
 
 
 def quoted(value: object) -> str:
@@ -23,7 +38,7 @@ def accelerate_words(job: Job) -> list[str]:
 
     Several nodes meet as torchrun's static rendezvous: the node of rank 0 listens at a name that all know.
     """
-    words = ['"$python" -m accelerate.commands.launch --quiet', f"--config_file {quoted(job.config)}"]
+    words = [f'"$python" -m {_ACCELERATE} --quiet', f"--config_file {quoted(job.config)}"]
     if job.nodes > 1:
         words += [
             '--machine_rank "$rank" --main_process_ip "$head" --main_process_port "$port"',
@@ -44,7 +59,7 @@ def node_program(job: Job, place: Sequence[str], *, signalled_whole: bool = Fals
     """The program of one node; it ends with the training's exit code, 130 where it was told to stop.
 
     place: lines that set `rank`, `head`, `port` and `attempt` (the latter a word that each start has for
-    itself). signalled_whole: who stops it signals all its processes, so that it must not pass SIGTERM on.
+    itself). signalled_whole: who stops it signals all its processes, accelerate too, which stays.
     log: what it prints goes to a file in the home, too.
     """
     lines = ["set -euo pipefail", f"home={quoted(job.home)}", f"python={quoted(job.python)}", *place]
@@ -52,26 +67,30 @@ def node_program(job: Job, place: Sequence[str], *, signalled_whole: bool = Fals
     if log:
         lines += _log(job)
     lines += _environment(job)
-    lines += _signals(signalled_whole)
+    lines += _SIGNALS
     words = accelerate_words(job)
-    lines += ["", " \\\n  ".join(words) + " &", "child=$!"]
-    if not signalled_whole:
-        lines.append('[ -z "$stopped" ] || stop')
+    command = " \\\n  ".join(words)
+    if signalled_whole:
+        # torchrun would handle it all the same.
+        lines += ["", "export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT"]
+        command = command.replace(_ACCELERATE, f"lensmith.undisturbed {_ACCELERATE}", 1)
+    lines += ["", command + " &", "child=$!"]
     lines += [
+        '[ -z "$stopped" ] || stop',
         "# A signal ends `wait`, not what it waits for.",
         "while :; do",
         '  if wait "$child"; then status=0; else status=$?; fi',
         '  kill -0 "$child" 2>/dev/null || break',
         "done",
+        "# Saved and stopped, here or because another node was told to, accelerate ends with 0.",
+        'if [ "$status" = 0 ] && [ ! -e "$LENSMITH_ERROR_FILE" ]; then exit 0; fi',
         'if [ -n "$stopped" ]; then',
         '  echo "node $rank: stopped; started again, it goes on from the last checkpoint" >&2',
         "  exit 130",
         "fi",
-        'if [ "$status" != 0 ]; then',
-        *([f"  sleep {_TELL_S}"] if job.nodes > 1 else []),
-        "  # accelerate ends with 1 whatever happened; the error of any node says more.",
-        '  "$python" -m lensmith.failure "$status" "$told".*.json || status=$?',
-        "fi",
+        *([f'[ "$status" = 0 ] || sleep {_TELL_S}'] if job.nodes > 1 else []),
+        "# accelerate ends with 1 whatever happened; the error of any node says more.",
+        '"$python" -m lensmith.failure "$status" "$told".*.json || status=$?',
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"
@@ -127,21 +146,3 @@ def _environment(job: Job) -> list[str]:
             "set +a",
         ]
     return lines
-
-
-def _signals(signalled_whole: bool) -> list[str]:
-    lines = ["", "child='' stopped=''"]
-    if signalled_whole:
-        return [*lines, "trap 'stopped=1' TERM INT"]
-    return [
-        *lines,
-        "stop() {",
-        "  stopped=1",
-        '  [ -n "$child" ] || return 0',
-        "  # The processes that train, not accelerate: it would leave them 30 seconds, or none.",
-        "  local workers=()",
-        '  { read -r -a workers <"/proc/$child/task/$child/children"; } 2>/dev/null || true',
-        '  kill -TERM "${workers[@]:-$child}" 2>/dev/null || true',
-        "}",
-        "trap stop TERM INT",
-    ]

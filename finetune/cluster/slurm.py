@@ -73,15 +73,15 @@ def slurm_script(job: Job) -> str:
         '  scontrol requeue "$SLURM_JOB_ID" || true',
         "  exit 130",
         "fi",
+        "# srun's own code may be that of a node which it has killed because another one ended first.",
+        f'{quoted(job.python)} -m lensmith.failure "$status" {quoted(job.home)}'
+        f'/logs/launch-{job.name}-"$attempt".*.json || status=$?',
         'if [ "$status" = 130 ]; then',
         "  # Cancelled, or preempted: Slurm puts a preempted job back only where it has to end it itself.",
         f"  sleep {_PREEMPTION_S} &",
         '  wait "$!" || true',
         "  exit 130",
         "fi",
-        "# srun's own code may be that of a node which it has killed because another one failed.",
-        f'{quoted(job.python)} -m lensmith.failure "$status" {quoted(job.home)}'
-        f'/logs/launch-{job.name}-"$attempt".*.json || status=$?',
         'exit "$status"',
     ]
     return "\n".join(lines) + "\n"

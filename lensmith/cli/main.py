@@ -1,7 +1,7 @@
 """`lensmith VERB …`: finds the verb's module, runs it, turns errors into exit codes.
 
-Exit codes: 0 done; 1 a bug; 2 the user's input is wrong; 3 a gate refused; 4 an integrity check failed;
-130 stopped by Ctrl-C or a signal.
+Exit codes: 0 done, or a training saved and stopped by SIGTERM; 1 a bug; 2 the user's input is wrong; 3 a gate
+refused; 4 an integrity check failed; 130 stopped by Ctrl-C or a signal.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def overview() -> str:
         "usage: lensmith VERB [options]\n\n"
         "Labelled images in, a proven vision-language model in production out.\n\n"
         f"{verbs}\n\n"
-        "lensmith VERB --help tells a verb's options. Exit codes: 0 done, 2 wrong input, 3 a gate refused,\n"
+        "lensmith VERB --help tells a verb's options. Exit codes: 0 done (or training was told to stop\n"
+        "by SIGTERM, and has saved), 2 wrong input, 3 a gate refused,\n"
         "4 an integrity check failed, 1 a bug, 130 stopped."
     )
 
@@ -111,8 +112,9 @@ def _unknown(verb: str) -> str:
 
 
 def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
-    from lensmith.cli.stop import Stopped, stop_on_signals
+    from lensmith.cli.stop import stop_on_signals
     from lensmith.errors import LensmithError
+    from lensmith.signals import Stopped
 
     try:
         with stop_on_signals():
@@ -147,4 +149,5 @@ def _report(error: Exception, arguments: argparse.Namespace) -> None:
         problems = [
             {"what": problem.what, "where": problem.where, "mend": problem.mend} for problem in error.problems
         ]
-        print_json({"error": {"summary": error.summary, "problems": problems, "exit_code": error.exit_code}})
+        name = "error" if error.exit_code else "stopped"
+        print_json({name: {"summary": error.summary, "problems": problems, "exit_code": error.exit_code}})

@@ -7,9 +7,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-
-class Stopped(BaseException):
-    """SIGTERM or SIGHUP came. Like KeyboardInterrupt, no handler of ordinary errors catches it."""
+from lensmith.signals import Stopped
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from lensmith.cli.stop import Stopped, stop_on_signals
-from lensmith.signals import signals_held
+from lensmith.cli.stop import stop_on_signals
+from lensmith.signals import Stopped, signals_held
 
 
 def test_ctrl_c_waits_until_the_block_is_over() -> None:

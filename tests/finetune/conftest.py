@@ -95,6 +95,35 @@ def lora_losses(new_training: TrainingMaker) -> list[float]:
     return new_training().losses()
 
 
+LONGER: dict[str, Any] = {
+    "train__max_steps": 6,
+    "train__batch_size": 8,
+    "train__lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
+    "train__log_every": 4,
+    "train__tower_learning_rates": {"vision": 0.003, "language": 0.02},
+}
+
+
+@pytest.fixture(scope="session")
+def unbroken(new_training: TrainingMaker) -> Training:
+    """Six steps with dropout, so that a resumed run needs the random numbers too; 2 rows past an epoch."""
+    training = new_training(**LONGER)
+    training.run()
+    return training
+
+
+def assert_same_run(ours: Training, theirs: Training) -> None:
+    """The same key, losses and weights."""
+    import torch
+    from safetensors.torch import load_file
+
+    assert ours.run().manifest.key == theirs.run().manifest.key
+    assert ours.losses() == pytest.approx(theirs.losses(), abs=1e-6)
+    weights = [load_file(each.run().path / "adapter_model.safetensors") for each in (ours, theirs)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.allclose(weights[0][name], each, atol=1e-6) for name, each in weights[1].items())
+
+
 @pytest.fixture(scope="session")
 def deepspeed_config() -> dict[str, Any]:
     """An accelerate config of two CPU processes under DeepSpeed; set its zero_stage."""

@@ -27,7 +27,7 @@ from lensmith.base import pin_base, template_digest
 from lensmith.errors import InputError, IntegrityError
 from lensmith.recipe import Recipe
 from tests.conftest import ROOT
-from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.conftest import LONGER, Training, TrainingMaker, assert_same_run
 
 pytestmark = pytest.mark.slow
 
@@ -162,23 +162,6 @@ def broken_after(step: int, training: Training, monkeypatch: pytest.MonkeyPatch)
     return work_of(training)
 
 
-@pytest.fixture(scope="module")
-def unbroken(new_training: TrainingMaker) -> Training:
-    """Six steps with dropout, so that a resumed run needs the random numbers too; 2 rows past an epoch."""
-    training = new_training(**LONGER)
-    training.run()
-    return training
-
-
-LONGER: dict[str, Any] = {
-    "train__max_steps": 6,
-    "train__batch_size": 8,
-    "train__lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
-    "train__log_every": 4,
-    "train__tower_learning_rates": {"vision": 0.003, "language": 0.02},
-}
-
-
 @pytest.mark.parametrize("step", [1, 4, 6])
 def test_resumed_equals_unbroken(
     new_training: TrainingMaker, unbroken: Training, monkeypatch: pytest.MonkeyPatch, step: int
@@ -191,12 +174,8 @@ def test_resumed_equals_unbroken(
     (half / checkpoints.MANIFEST).unlink()
     (half / "adapter_model.safetensors").write_bytes(b"half")
     run = training.run()
-    assert run.manifest.key == unbroken.run().manifest.key
-    assert run.body["final_loss"] == pytest.approx(unbroken.run().body["final_loss"], abs=1e-6)
-    assert training.losses() == pytest.approx(unbroken.losses(), abs=1e-6)
+    assert_same_run(training, unbroken)
     assert run.record().get("resumed_at", 6) == step
-    ours, theirs = (load_file(each.run().path / "adapter_model.safetensors") for each in (training, unbroken))
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
 
 
 def test_forgotten_random_numbers_would_show(

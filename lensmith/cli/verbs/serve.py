@@ -8,9 +8,9 @@ from lensmith.artifact import Artifact
 from lensmith.cli.arguments import home_of
 from lensmith.cli.output import note
 from lensmith.cli.reference import resolve
-from lensmith.cli.stop import Stopped
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
+from lensmith.signals import Stopped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml with 8 processes.
-# Written by lensmith launch, sha256:36fd7dba0ae754ed01c2e02ab0b3a5f03d4820ac0652acb7cb6ffcc5cb6d2a8c
+# Written by lensmith launch, sha256:a974e1c9a81a8145bb50ebeccf939cfba846c24e5374376bd4e104b15fe350ff
 #   bash bank-forms.local.sh
 # Ends with 0 trained, 2 wrong input, 4 integrity, 130 stopped (start it again), 1 anything else.
 set -euo pipefail
@@ -29,7 +29,8 @@ stop() {
   # The processes that train, not accelerate: it would leave them 30 seconds, or none.
   local workers=()
   { read -r -a workers <"/proc/$child/task/$child/children"; } 2>/dev/null || true
-  kill -TERM "${workers[@]:-$child}" 2>/dev/null || true
+  if [ "${#workers[@]}" = 0 ]; then kill -KILL "$child" 2>/dev/null || true; return 0; fi
+  kill -TERM "${workers[@]}" 2>/dev/null || true
 }
 trap stop TERM INT
 
@@ -46,12 +47,12 @@ while :; do
   if wait "$child"; then status=0; else status=$?; fi
   kill -0 "$child" 2>/dev/null || break
 done
+# Saved and stopped, here or because another node was told to, accelerate ends with 0.
+if [ "$status" = 0 ] && [ ! -e "$LENSMITH_ERROR_FILE" ]; then exit 0; fi
 if [ -n "$stopped" ]; then
   echo "node $rank: stopped; started again, it goes on from the last checkpoint" >&2
   exit 130
 fi
-if [ "$status" != 0 ]; then
-  # accelerate ends with 1 whatever happened; the error of any node says more.
-  "$python" -m lensmith.failure "$status" "$told".*.json || status=$?
-fi
+# accelerate ends with 1 whatever happened; the error of any node says more.
+"$python" -m lensmith.failure "$status" "$told".*.json || status=$?
 exit "$status"

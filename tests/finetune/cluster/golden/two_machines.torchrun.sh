@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains /shared/lensmith/recipes/bank_forms/qwen3_vl_8b_full_8xh100.yaml with 8 processes on each of 2 machines.
-# Written by lensmith launch, sha256:784047ebfa732f2be37a219ecbf34b645364b626693dfdb9c2b78337b421c453
+# Written by lensmith launch, sha256:901cf7fb3ae2ce088d5c7ea408a0e763b83fd5a42739594ecfb387aa05368927
 #   bash bank-forms.torchrun.sh RANK HEAD WORD
 # RANK: 0 on the first machine, then 1 and so on. HEAD: the first one's address, for all.
 # WORD: a word of yours, the same on all machines and new for each start.
@@ -39,7 +39,8 @@ stop() {
   # The processes that train, not accelerate: it would leave them 30 seconds, or none.
   local workers=()
   { read -r -a workers <"/proc/$child/task/$child/children"; } 2>/dev/null || true
-  kill -TERM "${workers[@]:-$child}" 2>/dev/null || true
+  if [ "${#workers[@]}" = 0 ]; then kill -KILL "$child" 2>/dev/null || true; return 0; fi
+  kill -TERM "${workers[@]}" 2>/dev/null || true
 }
 trap stop TERM INT
 
@@ -58,13 +59,13 @@ while :; do
   if wait "$child"; then status=0; else status=$?; fi
   kill -0 "$child" 2>/dev/null || break
 done
+# Saved and stopped, here or because another node was told to, accelerate ends with 0.
+if [ "$status" = 0 ] && [ ! -e "$LENSMITH_ERROR_FILE" ]; then exit 0; fi
 if [ -n "$stopped" ]; then
   echo "node $rank: stopped; started again, it goes on from the last checkpoint" >&2
   exit 130
 fi
-if [ "$status" != 0 ]; then
-  sleep 3
-  # accelerate ends with 1 whatever happened; the error of any node says more.
-  "$python" -m lensmith.failure "$status" "$told".*.json || status=$?
-fi
+[ "$status" = 0 ] || sleep 3
+# accelerate ends with 1 whatever happened; the error of any node says more.
+"$python" -m lensmith.failure "$status" "$told".*.json || status=$?
 exit "$status"

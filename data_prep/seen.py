@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Seen:
     """What looking at a picture gave: upright size in pixels; 16 bytes of digest over its encoded bytes; the
-    digest of its pixels, equal for equal pictures; the thumbnail that finds near copies."""
+    digest of its pixels, equal for equal pictures; thumbnail and detail that find near copies."""
 
     width: int
     height: int

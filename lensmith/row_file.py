@@ -5,7 +5,7 @@ images (list of places in the other file); tools, origin, meta (string, JSON); t
 an epoch of training shows it). Where a row was handed over is not part of it: the same rows from another
 file are the same split.
 `<split>.images.arrow` holds each image once: digest (string, of its upright pixels), width, height (pixels),
-fingerprint (binary, the thumbnail that finds near copies), image (struct {bytes, path}, an Image feature to
+fingerprint (binary, what finds near copies), image (struct {bytes, path}, an Image feature to
 `datasets`: PNG, upright RGB).
 Arrow's file format is mapped into memory: a row is found by its number and only its own bytes are read.
 """

@@ -85,9 +85,20 @@ def align(asked: Thumbnails, stored: Thumbnails) -> tuple[Pictures, npt.NDArray[
     return upright, orientation, refine(upright, stored.astype(np.float32), place)
 
 
-def refine(first: Pictures, second: Pictures, place: Places) -> Places:
+def align_either_way(asked: Thumbnails, stored: Thumbnails) -> tuple[npt.NDArray[np.int64], Places]:
+    """The orientations and places of `align`, whichever of the two is cropped."""
+    _, orientation, place = align(asked, stored)
+    # Where the stored one is cropped, it is found on the other rather than the other way round.
+    swap = np.flatnonzero(distances(stored, asked).min(1) < distances(asked, stored).min(1))
+    if len(swap):
+        _, turn, found = align(stored[swap], asked[swap])
+        place[swap], orientation[swap] = inverted(found, turn)
+    return orientation, place
+
+
+def refine(first: Pictures, second: Pictures, place: Places, steps: int = _FINE_STEPS) -> Places:
     """The place of each `second` on its `first`, from one that is right to about a pixel."""
-    for _ in range(_FINE_STEPS):
+    for _ in range(steps):
         place = _step(first, second, place)
     return place
 

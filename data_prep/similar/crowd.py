@@ -2,28 +2,54 @@
 
 What the members of a crowd share, the printed template, tells nothing apart and fills their hashes. So each
 member is laid over the crowd's first, the median of all is taken away, and what remains, the ink, is hashed:
-256 signs of random projections (Charikar, "Similarity estimation techniques from rounding algorithms", 2002),
+signs of random projections (Charikar, "Similarity estimation techniques from rounding algorithms", 2002),
 each against its own median. Different ink gives unrelated signs; the same ink turns few. Linear in the
-members.
+members. Members with a detail (details.py) are laid over each other there: thumbnails of a dense page and of
+the same page cropped differ by more than the ink of a field.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.similar.align import Pictures, align, inverted, lay_over, refine
+from data_prep.similar.align import Pictures, align_either_way, lay_over, refine
 from data_prep.similar.bands import near_pairs
-from data_prep.similar.hashes import best_variant, orient
+from data_prep.similar.details import Details
+from data_prep.similar.fine import BATCH as FINE_BATCH
+from data_prep.similar.fine import lay_fine, pooled
+from data_prep.similar.grey import FINE_SIDE
+from data_prep.similar.hashes import orient
 from data_prep.similar.thumbnail import SIDE, Thumbnails
 
-_WORDS = 4
-_PROJECTIONS = np.random.default_rng(1).choice([-1.0, 1.0], (SIDE * SIDE, 64 * _WORDS)).astype(np.float32)
-# Of the 64 signs in one word that may differ (random ones: 32), and of all 256 (random ones: 128, deviation
-# 8). Measured on 40 dense pages (tests/data_prep/similar/pictures.py): copies differ in at most 8 and 37,
-# other pages in at least 14 and 93.
-_WORD_DISTANCE = 22
-_DISTANCE = 84
+Members = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class _Near:
+    """When the ink of two members agrees: 64 * `words` signs, of which `distance` may differ, `word_distance`
+    of the 64 in a word at most; and the bands in which a word is looked up."""
+
+    words: int
+    bands: int
+    word_distance: int
+    distance: int
+
+
+# Measured on 40 dense pages (tests/data_prep/similar/pictures.py): copies differ in at most 8 of a word's 64
+# signs (random ones: 32) and 37 of all 256 (random ones: 128, deviation 8), other pages in at least 14 and
+# 93.
+_COARSE = _Near(words=4, bands=4, word_distance=22, distance=84)
+# Measured on 300 dense pages: cropped copies differ in at most 86 of 512, other pages in at least 170. With
+# 86 differing, one of 40 bands of 12 signs agrees in 99 of 100.
+_FINE = _Near(words=8, bands=5, word_distance=24, distance=144)
+# Pairs that are judged of each member with a detail, the nearest: where the median is not a member's
+# template, all forms of that one look alike.
+_NEAREST = 4
 # Grey levels that compression leaves, and parts of the template's slope that misplacement leaves: set, with
 # the distances measured under them.
 _GREY_NOISE = 3.0
@@ -33,42 +59,74 @@ _MEDIAN_OF = 257
 _BATCH = 256
 
 
-def crowd_candidates(thumbnails: Thumbnails, members: npt.NDArray[np.integer], start: int = 0) -> npt.NDArray:
+def crowd_candidates(thumbnails: Thumbnails, members: Members, start: int = 0) -> npt.NDArray[np.int64]:
     """Pairs of `members` (row numbers, ascending) whose ink agrees: int64 [pairs, 2], the later row second.
 
     Of each pair the later row is >= `start`. To be judged by same.py: these are candidates.
     """
     if len(members) < 2:
         return np.zeros((0, 2), np.int64)
-    words = _ink_hashes(thumbnails, members)
-    later = int(np.searchsorted(members, start))
-    pairs = [near_pairs(words[:, word], _WORD_DISTANCE, start=later) for word in range(_WORDS)]
-    codes = np.unique(np.concatenate([one.asked * len(members) + one.stored for one in pairs]))
-    second, first = codes // len(members), codes % len(members)
-    apart = np.bitwise_count(words[first] ^ words[second]).sum(1)
-    near = apart <= _DISTANCE
-    return np.stack([members[first[near]], members[second[near]]], 1).astype(np.int64)
-
-
-def _ink_hashes(thumbnails: Thumbnails, members: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
-    """256 signs of each member's ink: uint64 [members, 4]. One batch of pictures is in memory at a time."""
     leader = thumbnails[members[0]]
-    sample = members[np.linspace(0, len(members) - 1, min(len(members), _MEDIAN_OF)).astype(int)]
-    pages = _over_leader(thumbnails[sample], leader)
+    words = _ink_hashes(lambda some: _over_leader(thumbnails[some], leader), members, _COARSE)
+    return _pairs(words, members, start, _COARSE)[0]
+
+
+def fine_candidates(details: Details, members: Members, start: int = 0) -> npt.NDArray[np.int64]:
+    """The same of members that have a detail, cropped copies among them; to be judged by crowd_judge.py."""
+    if len(members) < 2:
+        return np.zeros((0, 2), np.int64)
+    leader = details.take(members[:1])
+    words = _ink_hashes(lambda some: _over_fine(details, some, leader), members, _FINE)
+    pairs, apart = _pairs(words, members, start, _FINE)
+    order = np.lexsort((pairs[:, 0], apart, pairs[:, 1]))
+    pairs = pairs[order]
+    _, begins, which = np.unique(pairs[:, 1], return_index=True, return_inverse=True)
+    return pairs[np.arange(len(pairs)) - begins[which] < _NEAREST]
+
+
+def _pairs(
+    words: npt.NDArray[np.uint64], members: Members, start: int, near: _Near
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of members whose signs agree, and in how many they do not."""
+    later = int(np.searchsorted(members, start))
+    found = [near_pairs(words[:, at], near.word_distance, near.bands, later) for at in range(near.words)]
+    codes = np.unique(np.concatenate([one.asked * len(members) + one.stored for one in found]))
+    second, first = codes // len(members), codes % len(members)
+    apart = np.bitwise_count(words[first] ^ words[second]).sum(1, dtype=np.int64)
+    close = apart <= near.distance
+    return np.stack([members[first[close]], members[second[close]]], 1).astype(np.int64), apart[close]
+
+
+def _ink_hashes(
+    laid: Callable[[Members], npt.NDArray[np.float32]], members: Members, near: _Near
+) -> npt.NDArray[np.uint64]:
+    """The signs of each member's ink: uint64 [members, words]. `laid` gives members as they lie over the
+    crowd's first, float32 [n, 4096]; one batch of them is in memory at a time."""
+    pages = laid(members[np.linspace(0, len(members) - 1, min(len(members), _MEDIAN_OF)).astype(int)])
+    batches = [pages] if len(pages) == len(members) else _laid(laid, members)
     template = np.median(pages, axis=0)
     misprints = _misprints(template)
     noise = _GREY_NOISE + _EDGE_NOISE * _slope(template)
+    projections = _projections(near.words)
 
     def projected(pages: npt.NDArray) -> npt.NDArray:
-        return _shrunk(_without(pages - template, misprints), noise) @ _PROJECTIONS
+        return _shrunk(_without(pages - template, misprints), noise) @ projections
 
     middle = np.median(projected(pages), axis=0)
-    words = np.empty((len(members), _WORDS), np.uint64)
+    signs = [np.packbits(projected(batch) > middle, axis=1, bitorder="little") for batch in batches]
+    return np.ascontiguousarray(np.concatenate(signs)).view("<u8").astype(np.uint64)
+
+
+def _laid(
+    laid: Callable[[Members], npt.NDArray[np.float32]], members: Members
+) -> Iterator[npt.NDArray[np.float32]]:
     for at in range(0, len(members), _BATCH):
-        bits = projected(_over_leader(thumbnails[members[at : at + _BATCH]], leader)) > middle
-        packed = np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little"))
-        words[at : at + _BATCH] = packed.view("<u8")
-    return words
+        yield laid(members[at : at + _BATCH])
+
+
+@functools.cache
+def _projections(words: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(1).choice([-1.0, 1.0], (SIDE * SIDE, 64 * words)).astype(np.float32)
 
 
 def _misprints(template: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -108,27 +166,31 @@ def _shrunk(ink: npt.NDArray, noise: npt.NDArray) -> npt.NDArray:
     return (np.sign(ink) * np.maximum(np.abs(ink) - noise, 0) / noise).astype(np.float32)
 
 
+def _over_fine(details: Details, members: Members, leader: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Each member's detail laid over the leader's, uint8 [1, 192, 192], and only then made as small as a
+    thumbnail: float32 [n, 4096]."""
+    pages = np.empty((len(members), SIDE * SIDE), np.float32)
+    for at in range(0, len(members), FINE_BATCH):
+        some = details.take(members[at : at + FINE_BATCH])
+        target = np.broadcast_to(leader, some.shape)
+        filled = _filled(*lay_fine(some, target), target.astype(np.float32))
+        pages[at : at + len(some)] = pooled(filled, FINE_SIDE // SIDE).reshape(len(some), -1)
+    return pages
+
+
 def _over_leader(pictures: Thumbnails, leader: Thumbnails) -> npt.NDArray[np.float32]:
     """Each picture turned, aligned to the leader and resampled at its pixels: float32 [n, 4096]."""
     plain = np.broadcast_to(leader, pictures.shape)
-    upright, orientation, place = align(pictures, plain)
-    # Where the leader is the one that is cropped, the picture is found on it the other way round.
-    _, forward = best_variant(pictures, plain)
-    _, backward = best_variant(plain, pictures)
-    swap = np.flatnonzero(backward < forward)
-    if len(swap):
-        _, turn, found = align(plain[swap], pictures[swap])
-        place[swap], orientation[swap] = inverted(found, turn)
-        upright[swap] = orient(pictures[swap], orientation[swap])
-    target = plain.astype(np.float32)
+    orientation, place = align_either_way(pictures, plain)
+    upright, target = orient(pictures, orientation).astype(np.float32), plain.astype(np.float32)
     laid, inside = lay_over(upright, refine(upright, target, place))
     inside[:, [0, -1]] = 0
     inside[:, :, [0, -1]] = 0
-    filled = np.where(inside > 0, _like(laid, target, inside), target)
-    return filled.reshape(len(pictures), -1)
+    return _filled(laid, inside, target).reshape(len(pictures), -1)
 
 
-def _like(laid: Pictures, target: Pictures, inside: Pictures) -> Pictures:
-    """`laid` with the mean that `target` has where both are."""
+def _filled(laid: Pictures, inside: Pictures, target: Pictures) -> Pictures:
+    """`laid` with the mean that `target` has where both are, and `target` elsewhere."""
     count = np.maximum(inside.sum((1, 2), keepdims=True), 1)
-    return laid + ((target - laid) * inside).sum((1, 2), keepdims=True) / count
+    alike = laid + ((target - laid) * inside).sum((1, 2), keepdims=True) / count
+    return np.where(inside > 0, alike, target)

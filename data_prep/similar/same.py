@@ -96,9 +96,12 @@ def _compare(asked: Thumbnails, stored: Thumbnails) -> tuple[npt.NDArray, ...]:
     floor = _NOISE**2 * count
     correlation = ((laid * right).sum((1, 2)) + floor) / np.sqrt((energy + floor) * (other + floor))
     right = right * np.sqrt((energy + floor) / (other + floor))[:, None, None]
-    share = np.maximum(_mean(inside), _LEAST_INSIDE)
-    rest = np.maximum(_mean((laid - right) ** 2), 0) / share
-    spread = [_mean(one * one) / share - (_mean(one) / share) ** 2 for one in (laid, right)]
+    share = np.maximum(window_means(inside, _WINDOW), _LEAST_INSIDE)
+    rest = np.maximum(window_means((laid - right) ** 2, _WINDOW), 0) / share
+    spread = [
+        window_means(one * one, _WINDOW) / share - (window_means(one, _WINDOW) / share) ** 2
+        for one in (laid, right)
+    ]
     contrast = np.maximum((spread[0] + spread[1]) / 2, 0) + _NOISE**2
     crop = np.maximum(
         np.abs(1 - place[:, 0]) / 2 + np.abs(place[:, 1]), np.abs(1 - place[:, 2]) / 2 + np.abs(place[:, 3])
@@ -113,10 +116,10 @@ def _blur(pictures: Pictures) -> Pictures:
     return ((padded[:, :, :-2] + 2 * rows + padded[:, :, 2:]) / 4).astype(np.float32)
 
 
-def _mean(pictures: Pictures) -> Pictures:
-    """Means over the window around each pixel, zero outside the picture."""
-    width = 2 * _WINDOW + 1
-    padded = np.pad(pictures, ((0, 0), (_WINDOW + 1, _WINDOW), (_WINDOW + 1, _WINDOW)))
+def window_means(pictures: Pictures, reach: int) -> Pictures:
+    """Means over the pixels up to `reach` around each, zero outside the picture."""
+    width = 2 * reach + 1
+    padded = np.pad(pictures, ((0, 0), (reach + 1, reach), (reach + 1, reach)))
     sums = padded.cumsum(1, dtype=np.float64).cumsum(2)
     block = (
         sums[:, width:, width:]

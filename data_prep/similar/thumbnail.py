@@ -1,7 +1,8 @@
-"""The perceptual fingerprint of an image: 64 x 64 grey values (`grey.small_grey`).
+"""The thumbnail of an image: 64 x 64 grey values (`grey.small_grey`).
 
-Everything else (hashes, alignment, verdict) is computed from this thumbnail and the size of the original, so
-4 KB an image are all that an index or a sealed exam has to keep.
+Hashes, alignment and verdict are computed from it and the size of the original; only copies within a crowd of
+one template are told by a detail as well (details.py). So 4 KB an image, and up to 15 KB for its detail, are
+all that an index or a sealed exam has to keep.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from lensmith.home import Home
 from lensmith.recipe import load_recipe
 from tests.data_prep.conftest import refused
 from tests.data_prep.folder import Folder
+from tests.data_prep.similar.pictures import CROPPED, encoded, pages
 from tests.data_prep.test_prepare import places
 
 
@@ -121,6 +122,26 @@ def test_a_picture_of_an_earlier_exam_is_not_taken(folder: Folder, home: Home, t
         json.loads(text)["reason"] for text in (home.root / "held_out_reads.jsonl").read_text().splitlines()
     ]
     assert "no new row may repeat its pictures or long answers" in reads
+
+
+@pytest.mark.slow
+def test_a_cropped_page_of_an_earlier_exam_is_not_taken(folder: Folder, home: Home, tmp_path: Path) -> None:
+    filled = [encoded(page, "PNG", compress_level=1) for page in pages(29)]
+    copy = encoded(CROPPED["3% off"](pages(1)[0]), "JPEG", quality=85)
+    for number, data in enumerate([*filled[:28], copy]):
+        folder.add(shown(folder, f"page-{number}", f"customer-{number}", data))
+    folder.fill(groups=3)
+    first = prepare(folder.recipe(split={"validation": 0.02, "held_out": 0.95, "seed": 3}), home)
+    assert first.intake.body["similar"]["pairs"] == 1
+    sealed = {row.sample.id for row in read_held_out(home, first.held_out, "a test of the guard")}
+    assert {"page-0", "page-28"} <= sealed, "choose another seed"
+    later = Folder(tmp_path / "later")
+    later._pictures = 500
+    later.fill(groups=20)
+    again = encoded(CROPPED["4% off a corner"](pages(1)[0]), "JPEG", quality=85)
+    line = later.add(shown(later, "swallowed", "new-1", again))
+    later.add(shown(later, "another", "new-2", filled[28]))
+    assert refused(prepare(later.recipe(exams=[first.held_out.id]), home)) == {line: {"old_exam"}}
 
 
 def test_names_of_earlier_things_are_checked(folder: Folder, home: Home) -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from data_prep.judging import judge_rows
 from data_prep.seen import Seen
+from data_prep.similar.search import Fingerprints
 from data_prep.sources.source import Found
 from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from lensmith.sample import Image, Message, Sample, Text
+from tests.data_prep.similar.pictures import encoded
 
 
 def thumbnail(number: int) -> bytes:
     return np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8).tobytes()
 
 
-def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
+def printed(number: int, detailed: Collection[int]) -> bytes:
+    return thumbnail(number) + (detail(number) if number in detailed else b"")
+
+
+def fill(book: Workbook, *rows: tuple[int, ...], detailed: Collection[int] = ()) -> None:
     """Take one row for each tuple: the numbers of the pictures it shows, all rows of one group."""
     found = []
     for at, numbers in enumerate(rows):
@@ -31,7 +38,7 @@ def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
         found.append(Found(f"labels.jsonl:{at + 1}", f"row-{at}", sample))
     book.add(0, 0, found)
     book.pictures.saw(
-        (each.number, Seen(100 + number, 50, b"", number.to_bytes(32, "big"), thumbnail(number)))
+        (each.number, Seen(100 + number, 50, b"", number.to_bytes(32, "big"), printed(number, detailed)))
         for each in book.pictures.unseen(10_000, 0)
         for number in [int(each.path.removesuffix(".png"))]
     )
@@ -42,6 +49,20 @@ def fill(book: Workbook, *rows: tuple[int, ...]) -> None:
 def book(tmp_path: Path) -> Iterator[Workbook]:
     with Workbook(tmp_path / "workbook.sqlite") as book:
         yield book
+
+
+def detail(number: int) -> bytes:
+    """As a fingerprint has one behind its thumbnail: a JPEG."""
+    return encoded(PIL.Image.new("L", (192, 192), number), "JPEG")
+
+
+def greys(pictures: Fingerprints) -> list[int | None]:
+    """The grey of each picture's detail, None where it has none."""
+    assert pictures.details is not None
+    found: list[int | None] = [None] * len(pictures)
+    for place in np.flatnonzero(pictures.details.has(np.arange(len(pictures)))).tolist():
+        found[place] = int(pictures.details.take(np.array([place]))[0, 0, 0])
+    return found
 
 
 def hung(thumbnails: ThumbnailFile) -> list[tuple[int, bytes]]:
@@ -76,6 +97,19 @@ def test_exams_of_several_sizes_hang_before_them_in_turn(book: Workbook, tmp_pat
         assert both.sizes[:, 0].tolist() == [100 + number for number in [*numbers, 7, 3]]
         assert [each.tobytes() for each in both.thumbnails] == [thumbnail(each) for each in [*numbers, 7, 3]]
     assert hung(thumbnails) == expected(7, 3)
+
+
+def test_details_go_with_their_pictures(book: Workbook, tmp_path: Path) -> None:
+    fill(book, (7,), (30, 8), (5, 30), (60,), detailed=(30, 5, 60))
+    thumbnails = ThumbnailFile(book, tmp_path / "thumbnails", 3)
+    assert greys(thumbnails.pictures) == [None, 30, None, 5, 60]
+    for numbers in ([11, 12, 13], [], [14]):
+        sizes = np.full((len(numbers), 2), 50, np.int32)
+        both = thumbnails.behind(sizes, [printed(number, (11, 13, 14)) for number in numbers])
+        exam = [number if number != 12 else None for number in numbers]
+        assert greys(both) == [*exam, None, 30, None, 5, 60]
+    thumbnails.leave_out([0, 2])
+    assert greys(thumbnails.pictures) == [30, None, 60]
 
 
 def test_what_only_refused_rows_show_is_taken_down(book: Workbook, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from bank_forms.hand import Wobble, draw_again
 from bank_forms.layout import STATIONERY, draw_payment, fill_in
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.similar.grey import small_grey
+from data_prep.similar.details import Details
+from data_prep.similar.grey import SIDE, fingerprint
 from data_prep.similar.search import Fingerprints
 
 Picture = Image.Image
 _WORDS = ("account", "holder", "transfer", "payment", "notice", "customer", "branch", "signed", "total")
 _LINES = 40
+_FIELDS = range(2, _LINES, 5)
 # Importing scikit-learn for two files takes longer than most tests.
 _SKLEARN = find_spec("sklearn")
 assert _SKLEARN is not None
@@ -41,33 +43,61 @@ def bank_forms(count: int, seed: int = 3) -> list[Picture]:
     return made
 
 
-def pages(count: int, seed: int = 5) -> list[Picture]:
-    """Scans of one dense A4 page, 1000 x 1400, with eight lines of twelve handwritten digits each."""
+def _empty_page() -> Image.Image:
+    """One dense A4 page, 1000 x 1400, with eight empty fields."""
     page = Image.new("L", (1000, 1400), 250)
     draw = ImageDraw.Draw(page)
     words = np.random.default_rng(1)
     font = ImageFont.load_default(20)
     draw.rectangle((60, 50, 940, 110), fill=90)
-    fields = [line for line in range(_LINES) if line % 5 == 2]
     for line in range(_LINES):
         y = 150 + line * 30
-        text = " ".join(words.choice(_WORDS, 10)) if line not in fields else _WORDS[line % len(_WORDS)]
+        text = " ".join(words.choice(_WORDS, 10)) if line not in _FIELDS else _WORDS[line % len(_WORDS)]
         draw.text((60, y), text, font=font, fill=30)
-        if line in fields:
+        if line in _FIELDS:
             draw.rectangle((300, y - 8, 900, y + 24), fill=250, outline=120)
-    template = np.asarray(page)
+    return page
+
+
+def pages(count: int, seed: int = 5) -> list[Picture]:
+    """Scans of one dense A4 page, 1000 x 1400, with eight lines of twelve handwritten digits each."""
+    template = np.asarray(_empty_page())
     images, _ = digits()
     handwriting = (images * 255).round().astype(np.uint8)
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
         filled = template.copy()
-        for line in fields:
+        for line in _FIELDS:
             for cell in range(12):
                 y, x = 144 + line * 30, 310 + cell * 36
                 ink = 255 - handwriting[rng.integers(len(handwriting))]
                 filled[y : y + 28, x : x + 28] = np.minimum(filled[y : y + 28, x : x + 28], ink)
         made.append(Image.fromarray(filled))
+    return made
+
+
+def typed_pages(count: int, size: int, seed: int = 7) -> list[Picture]:
+    """The same page with eight lines of twelve typed digits, in a font of `size` pixels."""
+    template, font, rng = _empty_page(), ImageFont.load_default(size), np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        page = template.copy()
+        draw = ImageDraw.Draw(page)
+        for line in _FIELDS:
+            draw.text((310, 148 + line * 30), "".join(rng.choice([*"0123456789"], 12)), font=font, fill=40)
+        made.append(page)
+    return made
+
+
+def of_another_line(page: Picture, other: Picture) -> list[Picture]:
+    """Pages that differ from one of `pages` in one of its eight lines, which is that of another page."""
+    made = []
+    for line in _FIELDS:
+        box = (0, 140 + line * 30, page.width, 176 + line * 30)
+        one = page.copy()
+        one.paste(other.crop(box), box)
+        made.append(one)
     return made
 
 
@@ -134,13 +164,21 @@ CROPPED: dict[str, Callable[[Picture], Picture]] = {
 }
 
 
-def prints(pictures: Sequence[Picture]) -> Fingerprints:
-    """Fingerprints of opened pictures."""
-    thumbnails = np.stack([np.asarray(small_grey(picture)) for picture in pictures])
-    return Fingerprints(thumbnails, np.array([picture.size for picture in pictures], np.int32))
+def prints(pictures: Sequence[Picture], details: Path | None = None) -> Fingerprints:
+    """Fingerprints of opened pictures; with the details where there is a file to put them in."""
+    size = SIDE * SIDE
+    made = [fingerprint(picture) for picture in pictures]
+    thumbnails = np.stack([np.frombuffer(each[:size], np.uint8).reshape(SIDE, SIDE) for each in made])
+    sizes = np.array([picture.size for picture in pictures], np.int32)
+    if details is None:
+        return Fingerprints(thumbnails, sizes)
+    details.write_bytes(b"".join(each[size:] for each in made))
+    lengths = np.array([len(each) - size for each in made], np.int64)
+    return Fingerprints(thumbnails, sizes, Details(details, np.cumsum(lengths) - lengths, lengths))
 
 
 def joined(first: Fingerprints, second: Fingerprints) -> Fingerprints:
+    """Both, without details."""
     return Fingerprints(
         np.concatenate([first.thumbnails, second.thumbnails]), np.concatenate([first.sizes, second.sizes])
     )

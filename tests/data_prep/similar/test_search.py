@@ -7,18 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from data_prep.similar import align, hashes, same, search
+from data_prep.similar import align, crowd_judge, fine, hashes, same, search
+from data_prep.similar.clusters import Clusters
 from data_prep.similar.search import Fingerprints, find_near
 from tests.data_prep.similar.pictures import (
     CROPPED,
     PLAIN,
     Picture,
     bank_forms,
+    cropped,
     joined,
+    of_another_line,
     pages,
     photographs,
     prints,
     resized,
+    typed_pages,
 )
 
 # Hundreds of pictures are made, changed and compared.
@@ -76,6 +80,67 @@ def test_pages_of_one_template_are_not_duplicates_but_their_copies_are(
         assert share == 1, change
         assert not wrong, change
     assert not recall(filled, [CROPPED["5% off two sides"](page) for page in filled[:6]])[1]
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Fingerprints:
+    """28 dense pages of one template; four crops of each of the first four; the eight pages that differ from
+    the first in one line, cropped."""
+    filled = pages(28)
+    changes = ("3% off", "5% off two sides", "4% off a corner", "all together")
+    crops = [CROPPED[change](page) for change in changes for page in filled[:4]]
+    others = [cropped(page, 0.02, 0.01, 0.015, 0.02) for page in of_another_line(filled[0], filled[1])]
+    return prints([*filled, *crops, *others], tmp_path_factory.mktemp("crowd") / "details")
+
+
+def clusters_of(crowd: Fingerprints) -> list[set[int]]:
+    """Clusters of more than one picture."""
+    found, clusters = find_near(crowd), Clusters(len(crowd))
+    clusters.join(found.first, found.second)
+    labels = clusters.labels()
+    return [set(np.flatnonzero(labels == label).tolist()) for label in np.unique(found.first) if label < 28]
+
+
+def test_cropped_pages_of_one_template_are_found_and_other_lines_are_not(crowd: Fingerprints) -> None:
+    assert clusters_of(crowd) == [{page, *range(28 + page, 44, 4)} for page in range(4)]
+
+
+def test_without_details_cropped_pages_are_missed(crowd: Fingerprints) -> None:
+    assert sum(map(len, clusters_of(Fingerprints(crowd.thumbnails, crowd.sizes)))) < 10
+
+
+def test_a_higher_limit_would_take_another_line_for_the_same_page(
+    crowd: Fingerprints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd_judge, "LIMIT", 1.9)
+    monkeypatch.setattr(crowd_judge, "_STRICTNESS", 2)
+    assert max(map(len, clusters_of(crowd))) > 5
+
+
+def test_without_the_pyramid_a_crop_is_not_laid_well_enough(
+    crowd: Fingerprints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine, "_PYRAMID", ())
+    assert sum(map(len, clusters_of(crowd))) < 16
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Fingerprints:
+    """30 typed pages of one template, and copies of the first three."""
+    filled = typed_pages(30, 20)
+    copies = [PLAIN[change](page) for change in ("quality 30", "0.5 times") for page in filled[:3]]
+    return prints([*filled, *copies], tmp_path_factory.mktemp("typed") / "details")
+
+
+def test_copies_of_typed_pages_are_found_and_other_pages_are_not(typed: Fingerprints) -> None:
+    assert clusters_of(typed) == [{page, 30 + page, 33 + page} for page in range(3)]
+
+
+def test_one_limit_for_every_crowd_would_take_typed_pages_for_copies(
+    typed: Fingerprints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd_judge, "_STRICTNESS", 9)
+    assert max(map(len, clusters_of(typed))) > 3
 
 
 def test_a_looser_window_would_take_other_forms_for_copies(

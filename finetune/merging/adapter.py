@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from finetune.layout import Places, Shapes
+from finetune.merging.adapter_config import WEIGHTS, rank_and_scale, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # PEFT saves a magnitude without `.weight`, and reads it with it too.
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_((?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(\.weight)?)"
@@ -29,34 +26,6 @@ _MAGNITUDE = "magnitude_vector"
 _SHOWN = 20
 # Float32 bytes of the rows that are computed at a time.
 _BLOCK = 64 << 20
-
-# Settings that merging understands, or that do not change what the adapter computes. Every other one must be
-# off: an unknown setting that is on may change the delta (LoRA bias, saved modules, replaced layers).
-_UNDERSTOOD = {
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_alpha",
-    "lora_dropout",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "revision",
-    "target_modules",
-    "task_type",
-    "use_dora",
-    "use_rslora",
-}
-# Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) change the base's own weights before training.
-_INITS = (True, False, "gaussian", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -120,7 +89,7 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     Raises InputError with everything that this version does not merge and every tensor it cannot place,
     for NaN or infinite values and for an adapter that changes nothing; IntegrityError for a damaged file.
     """
-    config = _read_config(root, {"target_parameters"} if experts else set())
+    config = read_config(root, experts=experts is not None)
     file = open_tensor_file(root / WEIGHTS)
     dora = bool(config.get("use_dora"))
     parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
@@ -151,52 +120,6 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     adapter = Adapter(file, deltas, fused)
     _check_values(adapter)
     return adapter
-
-
-def rank_and_scale(config: dict[str, Any], module: str) -> tuple[int, float]:
-    """Rank and scale of a module's delta: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
-
-    A pattern's key is a regular expression for the end of a module's name, the first that fits counts
-    (PEFT's `get_pattern_key`).
-    """
-    rank = int(_by_pattern(config.get("rank_pattern"), module, config["r"]))
-    alpha = float(_by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
-    return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _read_config(root: Path, more: set[str]) -> dict[str, Any]:
-    missing = [name for name in (CONFIG, WEIGHTS) if not (root / name).is_file()]
-    if missing:
-        raise InputError(f"{root} holds no adapter", [Problem("is missing", name) for name in missing])
-    config: dict[str, Any] = json.loads((root / CONFIG).read_bytes())
-    where = str(root / CONFIG)
-    mend = "train without it, or merge with the tool that trained it"
-    problems = [
-        Problem(f"{name} = {json.dumps(value)} is not merged by this version", where, mend)
-        for name, value in sorted(config.items())
-        if name not in _UNDERSTOOD | more and value not in (None, False, "none", [], {})
-    ]
-    if config.get("peft_type") != "LORA":
-        problems.append(Problem(f"peft_type is {config.get('peft_type')!r}, LORA is expected", where))
-    if config.get("init_lora_weights", True) not in _INITS:
-        problems.append(
-            Problem(
-                f"init_lora_weights = {config['init_lora_weights']!r} changed the base before training",
-                where,
-                "save the adapter converted to plain LoRA",
-            )
-        )
-    problems += [Problem(f"{name} is missing", where) for name in ("r", "lora_alpha") if name not in config]
-    if problems:
-        raise InputError(f"the adapter in {root} cannot be merged", problems)
-    return config
 
 
 def _parts(file: TensorFile, parts: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[Problem]]:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune.merge import merge
-from finetune.merging.adapter import rank_and_scale, read_adapter
+from finetune.merging.adapter import read_adapter
+from finetune.merging.adapter_config import rank_and_scale
 from lensmith.artifact import Artifact
 from lensmith.base import pin_base
 from lensmith.errors import InputError, IntegrityError

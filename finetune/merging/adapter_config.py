@@ -1,0 +1,94 @@
+"""What PEFT's config says of an adapter: whether it can be merged, and each module's rank and scale."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from lensmith.errors import InputError, Problem
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+# Settings that merging understands, or that do not change what the adapter computes. Every other one must be
+# off: an unknown setting that is on may change the delta (LoRA bias, saved modules, replaced layers).
+_UNDERSTOOD = {
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+}
+# Other initialisations (PiSSA, OLoRA, LoftQ, CorDA) change the base's own weights before training.
+_INITS = (True, False, "gaussian", "orthogonal")
+
+
+def rank_and_scale(config: dict[str, Any], module: str) -> tuple[int, float]:
+    """Rank and scale of a module's delta: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+
+    A pattern's key is a regular expression for the end of a module's name, the first that fits counts
+    (PEFT's `get_pattern_key`).
+    """
+    rank = int(_by_pattern(config.get("rank_pattern"), module, config["r"]))
+    alpha = float(_by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def read_config(root: Path, *, experts: bool) -> dict[str, Any]:
+    """The settings of the adapter in `root`; `experts`: whether its family has some, which may be adapted.
+
+    Raises InputError where a file is missing, for every setting that this version does not merge, and for one
+    that changed the base before training.
+    """
+    missing = [name for name in (CONFIG, WEIGHTS) if not (root / name).is_file()]
+    if missing:
+        raise InputError(f"{root} holds no adapter", [Problem("is missing", name) for name in missing])
+    config: dict[str, Any] = json.loads((root / CONFIG).read_bytes())
+    where = str(root / CONFIG)
+    understood = _UNDERSTOOD | ({"target_parameters"} if experts else set())
+    mend = "train without it, or merge with the tool that trained it"
+    problems = [
+        Problem(f"{name} = {json.dumps(value)} is not merged by this version", where, mend)
+        for name, value in sorted(config.items())
+        if name not in understood and value not in (None, False, "none", [], {})
+    ]
+    if config.get("peft_type") != "LORA":
+        problems.append(Problem(f"peft_type is {config.get('peft_type')!r}, LORA is expected", where))
+    if config.get("init_lora_weights", True) not in _INITS:
+        problems.append(
+            Problem(
+                f"init_lora_weights = {config['init_lora_weights']!r} changed the base before training",
+                where,
+                "save the adapter converted to plain LoRA",
+            )
+        )
+    problems += [Problem(f"{name} is missing", where) for name in ("r", "lora_alpha") if name not in config]
+    if problems:
+        raise InputError(f"the adapter in {root} cannot be merged", problems)
+    return config

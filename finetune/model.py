@@ -61,11 +61,11 @@ def in_dtype(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
     return {name: each.to(dtype) if each.is_floating_point() else each for name, each in inputs.items()}
 
 
-def load_skeleton(checkpoint: Path) -> PreTrainedModel:
+def load_skeleton(checkpoint: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The checkpoint's model on the meta device: names and shapes of every weight, no memory, no weights."""
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
 def load_processor(checkpoint: Path, pixels: PixelBudget | None) -> ProcessorMixin:

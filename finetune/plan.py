@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
+from finetune.forecast import Forecast
+from finetune.gpus import Gpu
 from finetune.launcher import Launcher, check_method, read_launcher
-from finetune.memory import Memory, activation_memory, state_memory
+from finetune.memory import Memory
 from finetune.model import load_skeleton
-from finetune.packing import image_work, plan_run
+from finetune.proposal import Proposal, propose
 from finetune.rows import RowTokens
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
-from lensmith.tokens import read_grid
-from lensmith.train_settings import LoraPart
+from lensmith.train_settings import LoraPart, Train
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Plan:
     """A training before it starts.
 
     packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; adapted and
-    trained_parameters by tower. memory: of one device, of the longest rows or the largest packs.
+    trained_parameters by tower. memory: of one device, of the longest rows or the largest packs. proposals:
+    one for each GPU that was asked about.
     """
 
     launcher: Launcher
@@ -65,10 +65,11 @@ class Plan:
     adapted: dict[LoraPart, int]
     trained_parameters: dict[Tower, int]
     memory: Memory
+    proposals: list[Proposal]
 
 
-def plan(recipe: Recipe, dataset: Artifact) -> Plan:
-    """The plan of the recipe's training on `dataset`.
+def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
+    """The plan of the recipe's training on `dataset`, and what fits each of `gpus`.
 
     Reads configuration, tokenizer and rows of the base at `recipe.base.path`, not its weights. Raises
     InputError for rows that are too long, LoRA targets that match nothing, and a launcher config that cannot
@@ -79,42 +80,25 @@ def plan(recipe: Recipe, dataset: Artifact) -> Plan:
     check_method(launcher, recipe)
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
-    # Activations are counted before the adapter wraps the linears.
-    shape = load_skeleton(source)
     trained = choose_trained(skeleton, recipe)
-    counted = list(check_rows(recipe, dataset, source, row_encoder(recipe, source)))
-    rows = _rows(counted)
-    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
-    packs = None
-    if recipe.train.pack_length:
-        work = image_work(shape, recipe.model_family, patches)
-        packs = _packs(recipe, launcher, dataset, counted, work)
-    state = state_memory(
-        recipe.train,
-        launcher,
-        parameters + _added(recipe, trained.parameters),
-        sum(trained.parameters.values()),
-    )
-    tokens = _tokens_a_pass(recipe, rows.longest, packs, patches)
-    activations = activation_memory(shape, recipe.model_family, recipe.train, tokens, trained.parameters)
+    encoder = row_encoder(recipe, source)
+    counted = list(check_rows(recipe, dataset, source, encoder))
+    forecast = Forecast(recipe, dataset, encoder, counted, parameters, trained.parameters)
     return Plan(
         launcher=launcher,
         global_batch=launcher.global_batch(recipe),
-        rows=rows,
-        packs=packs,
+        rows=_rows(counted),
+        packs=_packs(forecast, recipe.train, launcher),
         steps=_steps(recipe, launcher, len(read_split(dataset, "train").epoch())),
         parameters=parameters,
         adapted=trained.adapted,
         trained_parameters=trained.parameters,
-        memory=dataclasses.replace(state, activations=activations),
+        memory=forecast.memory(recipe.train, launcher),
+        proposals=[propose(forecast, recipe.train, launcher, gpu) for gpu in gpus],
     )
 
 
-def _added(recipe: Recipe, trained: dict[Tower, int]) -> int:
-    return sum(trained.values()) if recipe.train.method == "lora" else 0
-
-
-def _rows(counted: list[RowTokens]) -> RowsPlan:
+def _rows(counted: Sequence[RowTokens]) -> RowsPlan:
     return RowsPlan(
         rows=len(counted),
         text_tokens=sum(each.text for each in counted),
@@ -124,17 +108,11 @@ def _rows(counted: list[RowTokens]) -> RowsPlan:
     )
 
 
-def _packs(
-    recipe: Recipe,
-    launcher: Launcher,
-    dataset: Artifact,
-    counted: list[RowTokens],
-    work: float,
-) -> PacksPlan:
-    counts = np.array([(each.text, each.image, each.answer) for each in counted], np.int64)
-    shown = read_split(dataset, "train").epoch()
-    plan = plan_run(recipe, launcher, counts, shown, work)
-    rows = counts[shown]
+def _packs(forecast: Forecast, train: Train, launcher: Launcher) -> PacksPlan | None:
+    plan = forecast.packs(train, launcher)
+    if plan is None:
+        return None
+    rows = forecast.counts[forecast.shown]
     packs = [pack for shared in plan.steps(0) for each in shared for pack in each]
     tokens = [int(rows[pack].sum()) for pack in packs]
     return PacksPlan(
@@ -143,20 +121,6 @@ def _packs(
         image_tokens=max(int(rows[pack, 1].sum()) for pack in packs),
         mean_tokens=round(sum(tokens) / len(tokens)),
     )
-
-
-def _tokens_a_pass(
-    recipe: Recipe, longest: RowTokens, packs: PacksPlan | None, patches: int
-) -> dict[Tower, int]:
-    """Tokens that a forward pass of the longest rows, or of the largest packs, feeds to each tower.
-
-    The vision tower sees `patches` for an image token.
-    """
-    batch = recipe.train.batch_size
-    total, image = longest.total * batch, longest.image * batch
-    if packs is not None:
-        total, image = packs.tokens, packs.image_tokens
-    return {"vision": image * patches, "connector": image, "language": total}
 
 
 def _steps(recipe: Recipe, launcher: Launcher, rows: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from finetune.launcher import read_launcher
+from finetune.setting import REASONS, savings
 from lensmith.errors import InputError, Problem
 from lensmith.train_settings import Train
 
@@ -40,25 +42,26 @@ def _first_line(error: Exception) -> str:
 
 
 def _mends(train: Train) -> list[Problem]:
+    """What `lensmith plan` would look at, in its order: finetune/setting.py."""
+    possible = savings(train, read_launcher(train.launcher))
+    size, largest = ("train.pack_length", train.pack_length) if train.pack_length else ("train.batch_size", 0)
+    states = {
+        "train.pack_length": f"{largest:,} tokens at a time",
+        "train.batch_size": f"{train.batch_size} rows at a time",
+        "train.gradient_checkpointing": "is off",
+    }
     problems: list[Problem] = []
-    if train.pack_length > train.max_length:
-        mend = f"lower it, to {train.max_length:,} at least: the same run, with less memory"
-        problems.append(Problem(f"{train.pack_length:,} tokens at a time", "train.pack_length", mend))
-    elif train.pack_length:
-        mend = (
-            "lower pixels.max_pixels and train.max_length, or shard the model over GPUs with train.launcher"
+    if size not in possible:
+        state = "is the longest row's already" if train.pack_length else "is 1 already"
+        shorter = "pixels.max_pixels and train.max_length" if train.pack_length else "pixels.max_pixels"
+        mend = f"lower {shorter}, or shard the model over GPUs with train.launcher"
+        problems.append(Problem(state, size, mend))
+    for key, value in possible.items():
+        also = ", train.gradient_accumulation as much higher" if key == "train.batch_size" else ""
+        problems.append(
+            Problem(states.get(key, "can change"), key, f"set it to {value}{also}: {REASONS[key]}")
         )
-        problems.append(Problem("is the longest row's already", "train.pack_length", mend))
-    elif train.batch_size > 1:
-        mend = "lower it and raise train.gradient_accumulation as much: the same run, with less memory"
-        problems.append(Problem(f"{train.batch_size} rows at a time", "train.batch_size", mend))
-    else:
-        mend = "lower pixels.max_pixels, or shard the model over GPUs with train.launcher"
-        problems.append(Problem("is 1 already", "train.batch_size", mend))
     if train.gradient_checkpointing:
         problems.append(Problem("is on already", "train.gradient_checkpointing"))
-    else:
-        mend = "set it to true: the same run, slower, with less memory"
-        problems.append(Problem("is off", "train.gradient_checkpointing", mend))
-    problems.append(Problem("`lensmith plan RECIPE` tells the memory that a recipe takes"))
+    problems.append(Problem("`lensmith plan RECIPE --gpu NAME` proposes the fastest setting that fits"))
     return problems

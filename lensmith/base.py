@@ -19,6 +19,8 @@ from lensmith.recipe import Recipe
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 NEEDED = ("config.json", "tokenizer_config.json")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
+# How to get what a plan needs.
+SMALL = "download it; a plan needs no weights: hf download NAME --exclude '*.safetensors' --local-dir DIR"
 # How the files begin, in capitals, that whoever hands a model on must hand on with it.
 LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
@@ -87,18 +89,29 @@ def verify_base(base: Artifact) -> None:
         raise IntegrityError(f"the base of {base.short} is not what was pinned", problems)
 
 
-def check_base(root: Path, family: Family) -> dict[str, Any]:
+def has_weights(root: Path) -> bool:
+    """Whether the checkpoint's weights lie in `root`, not only what describes them."""
+    return any((root / name).is_file() for name in WEIGHTS)
+
+
+def check_base(root: Path, family: Family, *, weights: bool = True) -> dict[str, Any]:
     """The checkpoint's config.json, after checking that it is whole and of this family.
+
+    Without `weights` the files that describe them are enough.
 
     Raises InputError with every problem: no directory, missing files, another architecture, remote code.
     """
     if not root.is_dir():
         raise InputError(
             "the base model is missing",
-            [Problem("no such directory", f"base.path = {root}", "download or make it")],
+            [
+                Problem(
+                    "no such directory", f"base.path = {root}", "download or make it" if weights else SMALL
+                )
+            ],
         )
     problems = [Problem("is missing", str(root / name)) for name in NEEDED if not (root / name).is_file()]
-    if not any((root / name).is_file() for name in WEIGHTS):
+    if weights and not has_weights(root):
         problems.append(Problem("no safetensors weights", str(root), "fetch the whole checkpoint"))
     if not any((root / name).is_file() for name in TEMPLATES):
         mend = "fetch the whole checkpoint"

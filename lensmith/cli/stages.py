@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lensmith.artifact import Artifact, Kind
-from lensmith.base import base_key
+from lensmith.base import base_key, has_weights
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 
@@ -26,11 +26,11 @@ def stage_states(recipe: Recipe, home: Home, prepared: Prepared | None) -> list[
     """The stages in order, after what of the data is `prepared`. From the merge on, what was made from the
     run is taken for done: whether a later stage's code has changed since is seen when it runs.
 
-    Raises InputError where the base cannot be used.
+    A base without its weights is none that was made. Raises InputError where the base cannot be used.
     """
     from finetune.run import run_key
 
-    base = home.find("base", base_key(recipe))
+    base = home.find("base", base_key(recipe)) if has_weights(recipe.base.path) else None
     dataset = prepared.dataset if prepared else None
     run = home.find("run", run_key(recipe, base, dataset)) if base and dataset else None
     model = _made_from(home, "model", "run", run)

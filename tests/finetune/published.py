@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,12 @@ def write_qwen3_vl_8b(out: Path, tiny_base: Path) -> Path:
             "deepstack_visual_indexes": [8, 16, 24],
         },
         tie_word_embeddings=False,
+        # The tokenizer is the tiny base's: its images must be found.
+        **{
+            name: value
+            for name, value in json.loads((tiny_base / "config.json").read_text()).items()
+            if name.endswith("_token_id")
+        },
     )
     config.save_pretrained(out)
     return out
@@ -71,7 +78,24 @@ def write_glm46v_flash(out: Path, tiny_base: Path) -> Path:
     ).save_pretrained(out)
     ids = [tokenizer.convert_tokens_to_ids(each) for each in ("<|endoftext|>", "<|user|>", "<|observation|>")]
     GenerationConfig(eos_token_id=ids).save_pretrained(out)
-    Glm4vConfig(architectures=["Glm4vForConditionalGeneration"], tie_word_embeddings=False).save_pretrained(
-        out
-    )
+    tokens = {"image_token_id": "<|image|>", "video_token_id": "<|video|>"}
+    for kind in ("image", "video"):
+        tokens |= {
+            f"{kind}_start_token_id": f"<|begin_of_{kind}|>",
+            f"{kind}_end_token_id": f"<|end_of_{kind}|>",
+        }
+    Glm4vConfig(
+        architectures=["Glm4vForConditionalGeneration"],
+        tie_word_embeddings=False,
+        # Half of each head is rotated, as its published config.json says.
+        text_config={
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_section": [8, 12, 12],
+            }
+        },
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()},
+    ).save_pretrained(out)
     return out

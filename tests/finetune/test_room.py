@@ -56,7 +56,7 @@ def test_packs_are_made_shorter(training: Training) -> None:
     train = training.recipe.train.model_copy(update={"pack_length": 4096, "max_length": 512})
     with pytest.raises(InputError) as error, memory_left(train):
         raise MemoryError
-    assert "train.pack_length: 4,096 tokens at a time (lower it, to 512 at least" in str(error.value)
+    assert "train.pack_length: 4,096 tokens at a time (set it to 2048" in str(error.value)
     assert "train.batch_size" not in str(error.value)
     short = train.model_copy(update={"pack_length": 512})
     with pytest.raises(InputError, match="is the longest row's already"), memory_left(short):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lensmith.base import check_base, has_weights
 from lensmith.cli.arguments import add_recipe, home_of, recipe_of
 from lensmith.cli.output import note, print_json, table
 from lensmith.cli.pipeline import counter_of
@@ -22,33 +23,52 @@ from lensmith.units import GIB
 
 if TYPE_CHECKING:
     from data_prep.prepare import Prepared
-    from finetune.plan import PacksPlan, Plan
+    from finetune.plan import PacksPlan, Plan, Proposal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
     add_recipe(parser)
+    parser.add_argument(
+        "--gpu",
+        metavar="NAME|GIB",
+        action="append",
+        default=[],
+        help="say whether it fits, and the fastest setting that does: h100-80, a100-40,l40s-48, or a GPU's "
+        "memory in GiB (repeatable)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises InputError for everything that would also stop the run before its first step."""
+    from finetune.gpus import parse_gpus
+
+    gpus = parse_gpus(arguments.gpu)
+    recipe, home = recipe_of(arguments), home_of(arguments)
+    check_base(recipe.base.path, recipe.model_family, weights=False)
+
     from data_prep.prepare import find_prepared
 
     with signals_held():
         from finetune.plan import plan
 
-    recipe, home = recipe_of(arguments), home_of(arguments)
     done = find_prepared(recipe, home)
     states = stage_states(recipe, home, done)
+    if not has_weights(recipe.base.path):
+        note(f"no weights in {recipe.base.path}: planned from its configuration; a training needs them")
     with contextlib.nullcontext(done) if done else _prepared_aside(recipe) as prepared:
-        planned = plan(recipe, prepared.dataset)
+        planned = plan(recipe, prepared.dataset, gpus)
         rows, refused = prepared.dataset.body["rows"], prepared.intake.body["refused"]["rows"]
     if arguments.json:
         stages = {state.stage: state.made.id if state.made else None for state in states}
-        print_json({"stages": stages, "rows": rows, "plan": dataclasses.asdict(planned)})
+        told = dataclasses.asdict(planned)
+        told["memory"].update(total=planned.memory.total, reserve=planned.memory.reserve)
+        print_json({"stages": stages, "rows": rows, "plan": told})
         return 0
     print(table([(each.stage, each.made.short if each.made else "to do") for each in states], ("stage", "")))
     print(f"\n{_figures(recipe, planned, rows, refused)}")
+    for proposal in planned.proposals:
+        print(f"\n{_proposal(proposal)}")
     return 0
 
 
@@ -99,6 +119,33 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
             how += f"; routed experts {train.lora.told('experts')}"
         lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({how})"))
     memory = planned.memory
-    detail = ", ".join(f"{name} {size / GIB:.2f}" for name, size in dataclasses.asdict(memory).items())
-    lines.append(("memory a device", f"{memory.total / GIB:.2f} GiB ({detail})"))
+    parts = dataclasses.asdict(memory)
+    # Not a part: the most of some of them together.
+    del parts["at_once"]
+    lines += [(f"memory, {name}", _gib(size)) for name, size in parts.items()]
+    lines.append(("memory a device", f"{_gib(memory.total)} at most, and {_gib(memory.reserve)} in reserve"))
     return table(lines)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
+
+
+def _proposal(proposal: Proposal) -> str:
+    gpu = proposal.gpu
+    verdict = f"fits, {_gib(proposal.spare)} to spare"
+    if not proposal.fits:
+        verdict = f"does not fit, {_gib(-proposal.spare)} short"
+    lines = [f"{gpu.name} ({_gib(gpu.memory)}): {verdict}"]
+    if proposal.memory is None:
+        lines.append(
+            "  no setting of this launcher's kind fits: lower pixels.max_pixels, take more or larger GPUs"
+        )
+    elif not proposal.changes:
+        lines.append("  as it is it is the fastest setting that fits")
+    else:
+        lines.append(f"  fastest that fits, {_gib(proposal.memory.total)}:")
+        for key, value in proposal.changes.items():
+            why = f"   # {proposal.reasons[key]}" if key in proposal.reasons else ""
+            lines.append(f"    {key}: {value}{why}")
+    return "\n".join(lines)

@@ -1,0 +1,210 @@
+"""A training step without memory: the model's own code on tensors of shapes alone, its storages counted.
+
+What a step keeps is what autograd, PEFT, autocast and the loss really hold on to; no formula has to know it.
+Integers are real, since a model looks at them to find its images; all other tensors are torch's FakeTensors.
+Of the blocks of a tower that are alike four are run, and one of them stands for the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from finetune.answer_loss import teach_answers_only
+from finetune.ledger import Ledger
+
+# Blocks of a kind that are run: the first one, whose input may need no gradient, and the last three. The last
+# but one stands for those left out: no feature of an image enters beside it, and where the last one begins
+# nothing is held any more but what it keeps.
+_RUN = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    """Bytes that one pass, forward and backward, holds beside weights and optimizer state.
+
+    held: the most at a time that are no gradients. gradients: of all trained weights, at the end. together:
+    the most of both at a time, where the pass starts without gradients.
+    """
+
+    held: int
+    gradients: int
+    together: int
+
+
+class _Standing(nn.Module):
+    """Takes the place of a block that is not run."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+
+class _Watched(nn.Module):
+    """A block that notes when it is run, forward and backward."""
+
+    def __init__(self, block: nn.Module, ledger: Ledger) -> None:
+        super().__init__()
+        self.block, self.ledger = block, ledger
+        self.began = self.before = 0
+        self.back: int | None = None
+        self.ended: int | None = None
+
+    @property
+    def gradients(self) -> int:
+        """Bytes of the gradients of one block."""
+        return sum(each.nbytes for each in self.block.parameters() if each.requires_grad)
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.began, self.before = self.ledger.now, self.ledger.live
+        if hidden_states.requires_grad:
+            hidden_states.register_hook(self._note_end)
+        out = self.block(hidden_states, *args, **kwargs)
+        if not isinstance(out, Tensor):
+            raise TypeError(f"{type(self.block).__name__} gives no tensor")
+        if out.requires_grad:
+            out.register_hook(self._note_back)
+        return out
+
+    def _note_back(self, _: Tensor) -> None:
+        self.back = self.ledger.now
+
+    def _note_end(self, _: Tensor) -> None:
+        self.ended = self.ledger.now
+
+
+def base_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model of transformers, under an adapter or not."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not isinstance(base, PreTrainedModel):
+        raise TypeError(f"{type(base).__name__} is not a model of transformers")
+    return base
+
+
+def dry_step(
+    model: PreTrainedModel | PeftModel,
+    batch: Mapping[str, Tensor],
+    *,
+    checkpointing: bool,
+    autocast: bool,
+) -> Step:
+    """What one pass of `model` over `batch` holds; `model` lies on the meta device and is used up.
+
+    batch: as the collator makes it, labels included. checkpointing: with gradient checkpointing. autocast:
+    to bfloat16, as the trainer does without DeepSpeed.
+    """
+    base = base_of(model)
+    ledger = Ledger()
+    teach_answers_only(base)
+    model.train()
+    if checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    left = _thin(model, ledger)
+    _take_shapes(model, ledger.shapes)
+    for weight in [*model.parameters(), *model.buffers()]:
+        ledger.leave_out(weight)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(
+                lambda each: ledger.is_gradient(each.grad) if each.grad is not None else None
+            )
+    inputs = {name: _input(values, ledger.shapes) for name, values in batch.items()}
+    labels = inputs.pop("labels")
+    with ledger:
+        for each in (labels, *inputs.values()):
+            ledger.count(each)
+        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+            loss = model(**inputs, use_cache=False, answer_labels=labels)[0]
+        forward = ledger.now
+        loss.backward()
+    return _whole(ledger, left, forward)
+
+
+def _input(values: Tensor, shapes: FakeTensorMode) -> Tensor:
+    if not values.is_floating_point():
+        return values
+    return FakeTensor(shapes, torch.empty_like(values, device="meta"), torch.device("cpu"))
+
+
+def _signature(block: nn.Module) -> tuple[Any, ...]:
+    shapes = ((name, each.shape, each.dtype, each.requires_grad) for name, each in block.named_parameters())
+    return (type(block), *shapes)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Blocks left out: how many, the one that stands for them, and the one behind it."""
+
+    count: int
+    like: _Watched
+    behind: _Watched
+
+
+def _thin(model: nn.Module, ledger: Ledger) -> list[_Left]:
+    """Leave four of all blocks that are alike in each list of blocks."""
+    found: list[_Left] = []
+    for blocks in [each for each in model.modules() if isinstance(each, nn.ModuleList)]:
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for place, block in enumerate(blocks):
+            if isinstance(block, GradientCheckpointingLayer):
+                alike.setdefault(_signature(block), []).append(place)
+        for places in alike.values():
+            if len(places) <= _RUN:
+                continue
+            out = places[1 : 1 - _RUN]
+            like, behind = (_Watched(blocks[place], ledger) for place in places[-2:])
+            blocks[places[-2]], blocks[places[-1]] = like, behind
+            for place in out:
+                blocks[place] = _Standing()
+            found.append(_Left(len(out), like, behind))
+    return found
+
+
+def _take_shapes(model: nn.Module, shapes: FakeTensorMode) -> None:
+    """Put shapes on the CPU in the place of all tensors of a model on the meta device."""
+    done: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter not in done:
+                fake = FakeTensor(shapes, parameter.detach(), torch.device("cpu"))
+                done[parameter] = nn.Parameter(fake, parameter.requires_grad)
+            module.register_parameter(name, done[parameter])
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            kept = name not in module._non_persistent_buffers_set
+            module.register_buffer(name, FakeTensor(shapes, buffer, torch.device("cpu")), persistent=kept)
+
+
+def _whole(ledger: Ledger, left: Sequence[_Left], forward: int) -> Step:
+    """The step of the whole model: at every time of the run, with what the blocks left out would add."""
+    held: NDArray[np.int64] = np.array(ledger.held, np.int64)
+    gradients = np.array(ledger.gradients, np.int64)
+    # While the blocks of a kind go backward, what is kept falls as gradients grow: the most is at either end.
+    first, last = np.zeros_like(held), np.zeros_like(held)
+    grown, growing = np.zeros_like(held), np.zeros_like(held)
+    for each in left:
+        like = each.like
+        kept = each.count * (each.behind.before - like.before)
+        given = each.count * like.gradients
+        back = forward if like.back is None else like.back
+        ended = back if like.back is None else (like.ended or len(held))
+        first[like.began : ended] += kept
+        last[like.began : back] += kept
+        growing[back:] += given
+        grown[ended:] += given
+    return Step(
+        held=int((held + first).max()),
+        gradients=int(gradients[-1] + growing[-1]),
+        together=int(
+            max((held + gradients + first + grown).max(), (held + gradients + last + growing).max())
+        ),
+    )

@@ -1,0 +1,72 @@
+"""Whether a training fits a GPU, and the fastest setting of it that does."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from dataclasses import dataclass
+
+from finetune.forecast import Forecast
+from finetune.gpus import Gpu
+from finetune.launcher import Launcher, check_method
+from finetune.memory import Memory
+from finetune.setting import Setting, changes, costs, setting_of, settings
+from lensmith.errors import InputError
+from lensmith.train_settings import Train
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a GPU can do with a recipe.
+
+    spare: bytes that the recipe as it is leaves free beside the reserve, below 0 where it does not fit.
+    setting: the fastest one that fits, with its memory; None where none does. changes: by key of the recipe
+    or launcher config, its value; reasons: by key, why it is slower than as it is.
+    """
+
+    gpu: Gpu
+    spare: int
+    setting: Setting | None
+    memory: Memory | None
+    changes: dict[str, str]
+    reasons: dict[str, str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the recipe fits as it is."""
+        return self.spare >= 0
+
+
+def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> Proposal:
+    """The proposal for `gpu` of a training that the recipe states as `train` and `launcher`."""
+
+    def spare(setting: Setting) -> int:
+        found = forecast.memory(setting.train(train), setting.launcher(launcher))
+        return gpu.memory - found.total - found.reserve
+
+    now = setting_of(train, launcher)
+    best = None
+    possible = [each for each in settings(train, launcher) if _trainable(forecast, each, launcher)]
+    # Settings that differ in what a pass takes alone follow each other, the largest first.
+    for _, group in itertools.groupby(possible, key=lambda each: each.speed[:-1]):
+        smallest_first = list(group)[::-1]
+        many = bisect.bisect_left(smallest_first, True, key=lambda each: spare(each) < 0)
+        if many:
+            best = smallest_first[many - 1]
+            break
+    return Proposal(
+        gpu=gpu,
+        spare=spare(now),
+        setting=best,
+        memory=forecast.memory(best.train(train), best.launcher(launcher)) if best else None,
+        changes=changes(now, best) if best else {},
+        reasons=costs(now, best) if best else {},
+    )
+
+
+def _trainable(forecast: Forecast, setting: Setting, launcher: Launcher) -> bool:
+    try:
+        check_method(setting.launcher(launcher), forecast.recipe)
+    except InputError:
+        return False
+    return True

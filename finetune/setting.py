@@ -1,0 +1,153 @@
+"""What a training may change to take less memory and stay the same training; from fastest to slowest.
+
+No torch at import. Nothing here is applied: `lensmith plan` and the error for a full memory propose it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from finetune.launcher import Launcher
+from lensmith.train_settings import Train
+
+# Why each change is slower, in the order in which they are taken up.
+REASONS = {
+    "train.batch_size": "more and smaller passes for the same optimizer step: the least loss of speed",
+    "train.pack_length": "more and smaller packs for the same optimizer step: the least loss of speed",
+    "deepspeed_config.zero_stage": "stage 3 gathers the weights of each block when they are used: half as "
+    "much traffic again as stage 2 (Rajbhandari et al. 2020, arXiv:1910.02054, section 7)",
+    "train.gradient_checkpointing": "each block is computed again in the backward pass: about a third more "
+    "computing (Chen et al. 2016, arXiv:1604.06174)",
+    "deepspeed_config.offload_optimizer_device": "the optimizer's state lies in host memory: each step waits "
+    "for the bus and the CPU",
+    "deepspeed_config.offload_param_device": "weights come from host memory in each pass",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides how much memory a training takes and not what it learns.
+
+    pack_length: 0 where rows are padded; else batch_size and gradient_accumulation only count a step's rows.
+    """
+
+    pack_length: int
+    batch_size: int
+    gradient_accumulation: int
+    gradient_checkpointing: bool
+    zero_stage: int
+    offload_optimizer: bool
+    offload_parameters: bool
+
+    @property
+    def speed(self) -> tuple[int, int, int, int, int]:
+        """Sorts settings from fastest to slowest."""
+        return (
+            self.offload_parameters,
+            self.offload_optimizer,
+            self.gradient_checkpointing,
+            self.zero_stage,
+            -self.pack_length or -self.batch_size,
+        )
+
+    def values(self) -> dict[str, str]:
+        """By the key in recipe or launcher config, as YAML."""
+        values = {
+            "train.pack_length": str(self.pack_length),
+            "train.batch_size": str(self.batch_size),
+            "train.gradient_accumulation": str(self.gradient_accumulation),
+            "train.gradient_checkpointing": str(self.gradient_checkpointing).lower(),
+        }
+        if self.zero_stage:
+            values["deepspeed_config.zero_stage"] = str(self.zero_stage)
+            for key, away in (
+                ("offload_optimizer_device", self.offload_optimizer),
+                ("offload_param_device", self.offload_parameters),
+            ):
+                values[f"deepspeed_config.{key}"] = "cpu" if away else "none"
+        return values
+
+    def train(self, train: Train) -> Train:
+        """`train` with this setting."""
+        return train.model_copy(
+            update={
+                "pack_length": self.pack_length,
+                "batch_size": self.batch_size,
+                "gradient_accumulation": self.gradient_accumulation,
+                "gradient_checkpointing": self.gradient_checkpointing,
+            }
+        )
+
+    def launcher(self, launcher: Launcher) -> Launcher:
+        """`launcher` with this setting."""
+        return dataclasses.replace(
+            launcher,
+            zero_stage=self.zero_stage,
+            offload_optimizer=self.offload_optimizer,
+            offload_parameters=self.offload_parameters,
+        )
+
+
+def setting_of(train: Train, launcher: Launcher) -> Setting:
+    """The setting that recipe and launcher state."""
+    return Setting(
+        train.pack_length,
+        train.batch_size,
+        train.gradient_accumulation,
+        train.gradient_checkpointing,
+        launcher.zero_stage,
+        launcher.offload_optimizer,
+        launcher.offload_parameters,
+    )
+
+
+def settings(train: Train, launcher: Launcher) -> list[Setting]:
+    """All settings of the same training, fastest first: as many rows an optimizer step, one launcher kind.
+
+    Under DeepSpeed ZeRO stages 2 and 3 and offloading are among them; without it nothing is to be divided.
+    """
+    rows = train.batch_size * train.gradient_accumulation
+    passes = [(0, size, rows // size) for size in range(rows, 0, -1) if rows % size == 0]
+    if train.pack_length:
+        # A pack holds the longest row at least.
+        halves = [train.pack_length >> times for times in range(train.pack_length.bit_length())]
+        lengths = {train.pack_length, *(max(each, train.max_length) for each in halves)}
+        passes = [(each, train.batch_size, train.gradient_accumulation) for each in lengths]
+    places = [(0, False, False)]
+    if launcher.zero_stage:
+        places = [(2, False, False), (3, False, False), (2, True, False), (3, True, False), (3, True, True)]
+    found = {Setting(*each, again, *place) for each in passes for again in (False, True) for place in places}
+    return sorted(found | {setting_of(train, launcher)}, key=lambda each: each.speed)
+
+
+def changes(now: Setting, then: Setting) -> dict[str, str]:
+    """The keys in which two settings differ, and their values in the second one."""
+    before = now.values()
+    return {key: value for key, value in then.values().items() if before[key] != value}
+
+
+def costs(now: Setting, then: Setting) -> dict[str, str]:
+    """By each key in which `then` is slower than `now`, why it is."""
+    keys = (
+        "deepspeed_config.offload_param_device",
+        "deepspeed_config.offload_optimizer_device",
+        "train.gradient_checkpointing",
+        "deepspeed_config.zero_stage",
+        "train.pack_length" if then.pack_length else "train.batch_size",
+    )
+    pairs = zip(keys, now.speed, then.speed, strict=True)
+    return {key: REASONS[key] for key, before, after in pairs if after > before}
+
+
+def savings(train: Train, launcher: Launcher) -> dict[str, str]:
+    """Each key that can still be changed to take less memory, alone, and its value in the mildest change."""
+    now = setting_of(train, launcher)
+    found: dict[str, str] = {}
+    for each in settings(train, launcher):
+        different = changes(now, each)
+        # Rows at a time and passes a step are one change.
+        keys = [key for key in different if key in REASONS]
+        if each.speed > now.speed and len(keys) == 1:
+            found.setdefault(keys[0], different[keys[0]])
+    return {key: found[key] for key in REASONS if key in found}

@@ -1,0 +1,73 @@
+"""Settings are ordered by speed, stay the same training, and the advice for a full memory is the plan's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from finetune.launcher import Launcher
+from finetune.setting import REASONS, changes, costs, savings, setting_of, settings
+from lensmith.train_settings import Towers, Train
+
+
+def train(**more: object) -> Train:
+    towers = Towers(vision="adapt", connector="adapt", language="adapt")
+    content = {"method": "lora", "towers": towers, "launcher": Path("l.yaml"), "learning_rate": 0.001}
+    return Train.model_validate({**content, "batch_size": 4, "gradient_accumulation": 2, **more})
+
+
+def launcher(stage: int) -> Launcher:
+    kind = "DEEPSPEED" if stage else "NO"
+    return Launcher(Path("l.yaml"), kind, 2, 1, stage, False, False, False, None, "")
+
+
+def test_every_setting_learns_from_as_many_rows() -> None:
+    for each in settings(train(), launcher(2)):
+        assert each.batch_size * each.gradient_accumulation == 8
+
+
+def test_without_deepspeed_nothing_is_divided() -> None:
+    assert {each.zero_stage for each in settings(train(), launcher(0))} == {0}
+    assert not any(each.offload_optimizer for each in settings(train(), launcher(0)))
+
+
+def test_the_order_is_from_fastest_to_slowest() -> None:
+    order = settings(train(), launcher(2))
+    assert (order[0].batch_size, order[0].gradient_checkpointing, order[0].zero_stage) == (8, False, 2)
+    assert (order[-1].batch_size, order[-1].offload_parameters) == (1, True)
+    # Stage 3 before computing twice, both before offloading.
+    first = {
+        key: next(i for i, each in enumerate(order) if key in changes(order[0], each))
+        for key in REASONS
+        if key != "train.pack_length"
+    }
+    assert list(first) == sorted(first, key=lambda key: first[key])
+
+
+def test_packs_shrink_to_the_longest_row_and_no_further() -> None:
+    packed = train(pack_length=8192, max_length=3000)
+    assert {each.pack_length for each in settings(packed, launcher(0))} == {8192, 4096, 3000}
+    assert savings(packed, launcher(0))["train.pack_length"] == "4096"
+
+
+def test_advice_is_what_a_plan_would_take_up_next() -> None:
+    assert savings(train(), launcher(2)) == {
+        "train.batch_size": "2",
+        "deepspeed_config.zero_stage": "3",
+        "train.gradient_checkpointing": "true",
+        "deepspeed_config.offload_optimizer_device": "cpu",
+    }
+    order = settings(train(), launcher(0))
+    now = setting_of(train(), launcher(0))
+    assert (
+        changes(now, order[order.index(now) + 1])["train.batch_size"]
+        == savings(train(), launcher(0))["train.batch_size"]
+    )
+    assert savings(train(batch_size=1, gradient_checkpointing=True), launcher(0)) == {}
+
+
+def test_a_cost_is_told_of_what_gets_slower_alone() -> None:
+    now = setting_of(train(gradient_checkpointing=True), launcher(2))
+    then = dataclasses.replace(now, gradient_checkpointing=False, zero_stage=3, batch_size=2)
+    assert costs(now, then).keys() == {"deepspeed_config.zero_stage", "train.batch_size"}
+    assert costs(then, now).keys() == {"train.gradient_checkpointing"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from lensmith.recipe import Recipe
 from lensmith.yaml_file import YamlFile, read_yaml
 
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
+# Where DeepSpeed may keep what a config offloads: the last one is no GPU's memory. NVMe was never tried here.
+_DEVICES = (None, "none", "cpu")
+_NO_FSDP = {
+    True: "accelerate leaves FSDP out on a CPU without a word: no weight would be divided",
+    False: "training with FSDP, and its checkpoints, was not shown on GPUs",
+}
 # Settings that the recipe has: stated twice, one of them would be silently ignored.
 _THE_RECIPES = {
     "deepspeed_config.gradient_accumulation_steps": "train.gradient_accumulation",
@@ -90,29 +97,33 @@ def read_launcher(path: Path) -> Launcher:
 def check_method(launcher: Launcher, recipe: Recipe) -> None:
     """Raise InputError where the recipe's method cannot be trained as `launcher` divides the weights.
 
-    Where ZeRO-3 holds parts of weights only, PEFT 0.21 reads whole ones outside the forward of the modules
-    that they belong to: its DoRA those of the base's linear and of A (tuners/lora/dora.py), its adapter of a
-    parameter that parameter (tuners/lora/layer.py, ParamWrapper).
+    Where ZeRO-3 holds parts of weights only, PEFT 0.21's adapter of a parameter reads the whole of it outside
+    the forward of its module (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as
+    attributes of their modules: DeepSpeed gathers them then.
     """
     lora = recipe.train.lora
-    if recipe.train.method != "lora" or launcher.zero_stage != 3:
+    if recipe.train.method != "lora" or launcher.zero_stage != 3 or lora.experts is None:
         return
-    if lora.variant == "dora":
-        what, divided = "DoRA", "the weights whose length it needs"
-        mend = "set train.lora.variant to lora or rslora"
-    elif lora.experts is not None:
-        what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
-        mend = "leave out train.lora.experts"
-    else:
-        return
+    mend = "use ZeRO stage 2; or leave out train.lora.experts"
     raise InputError(
-        f"{what} cannot be trained as {launcher.path} says",
-        [Problem(f"ZeRO stage 3 divides {divided}", "train.launcher", f"use ZeRO stage 2; or {mend}")],
+        f"an adapter of routed experts cannot be trained as {launcher.path} says",
+        [Problem("ZeRO stage 3 divides the experts, which PEFT reads whole", "train.launcher", mend)],
     )
 
 
 def _offloads(device: Any) -> bool:
-    return device not in (None, "none")
+    return device == "cpu"
+
+
+def _offload_problems(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any]) -> Iterator[Problem]:
+    names = ("offload_optimizer_device", "offload_param_device")
+    for name in names:
+        where = _at(file, launcher.path, f"deepspeed_config.{name}")
+        if deepspeed.get(name) not in _DEVICES:
+            yield Problem(f"{deepspeed[name]!r} is not one of none, cpu", where)
+    where = _at(file, launcher.path, f"deepspeed_config.{names[1]}")
+    if launcher.offload_parameters and launcher.zero_stage != 3:
+        yield Problem(f"is ignored with ZeRO stage {launcher.zero_stage}", where, "set zero_stage to 3")
 
 
 def _at(file: YamlFile, path: Path, dotted: str) -> str:
@@ -127,7 +138,10 @@ def _contradictions(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any
         for dotted, key in _THE_RECIPES.items()
         if dotted.partition(".")[2] in deepspeed
     ]
-    if kind not in KINDS:
+    if kind == "FSDP":
+        where = _at(file, path, "distributed_type")
+        problems.append(Problem(_NO_FSDP[launcher.cpu], where, "use DEEPSPEED with zero_stage 3"))
+    elif kind not in KINDS:
         problems.append(
             Problem(f"{kind!r} is not one of {', '.join(KINDS)}", _at(file, path, "distributed_type"))
         )
@@ -137,6 +151,7 @@ def _contradictions(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any
     if kind != "DEEPSPEED" and deepspeed:
         where = _at(file, path, "deepspeed_config")
         problems.append(Problem(f"is ignored with distributed_type {kind}", where, "set it to DEEPSPEED"))
+    problems += _offload_problems(launcher, file, deepspeed)
     if "deepspeed_config_file" in deepspeed:
         where = _at(file, path, "deepspeed_config.deepspeed_config_file")
         problems.append(Problem("hides settings in another file", where, "state them here"))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from trl.trainer.sft_config import SFTConfig
 
 from finetune.launcher import Launcher
 from finetune.trainer import AnswerTrainer
 from lensmith.errors import InputError, IntegrityError, Problem
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
 
 
 def zero_stage(arguments: SFTConfig) -> int:
@@ -46,22 +52,62 @@ def check_batch(launcher: Launcher, arguments: SFTConfig) -> None:
 
 
 def engine_facts(trainer: AnswerTrainer, launcher: Launcher) -> dict[str, Any]:
-    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed), device, processes.
+    """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed) and what it offloads,
+    device, processes.
 
-    Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states.
+    Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states, or not
+    with what it offloads.
     """
-    engine, stage = trainer.model_wrapped, 0
+    engine, found = trainer.model_wrapped, (0, False, False)
+    if engine is None:
+        raise TypeError("a trainer without a model")
+    check_undivided(engine, launcher.path)
     if launcher.zero_stage:
         # Imported only where it is used: it takes seconds.
         from deepspeed.runtime.engine import DeepSpeedEngine
 
-        stage = engine.zero_optimization_stage() if isinstance(engine, DeepSpeedEngine) else 0
-    if stage != launcher.zero_stage:
-        raise IntegrityError(f"trained with ZeRO stage {stage}, {launcher.path} says {launcher.zero_stage}")
+        if isinstance(engine, DeepSpeedEngine):
+            found = _deepspeed_facts(engine)
+    stated = (launcher.zero_stage, launcher.offload_optimizer, launcher.offload_parameters)
+    names = ("ZeRO stage", "optimizer in host memory", "parameters in host memory")
+    problems = [
+        Problem(f"{ran} ran, {launcher.path} says {said}", name)
+        for name, ran, said in zip(names, found, stated, strict=True)
+        if ran != said
+    ]
+    if problems:
+        raise IntegrityError("this is not what the launcher config describes", problems)
     return {
         "class": type(engine).__name__,
-        "zero_stage": stage,
+        "zero_stage": found[0],
+        "offload": [name for name, on in zip(("optimizer", "parameters"), found[1:], strict=True) if on],
         "device": str(trainer.accelerator.device),
         "processes": trainer.accelerator.num_processes,
         "machines": launcher.machines,
     }
+
+
+def check_undivided(model: nn.Module, path: Path) -> None:
+    """Raise IntegrityError where FSDP divided the model: the launcher config at `path` says nothing of it."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (FSDPModule, FullyShardedDataParallel))
+    ]
+    if found:
+        problem = Problem(
+            "ACCELERATE_USE_FSDP is set, or an option of accelerate launch", found[0] or "model"
+        )
+        raise IntegrityError(f"FSDP divided the model, which {path} does not say", [problem])
+
+
+def _deepspeed_facts(engine: DeepSpeedEngine) -> tuple[int, bool, bool]:
+    """ZeRO stage, and whether its optimizer and its parameters lie in host memory, on an engine that ran."""
+    from deepspeed.runtime.zero.offload_config import OffloadDeviceEnum
+
+    parameters = engine.zero_offload_param()
+    return (
+        engine.zero_optimization_stage(),
+        engine.zero_cpu_offload(),
+        parameters is not None and parameters.device == OffloadDeviceEnum.cpu,
+    )

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,23 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 2e-5
 
 
-def launcher(path: Path, content: dict[str, Any], stage: int, **settings: Any) -> Path:
-    deepspeed = {**content["deepspeed_config"], "zero_stage": stage}
+def launcher(path: Path, content: dict[str, Any], stage: int, offload: str = "none", **settings: Any) -> Path:
+    """Write a launcher config; `offload` says where the optimizer lies, and under ZeRO-3 the weights too."""
+    deepspeed = {**content["deepspeed_config"], "zero_stage": stage, "offload_optimizer_device": offload}
     if stage == 3:
-        deepspeed.update(zero3_init_flag=True, zero3_save_16bit_model=True)
+        deepspeed.update(zero3_init_flag=True, zero3_save_16bit_model=True, offload_param_device=offload)
     if "num_machines" in settings:
         deepspeed.update(deepspeed_multinode_launcher="standard")
     path.write_text(yaml.safe_dump({**content, "deepspeed_config": deepspeed, **settings}))
     return path
 
 
-def assert_deepspeed(run: Artifact, stage: int, machines: int = 1) -> None:
+def assert_deepspeed(run: Artifact, stage: int, machines: int = 1, offload: Sequence[str] = ()) -> None:
     """What the run recorded of what really ran: accelerate ignores settings silently on a CPU."""
     assert run.record()["engine"] == {
         "class": "DeepSpeedEngine",
         "zero_stage": stage,
+        "offload": list(offload),
         "device": "cpu",
         "processes": 2,
         "machines": machines,
@@ -55,11 +58,14 @@ def assert_same_weights(ours: Artifact, theirs: Artifact, file: str) -> None:
     assert float(moved.float().mean()) < 0.002
 
 
-# Each tower at its own: DeepSpeed must keep the optimizer's groups apart.
-RATED: dict[str, Any] = {"train__tower_learning_rates": {"vision": 0.002, "connector": 0.02}}
+# Each tower at its own rate: DeepSpeed must keep the optimizer's groups apart. DoRA reads the base's weights.
+RATED: dict[str, Any] = {
+    "train__tower_learning_rates": {"vision": 0.002, "connector": 0.02},
+    "train__lora": {"variant": "dora", "rank": 4, "alpha": 8.0},
+}
 
 
-def test_zero3_lora(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
+def test_zero3_dora(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
     config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3)
     single = new_training(**RATED)
     training = new_training(**RATED, train__launcher=config, train__batch_size=1)
@@ -76,6 +82,20 @@ FULL: dict[str, Any] = {
     "train__learning_rate": 0.001,
     "train__tower_learning_rates": {"connector": 0.004},
 }
+
+
+def test_zero3_offloaded(
+    new_training: TrainingMaker,
+    lora_losses: list[float],
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """Weights and optimizer in host memory; AdamW is DeepSpeed's for CPUs, compiled where it runs."""
+    config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3, offload="cpu")
+    training = new_training(train__launcher=config, train__batch_size=1)
+    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert_deepspeed(training.run(), 3, offload=["optimizer", "parameters"])
+    assert training.losses() == pytest.approx(lora_losses, abs=TOLERANCE)
 
 
 def test_zero2_full(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ SHIPPED = {
     "cpu.yaml": (1, 1, 0),
     "one_gpu.yaml": (1, 1, 0),
     "deepspeed_zero2.yaml": (8, 1, 2),
+    "deepspeed_zero2_offload.yaml": (1, 1, 2),
     "deepspeed_zero3.yaml": (8, 1, 3),
+    "deepspeed_zero3_offload.yaml": (8, 1, 3),
     "deepspeed_zero3_nodes.yaml": (16, 2, 3),
 }
 
@@ -78,6 +80,22 @@ def test_deepspeed_settings_that_are_ignored(tmp_path: Path, content: dict[str, 
     refused(tmp_path, content, "1, 2 or 3 is needed", "hides settings in another file")
 
 
+def test_offload_that_is_ignored_or_unknown(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["deepspeed_config"].update(offload_optimizer_device="nvme", offload_param_device="cpus")
+    refused(tmp_path, content, "'nvme' is not one of none, cpu", "'cpus' is not one of none, cpu")
+    content["deepspeed_config"].update(
+        zero_stage=2, offload_optimizer_device="cpu", offload_param_device="cpu"
+    )
+    refused(tmp_path, content, "offload_param_device", "is ignored with ZeRO stage 2")
+
+
+def test_offload_is_read() -> None:
+    folder = ROOT / "recipes" / "accelerate"
+    two, three = (read_launcher(folder / f"deepspeed_zero{stage}_offload.yaml") for stage in (2, 3))
+    assert (two.offload_optimizer, two.offload_parameters) == (True, False)
+    assert (three.offload_optimizer, three.offload_parameters) == (True, True)
+
+
 def test_numbers(tmp_path: Path, content: dict[str, Any]) -> None:
     refused(tmp_path, {**content, "num_processes": "two"}, "launcher.yaml:", "num_processes", "'two'")
     refused(tmp_path, {**content, "num_processes": 3, "num_machines": 2}, "does not divide over 2 machines")
@@ -90,22 +108,30 @@ def test_kind(tmp_path: Path, content: dict[str, Any]) -> None:
     refused(tmp_path, {**content, "distributed_type": "TPU"}, "'TPU' is not one of")
 
 
+@pytest.mark.parametrize(
+    ("cpu", "reason"),
+    [(True, "accelerate leaves FSDP out on a CPU without a word"), (False, "was not shown on GPUs")],
+)
+def test_a_launcher_with_fsdp_is_refused(tmp_path: Path, cpu: bool, reason: str) -> None:
+    content: dict[str, Any] = {
+        "distributed_type": "FSDP",
+        "fsdp_config": {"fsdp_version": 2},
+        "num_processes": 2,
+        "use_cpu": cpu,
+    }
+    path = tmp_path / "fsdp.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as error:
+        read_launcher(path)
+    assert reason in str(error.value)
+    assert "DEEPSPEED with zero_stage 3" in str(error.value)
+
+
 def test_global_batch(tmp_path: Path, content: dict[str, Any], make_recipe: RecipeMaker) -> None:
     path = tmp_path / "launcher.yaml"
     path.write_text(yaml.safe_dump(content))
     recipe = load_recipe(make_recipe(train__batch_size=3, train__gradient_accumulation=4))
     assert read_launcher(path).global_batch(recipe) == 3 * 4 * 2
-
-
-def test_dora_under_zero3_is_refused(make_recipe: RecipeMaker) -> None:
-    recipe = load_recipe(make_recipe(train__lora={"variant": "dora"}))
-    folder = ROOT / "recipes" / "accelerate"
-    check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
-    with pytest.raises(InputError, match="DoRA cannot be trained") as error:
-        check_method(read_launcher(folder / "deepspeed_zero3.yaml"), recipe)
-    assert "use ZeRO stage 2; or set train.lora.variant to lora or rslora" in str(error.value)
-    plain = load_recipe(make_recipe(train__lora={"variant": "rslora"}))
-    check_method(read_launcher(folder / "deepspeed_zero3.yaml"), plain)
 
 
 def test_experts_under_zero3_are_refused(make_recipe: RecipeMaker) -> None:

@@ -14,16 +14,21 @@ from lensmith.strict_json import parse_strict_json
 
 
 def check_sample(
-    sample: Sample, answer: Literal["json", "text"], markup: tuple[str, ...], max_images: int
+    sample: Sample,
+    answer: Literal["json", "text"],
+    markup: tuple[str, ...],
+    max_images: int,
+    text_only: bool = False,
 ) -> list[Flaw]:
     """Every flaw of a sample's conversation.
 
     `answer` is what `data.answer` asks for; `markup` the texts that the family's chat template gives a
-    meaning to (`Family.markup`); `max_images` how many images a request may show (`serve.max_images`).
+    meaning to (`Family.markup`); `max_images` how many images a request may show (`serve.max_images`);
+    `text_only` whether it may show none (`data.text_only`).
     """
     flaws = [
         *turn_flaws(sample),
-        *_contents(sample),
+        *_contents(sample, text_only),
         *place_flaws(sample),
         *tool_flaws(sample),
         *_too_many_images(sample, max_images),
@@ -34,11 +39,10 @@ def check_sample(
     return flaws
 
 
-def _contents(sample: Sample) -> Iterator[Flaw]:
-    if not sample.images:
-        yield Flaw(
-            "no_image", "no message shows an image", 'add {"type": "image", "path": ...} to the question'
-        )
+def _contents(sample: Sample, text_only: bool) -> Iterator[Flaw]:
+    if not sample.images and not text_only:
+        mend = 'add {"type": "image", "path": ...} to the question, or set data.text_only where none is meant'
+        yield Flaw("no_image", "no message shows an image", mend)
     for number, message in enumerate(sample.messages, start=1):
         is_answer = number == len(sample.messages) and message.role == "assistant"
         # A tool may well give nothing back; what the answer lacks is said of the answer.

@@ -33,7 +33,10 @@ REFUSED: dict[Code, Reason] = {
     ),
     "empty_message": Reason("A message has neither text nor image.", "Fill the message, or take it out."),
     "unlabelled": Reason("Nobody has labelled the row, or it was skipped.", "Label it, or leave it out."),
-    "no_image": Reason("The row shows no image.", "Name its image."),
+    "no_image": Reason(
+        "The row shows no image, and `data.text_only` is not set.",
+        "Name its image; rows that are meant to be text alone need `data.text_only: true`.",
+    ),
     "image_count": Reason(
         "The text has more or fewer `<image>` than the row names images.",
         "Write `<image>` once for each image, where it belongs.",

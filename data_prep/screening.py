@@ -57,7 +57,9 @@ class Screening:
         )
 
     def _flaws(self, sample: Sample) -> Iterator[Flaw]:
-        conversation = check_sample(sample, self._data.answer, self._family.markup, self._max_images)
+        conversation = check_sample(
+            sample, self._data.answer, self._family.markup, self._max_images, self._data.text_only
+        )
         yield from conversation
         yield from wording_flaws(sample)
         if sample.group != sample.group.strip():

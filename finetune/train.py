@@ -16,6 +16,7 @@ from trl.trainer.sft_config import SFTConfig
 from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
 from finetune.arguments import training_arguments
+from finetune.blank_image import blank_image, needs_blank_image, see_blank_image
 from finetune.collate import Collator, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
@@ -122,6 +123,8 @@ def make_trainer(
     model.config.use_cache = False
     if packs is not None:
         attend_per_document(model)
+    if needs_blank_image(recipe, stage):
+        see_blank_image(model, recipe.model_family, blank_image(recipe.model_family, encoder.processor))
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3)

@@ -176,6 +176,11 @@ class Data(Section):
         default_factory=list, description="several sources instead of one, with caps and weights"
     )
     answer: Literal["json", "text"] = Field(default="text", description="what an answer must be")
+    text_only: bool = Field(
+        default=False,
+        description="whether rows of labels in Lensmith's own or a chat format may show no image at all, to"
+        " teach text alone; else such a row is refused",
+    )
     answer_schema: Schema | None = Field(default=None, description="JSON Schema that answers must meet")
     split: SplitRule = Field(default_factory=SplitRule, description="how rows are split")
     similar: Literal["together", "ignore"] = Field(

@@ -18,6 +18,7 @@ WHOLE = {
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
     "experts": "LoRA and merge proof, routed experts",
+    "zero3": "ZeRO-3, an image on one process alone",
     "merge": "merge proof, LoRA",
     "merge full": "merge proof, full",
     "serve text": "serve proof, text",

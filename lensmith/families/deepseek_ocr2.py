@@ -11,6 +11,7 @@ from lensmith.coordinates import REF_DET
 from lensmith.families.experts import Experts
 from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
 from lensmith.families.layout import Layout
+from lensmith.families.vision_run import VisionRun
 
 _SAM = "model.vision_tower.sam_encoder"
 _ENCODER = "model.vision_tower.vision_encoder"
@@ -75,6 +76,11 @@ FAMILY = Family(
             (r"^model\.view_separator$", "model.view_seperator"),
             (r"^model\.language_model\.", "model."),
         )
+    ),
+    vision_run=VisionRun(
+        ("pixel_values", "pixel_values_local", "num_local_patches"),
+        views="pixel_values_local",
+        blank=(1600, 800),
     ),
     vllm_architecture="DeepseekOCR2ForCausalLM",
     vllm_adapts={},

@@ -9,6 +9,7 @@ from lensmith.coordinates import CoordinateForm
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts, value_at
 from lensmith.families.layout import AS_IN_CLASS, Layout
+from lensmith.families.vision_run import VisionRun
 
 Tower = Literal["vision", "connector", "language"]
 TOWERS: tuple[Tower, ...] = ("vision", "connector", "language")
@@ -120,6 +121,7 @@ class Family:
     architecture: transformers' class name, as config.json's `architectures` states it.
     towers: each tower's module prefixes in that class.
     linears: every nn.Linear that LoRA can adapt, by tower.
+    vision_run: how its vision tower is run on a batch's images.
     experts: the routed experts, None where it has none.
     layout: where published checkpoints keep the class's tensors.
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
@@ -151,6 +153,7 @@ class Family:
     licence: str
     towers: dict[Tower, tuple[str, ...]]
     linears: tuple[Linears, ...]
+    vision_run: VisionRun
     vllm_architecture: str
     vllm_adapts: dict[Tower, str]
     markup: tuple[str, ...]

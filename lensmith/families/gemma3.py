@@ -9,6 +9,7 @@ from 0 to 1000 is ours. The template knows neither thoughts nor tools.
 from lensmith.coordinates import JSON_THOUSAND
 from lensmith.families.family import PLAIN_SPEECH, Decoding, Family, ImageText, Linears
 from lensmith.families.layout import Layout
+from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
     name="gemma3",
@@ -59,6 +60,7 @@ FAMILY = Family(
             (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
         )
     ),
+    vision_run=VisionRun(("pixel_values",)),
     vllm_architecture="Gemma3ForConditionalGeneration",
     vllm_adapts={"language": ""},
     vllm_limits=(

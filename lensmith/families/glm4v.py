@@ -7,6 +7,7 @@ and gives none for an image inside a conversation: image://N is ours. Sampling a
 
 from lensmith.coordinates import BOX_TOKENS
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
+from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
     name="glm4v",
@@ -48,6 +49,7 @@ FAMILY = Family(
             "text_config.num_hidden_layers",
         ),
     ),
+    vision_run=VisionRun(("pixel_values", "image_grid_thw")),
     vllm_architecture="Glm4vForConditionalGeneration",
     vllm_adapts={
         "language": "",

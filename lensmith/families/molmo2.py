@@ -9,6 +9,7 @@ lacks, and no end behind the answer, so answers are put apart. The first Molmo h
 from lensmith.coordinates import POINT_LIST
 from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
 from lensmith.families.layout import Cut, Joined, Layout
+from lensmith.families.vision_run import VisionRun
 
 _VIT = "model.vision_tower"
 _ADAPTER = "model.multi_modal_projector"
@@ -78,6 +79,7 @@ FAMILY = Family(
             (r"\.image_projector\.up_proj\.", ".image_projector.w3."),
         ),
     ),
+    vision_run=VisionRun(("pixel_values", "image_token_pooling", "image_grids")),
     vllm_architecture="Molmo2ForConditionalGeneration",
     vllm_adapts={},
     vllm_limits=(

@@ -7,6 +7,7 @@ number, img_idx); sampling and context (the Instruct models') in the model card.
 
 from lensmith.coordinates import JSON_THOUSAND
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
+from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
     name="qwen3_vl",
@@ -48,6 +49,7 @@ FAMILY = Family(
             "text_config.num_hidden_layers",
         ),
     ),
+    vision_run=VisionRun(("pixel_values", "image_grid_thw"), ("pooler_output", "deepstack_features")),
     vllm_architecture="Qwen3VLForConditionalGeneration",
     vllm_adapts={
         "language": "",

@@ -46,6 +46,13 @@ def test_turns_images_and_texts(messages: tuple[Message, ...], expected: list[st
     assert codes(*messages) == expected
 
 
+def test_text_alone_where_it_is_meant() -> None:
+    sample = Sample("a", "g", (said("user", "Hi"), said("assistant", "7")))
+    assert check_sample(sample, "text", (), 1, text_only=True) == []
+    (flaw,) = check_sample(sample, "text", (), 1)
+    assert "set data.text_only where none is meant" in flaw.mend
+
+
 def test_images_are_counted_over_the_whole_request() -> None:
     messages = (ASK, said("assistant", "7"), ASK, said("assistant", "8"))
     assert codes(*messages, max_images=2) == []

@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -89,11 +90,15 @@ class PackPlan:
     def steps(self, epoch: int) -> Iterator[list[list[Pack]]]:
         """The packs of each step of an epoch, as `Packing.share` gives them."""
         steps = self.packing.steps(epoch)
-        for number, rows in enumerate(steps, 1):
-            shared = self.packing.share(rows, self.passes if number < len(steps) else self.last)
-            if shared is None:
-                raise RuntimeError(f"epoch {epoch} was not planned")
-            yield shared
+        for number in range(len(steps)):
+            yield self.shared(steps, number)
+
+    def shared(self, steps: list[list[int]], number: int) -> list[list[Pack]]:
+        """The packs of the `number`th of an epoch's `steps`."""
+        shared = self.packing.share(steps[number], self.passes if number < len(steps) - 1 else self.last)
+        if shared is None:
+            raise RuntimeError(f"step {number} was not planned")
+        return shared
 
     @property
     def passes_an_epoch(self) -> int:
@@ -157,23 +162,62 @@ def _passes(packing: Packing, steps: list[list[int]], least: int = 1) -> int:
     return passes
 
 
-class PackSampler(Sampler[Pack]):
-    """One process's packs of an epoch, forward pass by forward pass. An empty pack is the row `filler`."""
+@dataclass(frozen=True)
+class PackPlace:
+    """A forward pass of a process: the `number`th of an epoch. Its pack is not planned yet."""
 
-    def __init__(self, plan: PackPlan, process: int, filler: int) -> None:
+    epoch: int
+    number: int
+
+
+class PackSampler(Sampler[list[PackPlace]]):
+    """The forward passes of an epoch, one a batch; nothing is planned for those that a resume skips."""
+
+    def __init__(self, plan: PackPlan) -> None:
         self.plan = plan
-        self.process = process
-        self.filler = filler
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on with the packs of `epoch`."""
+        """Go on with the passes of `epoch`."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Pack]:
-        for step in self.plan.steps(self.epoch):
-            for packs in step:
-                yield packs[self.process] or [self.filler]
+    def __iter__(self) -> Iterator[list[PackPlace]]:
+        for number in range(len(self)):
+            yield [PackPlace(self.epoch, number)]
+
+    def __len__(self) -> int:
+        return self.plan.passes_an_epoch
+
+
+class Rows(Protocol):
+    """Rows by their numbers, several at once."""
+
+    def __getitems__(self, keys: list[int]) -> list[Any]: ...
+
+
+class PackRows:
+    """One process's packs as a data set: the rows of the pack at a place. An empty pack is row `filler`."""
+
+    def __init__(self, rows: Rows, plan: PackPlan, process: int, filler: int) -> None:
+        self.rows = rows
+        self.plan = plan
+        self.process = process
+        self.filler = filler
+        self._order: tuple[int, list[list[int]]] = (-1, [])
+        self._step: tuple[tuple[int, int], list[list[Pack]]] = ((-1, -1), [])
+
+    def pack(self, place: PackPlace) -> Pack:
+        """The numbers of the rows in the pack at `place`."""
+        step, turn = divmod(place.number, self.plan.passes)
+        if self._order[0] != place.epoch:
+            self._order = (place.epoch, self.plan.packing.steps(place.epoch))
+        if self._step[0] != (place.epoch, step):
+            self._step = ((place.epoch, step), self.plan.shared(self._order[1], step))
+        return self._step[1][turn][self.process] or [self.filler]
+
+    def __getitems__(self, places: list[PackPlace]) -> list[Any]:
+        """The rows of the packs at `places`."""
+        return self.rows.__getitems__([row for place in places for row in self.pack(place)])
 
     def __len__(self) -> int:
         return self.plan.passes_an_epoch

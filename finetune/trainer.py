@@ -15,7 +15,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
 from finetune.model import DTYPES, in_dtype
-from finetune.packing import PackLoader, PackPlan, PackSampler
+from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
 from finetune.rates import split_by_rate
 from lensmith.recipe import Recipe
 
@@ -47,8 +47,8 @@ class AnswerTrainer(SFTTrainer):
         if not isinstance(rows, Dataset):
             raise TypeError(f"packs are made of a datasets.Dataset, not of {type(rows).__name__}")
         return PackLoader(
-            rows,  # pyright: ignore[reportArgumentType]
-            batch_sampler=PackSampler(self.packs, self.args.process_index, filler=len(rows) - 1),
+            PackRows(rows, self.packs, self.args.process_index, filler=len(rows) - 1),  # pyright: ignore[reportArgumentType]
+            batch_sampler=PackSampler(self.packs),
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory,

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import skip_first_batches
 
-from finetune.packing import Packing, PackLoader, PackPlan, PackSampler, plan_packs
+from finetune.packing import Pack, Packing, PackLoader, PackPlan, PackRows, PackSampler, plan_packs
 
 
 def packing(rows: int = 500, length: int = 4096, step: int = 64, processes: int = 4) -> Packing:
@@ -64,26 +65,37 @@ def test_no_pass_too_many(plan: PackPlan) -> None:
     assert plan.passes_an_epoch == 7 * plan.passes + plan.last
 
 
+class Numbers:
+    """Rows that are their own numbers."""
+
+    def __getitems__(self, keys: list[int]) -> list[int]:
+        return keys
+
+
+def packs_of(plan: PackPlan, process: int, filler: int, epoch: int = 0) -> list[Pack]:
+    """The packs of an epoch, as the trainer's loader asks for them."""
+    sampler, rows = PackSampler(plan), PackRows(Numbers(), plan, process, filler)
+    sampler.set_epoch(epoch)
+    return [rows.__getitems__(places) for places in sampler]
+
+
 def test_processes_go_through_one_plan(plan: PackPlan) -> None:
-    samplers = [PackSampler(plan, process, filler=500) for process in range(4)]
     for epoch in range(2):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-        packs = [list(sampler) for sampler in samplers]
-        assert {len(each) for each in packs} == {plan.passes_an_epoch} == {len(each) for each in samplers}
+        packs = [packs_of(plan, process, 500, epoch) for process in range(4)]
+        assert {len(each) for each in packs} == {plan.passes_an_epoch} == {len(PackSampler(plan))}
         assert sorted(row for each in packs for pack in each for row in pack if row != 500) == list(
             range(500)
         )
-    assert list(PackSampler(plan_packs(packing(), 3), 0, 500)) == list(PackSampler(plan, 0, 500))
+    assert packs_of(plan_packs(packing(), 3), 0, 500) == packs_of(plan, 0, 500)
     other = plan_packs(replace(packing(), seed=18), 3)
-    assert list(PackSampler(other, 0, 500)) != list(PackSampler(plan, 0, 500))
+    assert packs_of(other, 0, 500) != packs_of(plan, 0, 500)
 
 
 def test_a_pack_that_no_row_is_left_for_is_filled() -> None:
     tiny = Packing(np.array([9, 9, 9]), np.array([9, 9, 9]), length=10, rows=2, processes=2, seed=1)
     plan = plan_packs(tiny, epochs=1)
     assert (plan.passes, plan.last) == (1, 1)
-    packs = [list(PackSampler(plan, process, filler=3)) for process in range(2)]
+    packs = [packs_of(plan, process, filler=3) for process in range(2)]
     assert [len(each) for each in packs] == [2, 2]
     # The step of one row leaves one process without.
     assert [each[1] for each in packs].count([3]) == 1
@@ -118,8 +130,28 @@ def test_the_last_step_of_an_epoch_is_never_two() -> None:
 
 
 def test_the_loader_passes_the_epoch_on(plan: PackPlan) -> None:
-    sampler = PackSampler(plan, 0, 500)
-    loader = PackLoader(range(501), batch_sampler=sampler, collate_fn=list)  # pyright: ignore[reportArgumentType]
-    first = list(loader)
+    rows = PackRows(Numbers(), plan, 0, 500)
+    loader = PackLoader(rows, batch_sampler=PackSampler(plan), collate_fn=list)  # pyright: ignore[reportArgumentType]
+    assert list(loader) == packs_of(plan, 0, 500)
     loader.set_epoch(1)
-    assert list(loader) == list(sampler) != first
+    assert list(loader) == packs_of(plan, 0, 500, epoch=1) != packs_of(plan, 0, 500)
+
+
+def test_what_is_skipped_is_not_planned(plan: PackPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed training is at its step at once, however many lie before it."""
+    planned: list[int] = []
+    share = Packing.share
+
+    def counted(self: Packing, rows: list[int], passes: int) -> list[list[Pack]] | None:
+        planned.append(passes)
+        return share(self, rows, passes)
+
+    loader = PackLoader(
+        PackRows(Numbers(), plan, 0, 500),  # pyright: ignore[reportArgumentType]
+        batch_sampler=PackSampler(plan),
+        collate_fn=list,
+    )
+    rest = skip_first_batches(loader, 6 * plan.passes)
+    monkeypatch.setattr(Packing, "share", counted)
+    assert list(rest) == packs_of(plan, 0, 500)[6 * plan.passes :]
+    assert len(planned) == len(plan.packing.steps(0)) - 6 + len(plan.packing.steps(0))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from finetune.scores import Scored
 from lensmith.files import digest_file, sync_file, write_json
 
 MANIFEST = "checkpoint.json"
@@ -25,28 +27,61 @@ class SavedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on."""
+    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on.
+
+    scores: of all evaluations so far. over: they have ended the training before its last step.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     step: int
     steps: int
     processes: int
     zero_stage: int
+    scores: list[Scored] = []
+    over: bool = False
     files: list[SavedFile]
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to learn."""
+        return self.over or self.step >= self.steps
 
-def seal(folder: Path, step: int, steps: int, processes: int, zero_stage: int) -> Manifest:
+
+def seal(
+    folder: Path,
+    step: int,
+    steps: int,
+    processes: int,
+    zero_stage: int,
+    scores: Sequence[Scored] = (),
+    over: bool = False,
+) -> Manifest:
     """Write the manifest of the checkpoint in `folder`, after every file in it has reached the disk."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in paths:
         sync_file(path)
     files = [_describe(folder, path) for path in paths]
-    manifest = Manifest(step=step, steps=steps, processes=processes, zero_stage=zero_stage, files=files)
+    manifest = Manifest(
+        step=step,
+        steps=steps,
+        processes=processes,
+        zero_stage=zero_stage,
+        scores=list(scores),
+        over=over,
+        files=files,
+    )
     for directory in {path.parent for path in paths}:
         sync_file(directory)
     write_json(folder / MANIFEST, manifest.model_dump())
     sync_file(folder.parent)
     return manifest
+
+
+def add_scores(folder: Path, scores: Sequence[Scored], over: bool) -> None:
+    """Note in the manifest of a sealed checkpoint what was evaluated after it was sealed."""
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    changed = manifest.model_copy(update={"scores": list(scores), "over": over})
+    write_json(folder / MANIFEST, changed.model_dump())
 
 
 def _describe(folder: Path, path: Path) -> SavedFile:
@@ -72,20 +107,31 @@ def read_whole(folder: Path) -> Manifest | None:
     return manifest
 
 
-def last_whole(work: Path) -> tuple[Path, Manifest] | None:
-    """The whole checkpoint under `work` with the most steps, and its manifest."""
+def all_whole(work: Path) -> list[tuple[Path, Manifest]]:
+    """The whole checkpoints under `work` with their manifests, the one with the most steps last."""
     found = [
         (folder, manifest)
         for folder in work.glob(f"{_PREFIX}*/")
         if (manifest := read_whole(folder)) is not None
     ]
-    return max(found, key=lambda each: each[1].step, default=None)
+    return sorted(found, key=lambda each: each[1].step)
 
 
-def discard_others(work: Path, keep: Path | None) -> None:
-    """Remove every checkpoint under `work` but `keep`, half ones included."""
+def sealed_steps(work: Path) -> list[int]:
+    """The steps of the checkpoints under `work` that have a manifest, ascending. Their files are not read."""
+    return sorted(int(path.parent.name.removeprefix(_PREFIX)) for path in work.glob(f"{_PREFIX}*/{MANIFEST}"))
+
+
+def last_whole(work: Path) -> tuple[Path, Manifest] | None:
+    """The whole checkpoint under `work` with the most steps, and its manifest."""
+    found = all_whole(work)
+    return found[-1] if found else None
+
+
+def discard_others(work: Path, keep: Collection[Path]) -> None:
+    """Remove every checkpoint under `work` but those of `keep`, half ones included."""
     for folder in work.glob(f"{_PREFIX}*/"):
-        if folder != keep:
+        if folder not in keep:
             # Without its manifest first, what a kill leaves of it does not count.
             (folder / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(folder)

@@ -6,7 +6,8 @@ masks and flash attention where they begin; the others are the rope's time, heig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -68,6 +69,16 @@ class PackCollator:
 def attend_per_document(model: PreTrainedModel) -> None:
     """Let the language model attend document by document; from now on a padded batch is an error."""
     model.set_attn_implementation({"text_config": PER_DOCUMENT})
+
+
+@contextlib.contextmanager
+def attend_whole(model: PreTrainedModel) -> Iterator[None]:
+    """Undo `attend_per_document` for a block in which the model gets whole rows, a cache and a mask."""
+    model.set_attn_implementation({"text_config": "sdpa"})
+    try:
+        yield
+    finally:
+        attend_per_document(model)
 
 
 def _attend(

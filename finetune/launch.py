@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from finetune.launcher import Launcher, read_launcher
-from finetune.live import read_progress
+from finetune.live import forget_evaluations, read_evaluations, read_progress
 from finetune.run import run_key
 from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -141,6 +141,7 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
     if launcher.cpu:
         # DeepSpeed and accelerate each look for a GPU of their own accord.
         environment.update(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
+    forget_evaluations(work)
     with log_path.open("ab") as log:
         child = run_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -171,8 +172,12 @@ def _saved(child: subprocess.Popen[bytes]) -> int:
 
 def _watch(child: subprocess.Popen[bytes], work: Path) -> int:
     """Draw the bar (where stderr is a terminal) until the child ends; its return code."""
+    told = 0
     with tqdm(desc="train", unit="step", disable=None) as bar:
         while True:
+            for line in read_evaluations(work)[told:]:
+                bar.write(f"  {line}", file=sys.stderr)
+                told += 1
             progress = read_progress(work)
             if progress is not None:
                 bar.total = progress[1]

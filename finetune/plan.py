@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
+from finetune.examiner import check_evaluation
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
 from finetune.launcher import Launcher, check_method, read_launcher
@@ -78,6 +79,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
     source = recipe.base.path
     launcher = read_launcher(recipe.train.launcher)
     check_method(launcher, recipe)
+    check_evaluation(recipe, launcher, dataset)
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     trained = choose_trained(skeleton, recipe)

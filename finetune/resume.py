@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune import checkpoint as checkpoints
+from finetune.examiner import Examiner
 from finetune.launcher import Launcher
 from finetune.run import METRICS
 from lensmith.errors import InputError, Problem
@@ -49,10 +50,10 @@ def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumeP
     """
     choice: list[str | None] = [None]
     if state.is_main_process:
-        found = checkpoints.last_whole(work)
-        checkpoints.discard_others(work, found[0] if found else None)
+        found = checkpoints.all_whole(work)
+        checkpoints.discard_others(work, [folder for folder, _ in found])
         (work / METRICS).unlink(missing_ok=True)
-        choice = [found[0].name if found else None]
+        choice = [found[-1][0].name if found else None]
     broadcast_object_list(choice)
     if choice[0] is None:
         return None
@@ -64,7 +65,7 @@ def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumeP
             [Problem("the first process can", mend="--home must be a directory that all machines share")],
         )
     made = (manifest.processes, manifest.zero_stage)
-    if made != (launcher.processes, launcher.zero_stage) and manifest.step < manifest.steps:
+    if made != (launcher.processes, launcher.zero_stage) and not manifest.finished:
         raise InputError(
             f"the checkpoint after step {manifest.step} cannot be gone on from with this launcher",
             [
@@ -80,19 +81,38 @@ def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumeP
 
 
 class Sealer(TrainerCallback):
-    """Makes each saved checkpoint whole with its manifest, then removes the one before."""
+    """Makes each saved checkpoint whole with its manifest, then removes those that are not kept.
 
-    def __init__(self, work: Path, zero_stage: int, processes: int) -> None:
+    keep_last: as in the recipe. examiner: whose scores belong to the checkpoint, and whose best one stays.
+    """
+
+    def __init__(
+        self, work: Path, zero_stage: int, processes: int, keep_last: int, examiner: Examiner | None
+    ) -> None:
         self.work = work
         self.zero_stage = zero_stage
         self.processes = processes
+        self.keep_last = keep_last
+        self.examiner = examiner
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Wait for every process to have written its part, then seal."""
         PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            folder = checkpoints.folder_of(self.work, state.global_step)
-            checkpoints.seal(folder, state.global_step, state.max_steps, self.processes, self.zero_stage)
-            checkpoints.discard_others(self.work, folder)
+        if not state.is_world_process_zero:
+            return
+        examiner, step = self.examiner, state.global_step
+        checkpoints.seal(
+            checkpoints.folder_of(self.work, step),
+            step,
+            state.max_steps,
+            self.processes,
+            self.zero_stage,
+            examiner.scores if examiner else (),
+            examiner.over if examiner else False,
+        )
+        kept = set(checkpoints.sealed_steps(self.work)[-self.keep_last :])
+        if examiner and examiner.kept_step is not None:
+            kept.add(examiner.kept_step)
+        checkpoints.discard_others(self.work, [checkpoints.folder_of(self.work, each) for each in kept])

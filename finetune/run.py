@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.checkpoint import Manifest, folder_of, read_whole
 from finetune.launcher import read_launcher
+from finetune.scores import best_of
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.errors import IntegrityError, Problem
@@ -31,6 +33,8 @@ _NOT_ASKED = {
     "pack_length",
     "log_every",
     "save_every",
+    "keep_last",
+    "evaluate",
     "wandb",
     "wandb_project",
 }
@@ -44,6 +48,14 @@ class Outcome:
     adapted: dict[LoraPart, int]
     parameters: dict[Tower, int]
     template: str
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """chosen: the checkpoint whose weights the run has. facts: for the body, every score among them."""
+
+    chosen: Path
+    facts: dict[str, Any]
 
 
 def run_key(recipe: Recipe, base: Artifact, dataset: Artifact) -> str:
@@ -68,7 +80,42 @@ def asked_of(recipe: Recipe) -> dict[str, Any]:
         "pixels": budget and asdict(budget),
         "train": recipe.train.model_dump(mode="json", exclude=_NOT_ASKED),
         "global_batch": read_launcher(recipe.train.launcher).global_batch(recipe),
+        # It decides which weights the run has, and when it ends.
+        **({"evaluate": asked_of_evaluation(recipe)} if recipe.train.evaluate.every else {}),
     }
+
+
+def asked_of_evaluation(recipe: Recipe) -> dict[str, Any]:
+    """What the evaluations during a training follow from, as JSON values."""
+    evaluate, answer = recipe.train.evaluate, recipe.data.answer
+    return {
+        **evaluate.model_dump(mode="json"),
+        "metric": evaluate.task_metric(answer),
+        "answer": answer,
+        "max_new_tokens": recipe.serve.max_new_tokens,
+    }
+
+
+def evaluated_by(recipe: Recipe, work: Path, last: Manifest) -> Evaluated | None:
+    """The checkpoint that the evaluations choose, and what they came to; None where there were none.
+
+    Raises IntegrityError where that checkpoint is not whole.
+    """
+    settings = recipe.train.evaluate
+    metric = settings.task_metric(recipe.data.answer)
+    best = best_of(last.scores, metric)
+    if best is None:
+        return None
+    step = best.step if settings.keep_best else last.step
+    chosen = folder_of(work, step)
+    if read_whole(chosen) is None:
+        mend = "remove the folder above it to train again"
+        raise IntegrityError(
+            "the best checkpoint is damaged", [Problem("is not whole any more", str(chosen), mend)]
+        )
+    scores = [each.model_dump() for each in last.scores]
+    facts = {"metric": metric, "scores": scores, "chosen": step, "ended_early": last.over}
+    return Evaluated(chosen, facts)
 
 
 def step_losses(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -112,17 +159,19 @@ def seal_run(
     home: Home,
     base: Artifact,
     dataset: Artifact,
-    checkpoint: Path,
+    last: Path,
     outcome: Outcome,
     record: Mapping[str, Any],
+    evaluated: Evaluated | None = None,
 ) -> Artifact:
-    """Write the run artifact from the last checkpoint of a finished training.
+    """Write the run artifact from the last checkpoint of a finished training, or the best one's weights.
 
     lora: PEFT's adapter_config.json and adapter_model.safetensors. full: a whole checkpoint directory, all
     but the weights byte-equal to the base's. Both: metrics.jsonl. Raises InputError when the disk is full.
     """
     key, asked = run_key(recipe, base, dataset), asked_of(recipe)
-    state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    state = json.loads((last / "trainer_state.json").read_bytes())
+    checkpoint = last if evaluated is None else evaluated.chosen
     lines = metrics(state["log_history"], recipe.train.log_every)
     with home.create("run", key, {"base": base, "dataset": dataset}) as draft:
         if recipe.train.method == "lora":
@@ -149,6 +198,8 @@ def seal_run(
             global_batch=asked["global_batch"],
             final_loss=step_losses(state["log_history"])[-1]["loss"],
         )
+        if evaluated is not None:
+            draft.body["evaluation"] = evaluated.facts
         draft.record.update(record, packages=package_versions(PACKAGES))
     return draft.artifact
 

@@ -10,6 +10,7 @@ from typing import Any
 import wandb
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from finetune.examiner import Examiner
 from finetune.run import metrics
 from lensmith.recipe import Recipe
 
@@ -20,10 +21,11 @@ PATIENCE_S = 30.0
 class Tracker(TrainerCallback):
     """Sends the metrics lines to wandb; `status` says in which mode, and why if not the recipe's."""
 
-    def __init__(self, recipe: Recipe, key: str, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, key: str, folder: Path, examiner: Examiner | None = None) -> None:
         self.recipe = recipe
         self.key = key
         self.folder = folder
+        self.examiner = examiner
         self.status: str = recipe.train.wandb
         self.run: wandb.Run | None = None
 
@@ -73,6 +75,16 @@ class Tracker(TrainerCallback):
         if self.run is not None and logs is not None and "loss" in logs and due:
             line = metrics(state.log_history, every)[-1]
             self.run.log(line, step=state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Send what an evaluation at this step came to."""
+        if self.run is None or self.examiner is None or not self.examiner.scores:
+            return
+        last = self.examiner.scores[-1]
+        if last.step == state.global_step:
+            self.run.log({f"validation/{self.examiner.metric}": last.value}, step=last.step)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from finetune.collate import Collator, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import count_rows, row_encoder
+from finetune.examiner import Examiner, NoMoreGain, check_evaluation
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
@@ -29,7 +31,7 @@ from finetune.progress import Progress
 from finetune.resume import Sealer, alone, resume_point
 from finetune.room import memory_left
 from finetune.rows import RowEncoder
-from finetune.run import Outcome, run_key, seal_run
+from finetune.run import Outcome, evaluated_by, run_key, seal_run
 from finetune.shared import check_shared
 from finetune.started import check_batch, check_started, engine_facts, zero_stage
 from finetune.stopping import Stopper
@@ -67,6 +69,7 @@ def train_process(
         shape = choose_trained(load_skeleton(source), recipe)
         launcher = read_launcher(recipe.train.launcher)
         check_method(launcher, recipe)
+        check_evaluation(recipe, launcher, dataset)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
         arguments = training_arguments(recipe, launcher, work)
@@ -81,26 +84,36 @@ def train_process(
         packs = pack_rows(recipe, launcher, dataset, source, bare, counts, arguments)
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
-        if start is None or start.manifest.step < start.manifest.steps:
-            stopper = Stopper(stop or Noted(), start.manifest.step if start else 0)
+        if start is None or not start.manifest.finished:
+            noted = stop or Noted()
+            stopper = Stopper(noted, start.manifest.step if start else 0)
             stopper.check()
-            trainer, tracker = make_trainer(recipe, key, home, source, arguments, encoder, dataset, packs)
+            examiner = None
+            if recipe.train.evaluate.every:
+                scores = start.manifest.scores if start else ()
+                examiner = Examiner(recipe, dataset, source, work, noted, scores)
+            trainer, tracker = make_trainer(
+                recipe, key, home, source, arguments, encoder, dataset, packs, examiner
+            )
             trainer.add_callback(stopper)
             stopper.check()
-            trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+            with contextlib.suppress(NoMoreGain):
+                trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
             stopper.raise_if_stopped()
             record["resumed_at"] = start.manifest.step if start else 0
         state.wait_for_everyone()
         if state.is_main_process:
             last = checkpoints.last_whole(work)
-            if last is None or last[1].step < last[1].steps:
+            if last is None or not last[1].finished:
                 raise IntegrityError(f"training ended without a whole last checkpoint in {work}")
-            check_weights(last[0])
-            check_saved(last[0], shape.model)
+            evaluated = evaluated_by(recipe, work, last[1])
+            chosen = evaluated.chosen if evaluated else last[0]
+            check_weights(chosen)
+            check_saved(chosen, shape.model)
             record.update(seconds=round(time.time() - began, 1), ended=time.time())
             outcome = Outcome(shape.adapted, shape.parameters, template_digest(source))
-            seal_run(recipe, home, base, dataset, last[0], outcome, record)
+            seal_run(recipe, home, base, dataset, last[0], outcome, record, evaluated)
         state.wait_for_everyone()
 
 
@@ -113,6 +126,7 @@ def make_trainer(
     encoder: RowEncoder,
     dataset: Artifact,
     packs: Packed | None,
+    examiner: Examiner | None = None,
 ) -> tuple[AnswerTrainer, Tracker]:
     """The trainer over the chosen towers, with our collator and callbacks."""
     train, work = recipe.train, home.work_path(key)
@@ -128,7 +142,7 @@ def make_trainer(
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3)
-    tracker = Tracker(recipe, key, home.root)
+    tracker = Tracker(recipe, key, home.root, examiner)
     trainer = AnswerTrainer(
         recipe,
         model=trained.model,
@@ -137,11 +151,13 @@ def make_trainer(
         data_collator=PackCollator() if packs else Collator(encoder.pad_id, recipe.model_family.numbers),
         packs=packs.plan if packs else None,
         processing_class=encoder.processor,
-        callbacks=[Progress(work, train.log_every), tracker],
+        # The tracker tells what the examiner has found.
+        callbacks=[*([examiner] if examiner else []), Progress(work, train.log_every), tracker],
     )
     # It would print every step; progress and metrics have their own places.
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Sealer(work, stage, trainer.accelerator.num_processes))
+    processes = trainer.accelerator.num_processes
+    trainer.add_callback(Sealer(work, stage, processes, train.keep_last, examiner))
     return trainer, tracker
 
 

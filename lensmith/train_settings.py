@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from lensmith.families.family import TOWERS, Tower
 from lensmith.rendering import ThinkingChoice
 from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite
+from lensmith.train_evaluation import TrainEvaluate
 
 # The largest rank that vLLM serves live.
 Rank = Annotated[int, Field(ge=1, le=512)]
@@ -174,6 +175,12 @@ class Train(Section):
     seed: int = Field(default=17, description="of initialisation and row order")
     log_every: Count = Field(default=10, description="steps between metrics")
     save_every: Count = Field(default=100, description="steps between checkpoints")
+    keep_last: Count = Field(
+        default=1, description="last checkpoints that are kept; that of the best evaluation stays beside them"
+    )
+    evaluate: TrainEvaluate = Field(
+        default_factory=TrainEvaluate, description="asking the model validation rows while it trains"
+    )
     wandb: Literal["offline", "online", "disabled"] = Field(default="offline", description="tracker mode")
     wandb_project: str = Field(default="lensmith", description="tracker project")
 

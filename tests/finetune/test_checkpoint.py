@@ -83,7 +83,7 @@ def test_others_are_removed(tmp_path: Path) -> None:
     sealed(tmp_path, 2)
     checkpoint(tmp_path, 6)
     (tmp_path / "rows").mkdir()
-    discard_others(tmp_path, keep)
+    discard_others(tmp_path, [keep])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4", "rows"]
-    discard_others(tmp_path, None)
+    discard_others(tmp_path, [])
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]

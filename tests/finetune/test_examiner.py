@@ -1,0 +1,206 @@
+"""Evaluation while training: only the choice of weights changes, and a resumed run chooses the same."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import finetune.examiner
+import finetune.train
+from finetune import checkpoint as checkpoints
+from finetune.launcher import read_launcher
+from finetune.live import read_evaluations
+from finetune.plan import plan
+from finetune.run import run_key
+from finetune.train import train_process
+from lensmith.artifact import Artifact
+from lensmith.errors import InputError, StoppedEarly
+from lensmith.recipe import load_recipe
+from lensmith.signals import Noted
+from tests.conftest import RecipeMaker
+from tests.finetune.conftest import LONGER, Training, TrainingMaker, assert_same_run
+from tests.finetune.test_train import broken_after
+
+EVALUATE: dict[str, Any] = {"every": 2, "rows": 2, "metric": "character_error_rate"}
+
+
+def work_of(training: Training) -> Path:
+    return training.home.work_path(run_key(training.recipe, training.base, training.dataset))
+
+
+def weights(run: Artifact) -> dict[str, torch.Tensor]:
+    return load_file(run.path / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def evaluated(new_training: TrainingMaker) -> Training:
+    """The training `unbroken` with evaluations after steps 2, 4 and 6."""
+    training = new_training(**LONGER, train__evaluate=EVALUATE)
+    training.run()
+    return training
+
+
+@pytest.mark.slow
+def test_losses_are_those_without_it(evaluated: Training, unbroken: Training) -> None:
+    """Dropout draws random numbers in every step: those that evaluating drew would show."""
+    assert evaluated.losses() == unbroken.losses()
+    assert evaluated.run().manifest.key != unbroken.run().manifest.key
+    final = weights(unbroken.run())
+    if evaluated.run().body["evaluation"]["chosen"] == 6:
+        assert all(torch.equal(each, final[name]) for name, each in weights(evaluated.run()).items())
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_the_runs(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second evaluation is told to be the best: the run has the weights after that step."""
+    judge, values = finetune.examiner.metric_values, iter([0.5, 0.2, 0.3])
+
+    def planted(sums: Any) -> Any:
+        return {**judge(sums), "character_error_rate": next(values)}
+
+    settings = {"train__max_steps": 3, "train__schedule": "constant", "train__warmup": 0.0}
+    evaluate = {**EVALUATE, "every": 1}
+    training = new_training(**settings, train__evaluate=evaluate)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.examiner, "metric_values", planted)
+        run = training.run()
+    assert run.body["evaluation"] == {
+        "metric": "character_error_rate",
+        "scores": [{"step": at, "value": value, "rows": 2} for at, value in ((1, 0.5), (2, 0.2), (3, 0.3))],
+        "chosen": 2,
+        "ended_early": False,
+    }
+    assert run.body["steps"] == 3
+    shorter = weights(new_training(**{**settings, "train__max_steps": 2}).run())
+    assert all(torch.equal(each, shorter[name]) for name, each in weights(run).items())
+
+
+@pytest.mark.slow
+def test_it_ends_where_nothing_is_gained(new_training: TrainingMaker) -> None:
+    """An untaught model writes no field right: the first evaluation stays the best."""
+    evaluate = {"every": 1, "rows": 2, "patience": 1}
+    training = new_training(train__max_steps=9, train__evaluate=evaluate, train__save_every=100)
+    run = training.run()
+    assert run.body["steps"] == 2
+    assert run.body["evaluation"]["metric"] == "field_f1"
+    assert run.body["evaluation"]["ended_early"] is True
+    assert run.body["evaluation"]["chosen"] == 1
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_a_resumed_run_chooses_the_same(
+    new_training: TrainingMaker, evaluated: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = new_training(**LONGER, train__evaluate=EVALUATE)
+    work = broken_after(3, training, monkeypatch)
+    last = checkpoints.last_whole(work)
+    assert last is not None
+    assert [each.step for each in last[1].scores] == [2]
+    # The best so far stays beside the last.
+    assert checkpoints.sealed_steps(work) == [2, 3]
+    assert_same_run(training, evaluated)
+    assert training.run().id == evaluated.run().id
+
+
+@pytest.mark.slow
+def test_told_to_stop_while_asking(
+    new_training: TrainingMaker, evaluated: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is saved without its evaluation, which the next start makes up for before it goes on."""
+    training, noted = new_training(**LONGER, train__evaluate=EVALUATE, train__save_every=100), Noted()
+    greedy = finetune.examiner.greedy
+
+    def told(*arguments: Any) -> Any:
+        noted.note(signal.SIGTERM, None)
+        return greedy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.examiner, "greedy", told)
+        with pytest.raises(StoppedEarly, match="stopped at step 2"):
+            train_process(training.recipe, training.home, training.base, training.dataset, noted)
+    last = checkpoints.last_whole(work_of(training))
+    assert last is not None
+    assert (last[1].step, last[1].scores) == (2, [])
+    assert read_evaluations(work_of(training)) == []
+    assert training.run().body["evaluation"] == evaluated.run().body["evaluation"]
+    assert_same_run(training, evaluated)
+
+
+@pytest.mark.slow
+def test_packed_it_answers_the_same(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[list[str]] = []
+    note = finetune.examiner.note_evaluation
+
+    def noting(work: Path, line: str) -> None:
+        note(work, line)
+        lines.append(read_evaluations(work))
+
+    monkeypatch.setattr(finetune.examiner, "note_evaluation", noting)
+    evaluate = {**EVALUATE, "every": 3}
+    padded = new_training(train__evaluate=evaluate).run()
+    packed = new_training(train__evaluate=evaluate, train__pack_length=1024).run()
+    assert packed.manifest.key == padded.manifest.key
+    ours, theirs = (each.body["evaluation"]["scores"][0]["value"] for each in (packed, padded))
+    assert ours == pytest.approx(theirs, abs=0.01)
+    assert len(lines) == 2
+    assert lines[0][0].startswith(
+        f"step 3: character error rate {theirs:.4f} (the best so far), 2 validation"
+    )
+
+
+def test_what_cannot_be_evaluated(
+    make_recipe: RecipeMaker,
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+    new_training: TrainingMaker,
+) -> None:
+    """All of it before a weight is loaded."""
+    settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 3}
+    path = tmp_path / "zero3.yaml"
+    path.write_text(yaml.safe_dump({**deepspeed_config, "deepspeed_config": settings}))
+    training = new_training()
+    rows = {**training.dataset.body["rows"], "validation": 0}
+    manifest = training.dataset.manifest.model_copy(update={"body": {**training.dataset.body, "rows": rows}})
+    empty = Artifact(training.dataset.path, manifest)
+    recipe = load_recipe(
+        make_recipe(train__evaluate={"every": 5}, train__launcher=str(path)), ["data.answer=text"]
+    )
+    wrong = recipe.model_copy(
+        update={
+            "train": recipe.train.model_copy(
+                update={"evaluate": recipe.train.evaluate.model_copy(update={"metric": "field_f1"})}
+            )
+        }
+    )
+    with pytest.raises(InputError, match="cannot be evaluated while it runs") as error:
+        plan(wrong, empty)
+    assert "train.evaluate: the dataset has no validation rows" in str(error.value)
+    assert "zero3.yaml: ZeRO stage 3 divides the weights" in str(error.value)
+    assert "train.evaluate.metric: field_f1 says nothing of text answers" in str(error.value)
+    finetune.examiner.check_evaluation(
+        recipe, read_launcher(training.recipe.train.launcher), training.dataset
+    )
+
+
+def test_patience_without_evaluations_is_told(make_recipe: RecipeMaker) -> None:
+    with pytest.raises(InputError, match="patience counts evaluations: set every"):
+        load_recipe(make_recipe(train__evaluate={"patience": 2}))
+
+
+def test_the_key_knows_what_chooses_the_weights(new_training: TrainingMaker) -> None:
+    training = new_training()
+
+    def key(**evaluate: Any) -> str:
+        changed = training.recipe.train.evaluate.model_copy(update=evaluate)
+        train = training.recipe.train.model_copy(update={"evaluate": changed})
+        return run_key(training.recipe.model_copy(update={"train": train}), training.base, training.dataset)
+
+    assert key(rows=7) == key()
+    assert len({key(), key(every=2), key(every=3), key(every=2, rows=7), key(every=2, patience=1)}) == 5

@@ -104,7 +104,9 @@ def greedy(
         eos_token_id=list(ends),
         pad_token_id=ends[0],
     )
-    image_token = model.config.image_token_id
+    image_token = model.config.to_dict()[rendering.family.image_id]
+    # Patches of several rows would have to be numbered on.
+    batch = 1 if rendering.family.numbers else batch
     waiting: dict[tuple[Any, ...], list[Prompt]] = {}
     for row in rows:
         tensors = encode_conversation(processor, rendering, row.sample, row.images, answered=False)

@@ -31,6 +31,8 @@ BY_TOWER = {
     "serve adapter": "serve proof, adapter",
 }
 UNTESTED = "untested"
+# Of a cell whose tests show that it does not hold, and that this is found: "serve image refused".
+REFUSED = "no, the proof names it"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ def families_reference(cells: Cells | None = None) -> str:
 
 def _cell(cells: Cells, stamps: list[str], family: str, tower: str, what: str) -> str:
     found = cells.get((family, tower, what))
+    refused = cells.get((family, tower, f"{what} refused"))
+    if found is None and refused is not None:
+        word = REFUSED if refused.outcome == "passed" else _WORDS[refused.outcome]
+        return f"{word} ({stamps.index(refused.stamp) + 1})"
     if found is None:
         return UNTESTED
     return f"{_WORDS[found.outcome]} ({stamps.index(found.stamp) + 1})"
@@ -131,6 +137,7 @@ def _facts(family: Family) -> list[str]:
         f"- Images: {family.cut}{'' if family.cut == 'area' else ', no pixel budget'}.",
         f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
         f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
+        *(f"- vLLM, images, built for {device}: {what}." for device, what in family.vllm_images.items()),
         *(f"- vLLM: {limit}" for limit in family.vllm_limits),
     ]
 

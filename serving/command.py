@@ -52,6 +52,8 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
         "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
     }
     flags = ["--enable-prefix-caching" if caches.prefix and not proof else "--no-enable-prefix-caching"]
+    if places.config is not None:
+        options["--hf-config-path"] = str(places.config)
     if profile.cpu is not None:
         _add_cpu(options, flags, profile.cpu)
     if profile.cuda is not None:

@@ -47,8 +47,14 @@ class Compared:
     noise: float
 
 
-def compare(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, bounds: Bounds) -> Compared:
-    """Compare one row; `baseline` is what the base answered, to tell an adapter that is not applied."""
+def compare(
+    served: TraceRow, reference: TraceRow, baseline: TraceRow | None, bounds: Bounds, of_images: str = ""
+) -> Compared:
+    """Compare one row; `baseline` is what the base answered, to tell an adapter that is not applied.
+
+    of_images: what the engine is known to compute otherwise where a prompt has images ("" for nothing): the
+    cause that is named for an answer about one.
+    """
     found = [*_question(served, reference)]
     at = first_difference(served.answer_ids, reference.answer_ids)
     common = len(served.answer_ids) if at is None else at
@@ -59,12 +65,14 @@ def compare(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, bo
     noise = max(gaps, default=0.0)
     allowed = at is not None and at < len(reference.margins) and reference.margins[at] < bounds.margin
     if at is not None and not allowed:
-        found.append(_answer(served, reference, baseline, at))
+        found.append(_answer(served, reference, baseline, at, of_images))
     # Another prompt is another question: its log-probabilities say nothing more.
     if noise > bounds.logprob and not found:
         where = next(i for i, gap in enumerate(gaps) if gap > bounds.logprob)
         detail = f"{gaps[where]:.2g} nats apart at answer token {where}, {bounds.logprob:g} are allowed"
-        cause = "other weights or arithmetic: dtype, a part of the adapter left out"
+        cause = (
+            _known(served, of_images) or "other weights or arithmetic: dtype, a part of the adapter left out"
+        )
         found.append(Difference(served.row, "log-probability", detail, cause))
     return Compared(served.row, tuple(found), allowed, noise)
 
@@ -90,7 +98,13 @@ def _question(served: TraceRow, reference: TraceRow) -> list[Difference]:
     return found
 
 
-def _answer(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, at: int) -> Difference:
+def _known(served: TraceRow, of_images: str) -> str:
+    return of_images if served.image_tokens else ""
+
+
+def _answer(
+    served: TraceRow, reference: TraceRow, baseline: TraceRow | None, at: int, of_images: str
+) -> Difference:
     margin = f"{reference.margins[at]:.3g} nats" if at < len(reference.margins) else "none: it had ended"
     detail = (
         f"first at token {at}: {_token(served.answer_ids, at)}, {_token(reference.answer_ids, at)} in the"
@@ -99,7 +113,10 @@ def _answer(served: TraceRow, reference: TraceRow, baseline: TraceRow | None, at
     if baseline is not None and served.answer_ids == baseline.answer_ids:
         cause = "the base's own answer: the adapter is not applied, or its keys were not matched"
     else:
-        cause = "other weights or arithmetic: a part of the adapter left out, another merge, dtype"
+        cause = (
+            _known(served, of_images)
+            or "other weights or arithmetic: a part of the adapter left out, another merge, dtype"
+        )
     return Difference(served.row, "answer", detail, cause)
 
 

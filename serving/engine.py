@@ -72,7 +72,7 @@ def running_engine(
     """
     profile = read_profile(artifact)
     _verify_weights(profile, home)
-    places = find_places(profile, home)
+    places = find_places(artifact, profile, home)
     host = "127.0.0.1" if proof else profile.host
     if port:
         check_port(host, port)

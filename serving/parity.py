@@ -13,6 +13,7 @@ from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.trace import TraceRow, TraceSettings, read_trace, trace_settings
 from serving.comparison import Bounds, Compared, compare
+from serving.profile import images_differ
 
 # Fewer rows decide nothing; a smaller held-out set is asked whole.
 LEAST_ROWS = 64
@@ -59,6 +60,7 @@ def prove_serving(
         {} if baseline is None else {row.row: row for row in read_trace(baseline)},
         [row.sample.id for row in expected],
         BOUNDS[ours.dtype],
+        _of_images(home.by_id(evidence["profile"])),
     )
     findings: list[str] = statement["findings"]
     total = int(held_out.body["rows"])
@@ -95,13 +97,14 @@ def _compare_traces(
     baseline: dict[str, TraceRow],
     expected: list[str],
     bounds: Bounds,
+    of_images: str,
 ) -> dict[str, Any]:
     findings: list[str] = []
     for name, trace in (("served", served), ("reference", reference)):
         if missing := [row for row in expected if row not in trace]:
             findings.append(f"the {name} trace lacks {len(missing)} of the rows to prove: {_named(missing)}")
     rows = [row for row in expected if row in served and row in reference]
-    outcomes = [compare(served[row], reference[row], baseline.get(row), bounds) for row in rows]
+    outcomes = [compare(served[row], reference[row], baseline.get(row), bounds, of_images) for row in rows]
     findings += _findings(outcomes)
     unlike = [r for r in served if r in baseline and served[r].answer_ids != baseline[r].answer_ids]
     return {
@@ -113,6 +116,11 @@ def _compare_traces(
         "bounds": {"margin": bounds.margin, "logprob": bounds.logprob, "source": bounds.source},
         "findings": findings,
     }
+
+
+def _of_images(profile: Artifact) -> str:
+    """What the profile's engine is known to compute otherwise where a prompt has images."""
+    return images_differ(profile.body["family"], profile.body["engine"]["device"])
 
 
 def _findings(outcomes: list[Compared]) -> list[str]:

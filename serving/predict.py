@@ -64,7 +64,7 @@ def served_trace(
     key = stage_key("served-trace", "serving.predict", PACKAGES, asked, {k: a.id for k, a in inputs.items()})
     if found := home.find("trace", key):
         return found
-    places = find_places(profile, home)
+    places = find_places(profile_artifact, profile, home)
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         if engine is None:
@@ -72,7 +72,7 @@ def served_trace(
         ready = time.monotonic()
         reader = read_asked(home, held_out, f"served trace of {profile.subject[:12]}")
         source = iter(reader if rows is None else proof_rows(reader, rows))
-        answers = _ask_all(engine, source, profile, _image_token(places), recipe)
+        answers = _ask_all(engine, source, profile, _image_token(profile, places), recipe)
     with home.create("trace", key, inputs) as draft:
         write_trace(draft.path, answers)
         draft.body.update(_settings(profile, held_out, engine, places, len(answers)).model_dump())
@@ -100,8 +100,9 @@ def _settings(
     )
 
 
-def _image_token(places: Places) -> int:
-    return int(json.loads((places.checkpoint / "config.json").read_bytes())["image_token_id"])
+def _image_token(profile: Profile, places: Places) -> int:
+    config = json.loads((places.checkpoint / "config.json").read_bytes())
+    return int(config[families.get(profile.family).image_id])
 
 
 @dataclass

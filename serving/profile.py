@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from lensmith import families
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
+from lensmith.files import write_json
 from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe, Serve
@@ -38,6 +41,8 @@ MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
 _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
+# The folder of a profile that holds the config.json for vLLM.
+ENGINE_CONFIG = "engine"
 # Room that a request's text needs beside the largest image, in tokens.
 _TEXT_TOKENS = 64
 
@@ -52,13 +57,18 @@ def derive_profile(
     """
     profile = make_profile(recipe, subject, base, hardware, installed_engine())
     content = profile.model_dump(mode="json")
+    config = engine_config(checkpoint_path(base if subject.kind == "run" else subject), recipe.model_family)
     inputs = {"subject": subject, "base": base}
     # By what it says, not by the machine: more memory than is needed makes no other profile.
-    key = stage_key("profile", "serving.profile", (), content, {role: a.id for role, a in inputs.items()})
+    asked = content if config is None else content | {"config": config}
+    key = stage_key("profile", "serving.profile", (), asked, {role: a.id for role, a in inputs.items()})
     if found := home.find("profile", key):
         return found
     with home.create("profile", key, inputs) as draft:
         write_profile(draft.path, profile)
+        if config is not None:
+            (draft.path / ENGINE_CONFIG).mkdir()
+            write_json(draft.path / ENGINE_CONFIG / "config.json", config)
         draft.body.update(content)
     return draft.artifact
 
@@ -130,11 +140,19 @@ def _adapter_options(adapter: Adapter, serve: Serve) -> AdapterOptions:
 
 def _architecture_problems(weights: Path, family: Family) -> list[Problem]:
     """vLLM takes the class that config.json names: with another one it would serve something else."""
-    stated = json.loads((weights / "config.json").read_bytes()).get("architectures") or []
+    config = engine_config(weights, family) or json.loads((weights / "config.json").read_bytes())
+    stated = config.get("architectures") or []
     if family.vllm_architecture in stated:
         return []
     what = f"architectures is {stated}, vLLM serves {family.title} as {family.vllm_architecture}"
     return [Problem(what, str(weights / "config.json"), "fetch or merge the checkpoint again")]
+
+
+def engine_config(weights: Path, family: Family) -> dict[str, Any] | None:
+    """config.json in the form that vLLM reads, where that is not the checkpoint's own."""
+    if family.vllm_config is None:
+        return None
+    return family.vllm_config(json.loads((weights / "config.json").read_bytes()))
 
 
 def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Problem]:
@@ -186,6 +204,11 @@ def weight_bytes(checkpoint: Path, dtype: str) -> int:
     return total * sizes[dtype] // sizes.get(stored, 2)
 
 
+def images_differ(family: str, device: str) -> str:
+    """What an engine built for `device` is known to compute otherwise where a prompt has images, or ""."""
+    return families.get(family).vllm_images.get(device, "")
+
+
 def read_profile(artifact: Artifact) -> Profile:
     """The profile in an artifact. Raises IntegrityError where it was edited, InputError where unreadable."""
     if artifact.kind != "profile":
@@ -196,20 +219,24 @@ def read_profile(artifact: Artifact) -> Profile:
 
 @dataclass(frozen=True)
 class Places:
-    """Where on this machine what a profile names lies: the checkpoint, and the adapter in mode adapter."""
+    """Where on this machine what a profile names lies: the checkpoint, the adapter in mode adapter, and the
+    folder of the config.json that vLLM reads in place of the checkpoint's."""
 
     checkpoint: Path
     adapter: Path | None = None
+    config: Path | None = None
 
 
-def find_places(profile: Profile, home: Home) -> Places:
-    """Find by id what `profile` serves.
+def find_places(artifact: Artifact, profile: Profile, home: Home) -> Places:
+    """Find by id what `profile`, the content of `artifact`, serves.
 
     Raises InputError where the home has it no longer, IntegrityError where it is of another kind.
     """
     subject = home.by_id(profile.subject)
     if MODES.get(subject.kind) != profile.mode:
         raise IntegrityError(f"the profile says {profile.mode}, but {subject.short} is a {subject.kind}")
+    config = artifact.path / ENGINE_CONFIG
+    own = config if config.is_dir() else None
     if profile.mode != "adapter":
-        return Places(checkpoint_path(subject))
-    return Places(checkpoint_path(home.by_id(profile.base)), subject.path)
+        return Places(checkpoint_path(subject), config=own)
+    return Places(checkpoint_path(home.by_id(profile.base)), subject.path, own)

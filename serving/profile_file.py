@@ -24,10 +24,13 @@ class Images(Section):
 
     per_prompt: int = Field(ge=1, description="images accepted in one request; videos: none")
     min_pixels: int | None = Field(
+        default=None,
         ge=1,
         description="smaller images are enlarged to this area, as in training",
     )
-    max_pixels: int | None = Field(ge=1, description="larger images are reduced to this area, as in training")
+    max_pixels: int | None = Field(
+        default=None, ge=1, description="larger images are reduced to this area, as in training"
+    )
     max_decoded_pixels: int = Field(ge=1, description="an image with more pixels than this is refused")
 
 

@@ -21,7 +21,7 @@ from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
 from serving.build import installed_engine
 from serving.engine import Engine, running_engine
-from serving.profile import read_profile
+from serving.profile import images_differ, read_profile
 from serving.profile_file import Profile
 
 _POLL_S = 0.5
@@ -39,6 +39,8 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
     profile = read_profile(artifact)
     _check_version(profile, home)
     _check_address(profile)
+    if known := images_differ(profile.family, profile.engine.device):
+        print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
         print(reach(engine) if as_json else greeting(engine), flush=True)
         while engine.alive():

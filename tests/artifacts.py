@@ -124,11 +124,34 @@ def make_full_run(home: Home, base: Artifact, seed: int = 1) -> Artifact:
 
 def make_held_out(home: Home, forms: Path, count: int = 24) -> Artifact:
     """A held-out artifact of the first `count` good rows of a handed-over folder."""
-    rows = good_rows(forms)[:count]
+    return _held_out(home, good_rows(forms)[:count])
+
+
+def _held_out(home: Home, rows: list[Row]) -> Artifact:
     with home.create("held_out", digest_json([row.sample.id for row in rows]), {}) as draft:
         write_rows(draft.path / HELD_OUT_FILE, rows)
         draft.body.update(rows=len(rows), groups=len({row.sample.group for row in rows}))
     return draft.artifact
+
+
+def text_rows() -> list[Row]:
+    """Rows without images."""
+    questions = ("What is 7 and 5?", "Name a colour.", "Read nothing.\nSay nothing.", "A", "12 34 56")
+    answer = Message("assistant", (Text("1"),))
+    return [
+        Row(Sample(f"text-{at}", f"text-{at}", (Message("user", (Text(asked),)), answer)), ())
+        for at, asked in enumerate(questions)
+    ]
+
+
+def make_text_held_out(home: Home) -> Artifact:
+    """A held-out artifact of rows without images."""
+    return _held_out(home, text_rows())
+
+
+def make_mixed_held_out(home: Home, forms: Path, pictures: int) -> Artifact:
+    """A held-out artifact of rows without images and the first `pictures` good rows of a folder."""
+    return _held_out(home, [*text_rows(), *good_rows(forms)[:pictures]])
 
 
 def good_rows(forms: Path) -> list[Row]:

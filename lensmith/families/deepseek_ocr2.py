@@ -7,6 +7,9 @@ a processor of logits against repeated n-grams), context and licence in the hub'
 DeepSeek-OCR has no class in transformers.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from lensmith.coordinates import REF_DET
 from lensmith.families.experts import Experts
 from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
@@ -20,6 +23,65 @@ _LAYERS = "text_config.num_hidden_layers"
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _NATIVE = "deepseek-community/DeepSeek-OCR-2"
+
+# Of the decoder, under the same names in both configs.
+_SAME = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_parameters",
+    "n_routed_experts",
+    "n_shared_experts",
+    "num_experts_per_tok",
+    "moe_intermediate_size",
+    "n_group",
+    "topk_group",
+    "topk_method",
+    "routed_scaling_factor",
+    "bos_token_id",
+    "eos_token_id",
+)
+
+
+def _hub_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json in the form of deepseek-ai's checkpoints, the one vLLM reads, of transformers'."""
+    text, vision = config["text_config"], config["vision_config"]
+    return {
+        "model_type": "deepseek_vl_v2",
+        "architectures": ["DeepseekOCR2ForCausalLM"],
+        "dtype": config["dtype"],
+        "tile_tag": "2D",
+        "global_view_pos": "head",
+        "candidate_resolutions": [[1024, 1024]],
+        "vision_config": {"model_type": "vision", "image_size": vision["sam_config"]["image_size"]},
+        "projector_config": {
+            "model_type": "mlp_projector",
+            "projector_type": "linear",
+            "input_dim": vision["encoder_config"]["hidden_size"],
+            "n_embed": text["hidden_size"],
+        },
+        "language_config": {name: text[name] for name in _SAME if name in text}
+        | {
+            "architectures": ["DeepseekV2ForCausalLM"],
+            "model_type": "deepseek_v2",
+            "first_k_dense_replace": text["mlp_layer_types"].index("sparse"),
+            "moe_layer_freq": 1,
+            "norm_topk_prob": False,
+            # Ordinary attention: no latent heads.
+            "use_mla": False,
+            "q_lora_rank": None,
+            "kv_lora_rank": None,
+            "qk_nope_head_dim": 0,
+            "qk_rope_head_dim": 0,
+            "v_head_dim": 0,
+        },
+    }
+
 
 FAMILY = Family(
     name="deepseek_ocr2",
@@ -84,9 +146,10 @@ FAMILY = Family(
     ),
     vllm_architecture="DeepseekOCR2ForCausalLM",
     vllm_adapts={},
+    vllm_config=_hub_config,
     vllm_limits=(
         "It reads the hub's config (DeepseekOCR2ForCausalLM, deepseek_vl_v2, language_config,"
-        " projector_config), not the one of transformers' class.",
+        " projector_config), not the one of transformers' class: a profile holds it.",
         "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones.",
         "An adapter of transformers' class names model.language_model.layers, which its own names lack: it"
         " would be left out. Merge it.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lensmith.coordinates import CoordinateForm
@@ -127,6 +128,11 @@ class Family:
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
     vllm_limits: what else vLLM cannot serve of it, or serves otherwise, in sentences.
+    vllm_images: by the device that vLLM is built for ("cpu", "cuda") what it computes otherwise where a
+        prompt has images, so that answers differ from the model's; a serve proof names it.
+    vllm_config: gives config.json in the form that vLLM reads, of the published one; None where they are the
+        same.
+    image_id: the key of config.json that names the token which an image's features take.
     markup: texts that the chat template gives a meaning to; typed in data they are refused.
     coordinates: how it writes boxes, points and spans. speech: how it writes thoughts and tool calls.
     cut: how its processor cuts images. image_text: what it makes of an image's place in the prompt.
@@ -167,6 +173,9 @@ class Family:
     experts: Experts | None = None
     layout: Layout = AS_IN_CLASS
     vllm_limits: tuple[str, ...] = ()
+    vllm_images: Mapping[str, str] = field(default_factory=dict)
+    vllm_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    image_id: str = "image_token_id"
     frames: int = 1
     answers: Literal["template", "apart"] = "template"
     leads: bool = False

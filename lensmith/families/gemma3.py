@@ -63,9 +63,12 @@ FAMILY = Family(
     vision_run=VisionRun(("pixel_values",)),
     vllm_architecture="Gemma3ForConditionalGeneration",
     vllm_adapts={"language": ""},
+    vllm_images={
+        "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see each image"
+        " whole: serve it on a GPU"
+    },
+    image_id="image_token_index",
     vllm_limits=(
-        "Its CPU engine attends causally over image tokens, the model was trained to see each image whole:"
-        " answers about images differ.",
         "The vision tower's modules lie under vision_tower.vision_model there; an adapter of transformers'"
         " class names them without vision_model and would be left out: merge it.",
     ),

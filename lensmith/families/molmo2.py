@@ -11,6 +11,8 @@ from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears
 from lensmith.families.layout import Cut, Joined, Layout
 from lensmith.families.vision_run import VisionRun
 
+_REPLACED = "vLLM puts image features in the place of <im_patch>'s embedding, the model adds them to it"
+
 _VIT = "model.vision_tower"
 _ADAPTER = "model.multi_modal_projector"
 _LAYER = "model.language_model.layers.{}"
@@ -82,11 +84,15 @@ FAMILY = Family(
     vision_run=VisionRun(("pixel_values", "image_token_pooling", "image_grids")),
     vllm_architecture="Molmo2ForConditionalGeneration",
     vllm_adapts={},
+    vllm_images={
+        "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see them"
+        f" whole; and {_REPLACED}",
+        "cuda": _REPLACED,
+    },
+    image_id="image_patch_id",
     vllm_limits=(
-        "Its CPU engine attends causally over image tokens, and replaces their embeddings where the model"
-        " adds to them: answers about images differ.",
-        "It reads the published config (vit_config, adapter_config.vit_layers), not the one that transformers"
-        " writes.",
+        "0.32 does not start it beside transformers 5.20.2: its class asks the config for vit_config, which"
+        " transformers' Molmo2Config, reading the published file, keeps as vision_config.",
         "An adapter of transformers' class names model.language_model.layers and separate q_proj, k_proj and"
         " v_proj, which its own names lack: it would be left out. Merge it.",
     ),

@@ -22,6 +22,13 @@ MAKERS: dict[str, Tiny] = {
     "deepseek_ocr2": deepseek_ocr2.TINY,
     "molmo2": molmo2.TINY,
 }
+# The least that vLLM can build, where it cannot build the tiny one.
+SERVED: dict[str, Tiny] = {"deepseek_ocr2": deepseek_ocr2.SERVED}
+
+
+def write_served(family: str, out: Path, seed: int = 0) -> Path:
+    """As `write_tiny`, of a checkpoint that vLLM serves: DeepSeek-OCR-2's has 1.8 GB."""
+    return write(SERVED.get(family, MAKERS[family]), family, out, seed)
 
 
 def write_tiny(family: str, out: Path, seed: int = 0) -> Path:

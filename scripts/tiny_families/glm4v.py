@@ -83,7 +83,8 @@ def text_config(processor: ProcessorMixin) -> dict[str, Any]:
     tokenizer = processor.tokenizer
     return {
         "vocab_size": len(tokenizer),
-        "hidden_size": 64,
+        # transformers divides it by the heads, vLLM reads head_dim.
+        "hidden_size": 128,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
@@ -111,7 +112,7 @@ def vision_config() -> dict[str, Any]:
         "num_heads": 2,
         "image_size": 112,
         "patch_size": PATCH,
-        "out_hidden_size": 64,
+        "out_hidden_size": 128,
     }
 
 

@@ -89,7 +89,7 @@ def _config(processor: ProcessorMixin) -> PreTrainedConfig:
         return tokenizer.convert_tokens_to_ids(text)
 
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
-    return Molmo2Config(
+    config = Molmo2Config(
         text_config={
             "vocab_size": token(IMAGE[0]),
             "additional_vocab_size": EXTRA,
@@ -124,6 +124,9 @@ def _config(processor: ProcessorMixin) -> PreTrainedConfig:
         frame_end_token_id=token("<frame_end>"),
         dtype="float32",
     )
+    # In the published config too; only vLLM reads them.
+    config.update({"image_col_id": token("<im_col>"), "image_low_res_id": token("<im_low>")})
+    return config
 
 
 def _publish(config: dict[str, Any]) -> dict[str, Any]:

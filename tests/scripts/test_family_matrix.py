@@ -46,6 +46,14 @@ def test_a_failure_is_no_yes() -> None:
     assert "yes (" not in text
 
 
+def test_what_is_shown_not_to_hold_is_no_yes() -> None:
+    text = families_reference({("gemma3", "", "serve image refused"): SHOWN})
+    assert lines_of("Gemma 3", text)[0].endswith("| no, the proof names it (1) |")
+    failed = Shown("failed", "2026-01-02", ())
+    assert "| FAILED (1) |" in families_reference({("gemma3", "", "serve image refused"): failed})
+    assert "yes (" not in text
+
+
 def test_committed_cells_are_of_families_that_exist() -> None:
     cells = read_cells()
     assert {family for family, _, _ in cells} <= set(FAMILIES)

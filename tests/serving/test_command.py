@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from serving.command import NO_DOMAIN, engine_argv, engine_environment
@@ -16,6 +17,12 @@ PLACES = Places(Path("/base"), Path("/run"))
 
 def merged() -> Profile:
     return parse_profile(GOLDEN / "merged_cpu.yaml")
+
+
+def test_another_config_is_read_where_the_profile_holds_one() -> None:
+    assert "--hf-config-path" not in engine_argv(merged(), PLACES, 8123, proof=True)
+    argv = engine_argv(merged(), replace(PLACES, config=Path("/profile/engine")), 8123, proof=True)
+    assert argv[argv.index("--hf-config-path") + 1] == "/profile/engine"
 
 
 def options(profile: Profile, *, proof: bool) -> dict[str, str]:

@@ -103,6 +103,23 @@ def test_the_base_s_answer_is_called_an_adapter_not_applied() -> None:
     assert "a part of the adapter left out" in difference.cause
 
 
+def test_what_an_engine_does_with_images_is_named_for_rows_with_images() -> None:
+    changed = {"answer_ids": [5, 6, 4]}
+    (difference,) = compare(row(**changed), row(), None, EXACT, "causal over images").differences
+    assert difference.cause == "causal over images"
+    far = row(answer_logprobs=[-0.1, -0.2, -0.4])
+    (difference,) = compare(far, row(), None, EXACT, "causal over images").differences
+    assert difference.cause == "causal over images"
+    text = {"prompt_ids": [1, 2], "image_tokens": 0, "image_digests": []}
+    (difference,) = compare(
+        row(**text, **changed), row(**text), None, EXACT, "causal over images"
+    ).differences
+    assert "other weights" in difference.cause
+    base = row(**changed)
+    (difference,) = compare(base, row(), base, EXACT, "causal over images").differences
+    assert "the adapter is not applied" in difference.cause
+
+
 def test_first_difference() -> None:
     assert first_difference([], []) is None
     assert first_difference([1, 2], [1, 2]) is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import attest, attestations
 from lensmith.dataset import HELD_OUT_FILE
@@ -20,6 +21,7 @@ from lensmith.row_file import Row, write_rows
 from lensmith.sample import Message, Sample, Text
 from lensmith.trace import TRACE_FILE, TraceRow, TraceSettings, write_trace
 from serving.parity import prove_serving
+from tests.serving.exam import CPU_BUILD
 from tests.serving.small import small_base, small_model, small_recipe, small_run
 
 ROWS = 70
@@ -106,6 +108,7 @@ def room(tmp_path: Path, home: Home) -> Room:
     held_out = draft.artifact
     with home.create("profile", "p" * 64, {"subject": model, "base": base}) as draft:
         (draft.path / "profile.yaml").write_text("")
+        draft.body.update(family="qwen3_vl", engine=CPU_BUILD.model_dump())
     return Room(home, base, run, model, held_out, draft.artifact)
 
 
@@ -113,6 +116,22 @@ def findings(room: Room, served: Artifact, reference: Artifact, baseline: Artifa
     proof = prove_serving(room.home, served, reference, baseline)
     assert proof.passed == (not proof.statement["findings"])
     return "\n".join(proof.statement["findings"])
+
+
+def test_what_an_engine_does_with_images_is_named(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_image(row: Row) -> dict[str, Any]:
+        return {"image_tokens": 1, "answer_ids": [5, 7]} if row.sample.id == "row-0" else {}
+
+    rows = [answer(row) for row in proof_rows(held_out_rows(), 64)]
+    reference = room.reference(
+        [each.model_copy(update={"image_tokens": int(each.row == "row-0")}) for each in rows]
+    )
+    assert "other weights" in findings(room, room.served(with_image), reference)
+    known = replace(families.get("qwen3_vl"), vllm_images={"cpu": "it reads them one by one"})
+    monkeypatch.setitem(families.FAMILIES, "qwen3_vl", known)
+    text = findings(room, room.served(with_image), reference)
+    assert "answer differs on 1 of 64 rows (row-0)" in text
+    assert "it reads them one by one" in text
 
 
 def test_equal_traces_pass_and_say_what_was_compared(room: Room) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lensmith import families
+from lensmith.artifact import verify
 from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
 from lensmith.units import GIB
@@ -162,9 +166,33 @@ def test_what_is_served_is_found_by_id(tmp_path: Path, home: Home) -> None:
     recipe = small_recipe(tmp_path, tower_connector_lora=True)
     base = small_base(home, recipe)
     run = small_run(home, base, ["vision"])
-    places = find_places(make_profile(recipe, run, base, CPU, CPU_BUILD), home)
+    places = find_places(base, make_profile(recipe, run, base, CPU, CPU_BUILD), home)
     assert places.checkpoint == recipe.base.path
     assert places.adapter == run.path
     profile = make_profile(recipe, run, base, CPU, CPU_BUILD).model_copy(update={"mode": "merged"})
     with pytest.raises(IntegrityError, match="is a run"):
-        find_places(profile, home)
+        find_places(base, profile, home)
+
+
+def test_a_config_in_vllm_s_form_lies_in_the_profile(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hub_form(config: Mapping[str, Any]) -> dict[str, Any]:
+        return {"architectures": ["AnotherForCausalLM"], "model_type": "another", "was": config["model_type"]}
+
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    plain = derive_profile(recipe, home, base, base, CPU)
+    assert find_places(plain, read_profile(plain), home).config is None
+    family = replace(recipe.model_family, vllm_config=hub_form, vllm_architecture="AnotherForCausalLM")
+    monkeypatch.setitem(families.FAMILIES, family.name, family)
+    artifact = derive_profile(recipe, home, base, base, CPU)
+    assert artifact.id != plain.id
+    config = find_places(artifact, read_profile(artifact), home).config
+    assert config is not None
+    assert json.loads((config / "config.json").read_bytes())["was"] == "qwen3_vl"
+    verify(artifact)
+    wrong = replace(family, vllm_architecture="YetAnotherForCausalLM")
+    monkeypatch.setitem(families.FAMILIES, family.name, wrong)
+    with pytest.raises(InputError, match="architectures is"):
+        derive_profile(recipe, home, base, base, CPU)

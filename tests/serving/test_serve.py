@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import attest
 from lensmith.errors import InputError
@@ -61,6 +64,22 @@ def test_a_profile_of_another_device_is_refused(
 def test_other_machines_need_a_key(tmp_path: Path, home: Home, host: str) -> None:
     with pytest.raises(InputError, match="VLLM_API_KEY is not set"):
         serve(home, artifact(tmp_path, home, "0.0.2", host))
+
+
+def test_what_the_engine_does_otherwise_with_images_is_said(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = artifact(tmp_path, home, "0.0.2")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match="cannot be used"):
+            serve(home, profile, port)
+        assert capsys.readouterr().err == ""
+        known = replace(families.get("qwen3_vl"), vllm_images={"cpu": "it reads them one by one"})
+        monkeypatch.setitem(families.FAMILIES, "qwen3_vl", known)
+        with pytest.raises(InputError, match="cannot be used"):
+            serve(home, profile, port)
+    assert "answers about images differ" in capsys.readouterr().err
 
 
 def test_the_program_tells_errors_by_exit_code(

@@ -16,6 +16,7 @@ from lensmith.recipe import Recipe
 from serving.parity import prove_serving
 from serving.predict import served_trace
 from serving.profile import derive_profile, make_profile, read_profile
+from tests.family_results import Shows
 from tests.serving.exam import (
     CPU,
     CPU_BUILD,
@@ -67,7 +68,11 @@ def server(exam: Exam, partial: Artifact) -> Iterator[Program]:
     program.process.wait()
 
 
-def test_an_adapter_served_whole_equals_the_reference(exam: Exam, whole: Artifact, holder: Program) -> None:
+def test_an_adapter_served_whole_equals_the_reference(
+    exam: Exam, whole: Artifact, holder: Program, shows: Shows
+) -> None:
+    for tower in exam.run.body["modules"]:
+        shows("qwen3_vl", tower, "serve adapter")
     trace = served_trace(exam.recipe, exam.home, whole, exam.held_out, engine=holder.engine)
     proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
     assert proof.statement["findings"] == []

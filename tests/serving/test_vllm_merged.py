@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from finetune.generate import reference_trace
 from finetune.model import load_processor
 from finetune.prompts import encode_conversation
 from lensmith.artifact import Artifact
@@ -26,6 +27,8 @@ from serving.predict import served_trace
 from serving.profile import derive_profile
 from serving.question import read_reply, request_body
 from serving.serve import greeting
+from tests.artifacts import make_text_held_out
+from tests.family_results import Shows
 from tests.serving.exam import CPU, Exam
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -41,7 +44,8 @@ def trace(exam: Exam, profile: Artifact, merged_engine: Engine) -> Artifact:
     return served_trace(exam.recipe, exam.home, profile, exam.held_out, engine=merged_engine)
 
 
-def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact) -> None:
+def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact, shows: Shows) -> None:
+    shows("qwen3_vl", "", "serve image")
     proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
     assert proof.statement["findings"] == []
     assert proof.passed
@@ -49,6 +53,16 @@ def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact) -
     assert proof.statement["rows"] == proof.statement["rows_equal"] == exam.held_out.body["rows"]
     assert proof.statement["rows_live"] > exam.held_out.body["rows"] // 2
     assert proof.statement["largest_logprob_difference"] < 1e-4
+
+
+def test_text_alone_is_answered_as_by_the_reference(
+    exam: Exam, profile: Artifact, merged_engine: Engine, shows: Shows
+) -> None:
+    shows("qwen3_vl", "", "serve text")
+    held_out = make_text_held_out(exam.home)
+    trace = served_trace(exam.recipe, exam.home, profile, held_out, engine=merged_engine)
+    reference = reference_trace(exam.recipe, exam.home, exam.base, exam.run, held_out, 64)
+    assert prove_serving(exam.home, trace, reference).statement["findings"] == []
 
 
 def test_rows_come_in_held_out_order_and_the_trace_is_found_again(

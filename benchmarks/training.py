@@ -113,11 +113,10 @@ def settings(task: Task, folder: str, **more: Any) -> Any:
         gradient_checkpointing=False,
         remove_unused_columns=False,
         max_length=None,
-        save_strategy="no",
         report_to="none",
         disable_tqdm=True,
         logging_steps=1000,
-        **more,
+        **{"save_strategy": "no", **more},
     )
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
+from finetune.quantized import QUANTIZED, read_quantized
 from lensmith.errors import IntegrityError, Problem
 
 ADAPTER = "adapter_model.safetensors"
@@ -20,22 +21,46 @@ _SHOWN = 10
 def load_trained(base: Path, run: Path | None, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a run in `dtype`, in evaluation mode: base and unmerged adapter, or method full's weights.
 
-    An adapter's layers stand inside the base's own modules, its matrices in float32. `run` None gives the
-    base as it is. Raises IntegrityError where a weight or adapter tensor is missing, left over or arrives
-    with another value: PEFT only warns.
+    An adapter's layers stand inside the base's own modules, its matrices in float32. A base that was held in
+    4 bits has the values that these stood for. `run` None gives the base as it is. Raises IntegrityError
+    where a weight or adapter tensor is missing, left over or arrives with another value: PEFT only warns.
     """
     if run is None:
         return load_model(base, dtype).eval()
     if not (run / ADAPTER).is_file():
         return load_model(run, dtype).eval()
-    model = load_model(base, dtype)
+    quantized = read_quantized(run)
+    if quantized is None:
+        return _with_adapter(load_model(base, dtype), run)
+    # Imported only where it is used: bitsandbytes takes seconds.
+    from finetune.four_bit import load_dequantized
+
+    return _with_adapter(load_dequantized(base, quantized, dtype), run)
+
+
+def load_in_four_bits(base: Path, run: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """As `load_trained`, but what a training held in 4 bits is held so here, and multiplies in `dtype`.
+
+    Raises IntegrityError also where `run` was trained on the base as it is.
+    """
+    from finetune.four_bit import known_in_four_bits, load_quantized
+
+    quantized = read_quantized(run)
+    if quantized is None:
+        raise IntegrityError(f"{run} was not trained in 4 bits", [Problem("is missing", QUANTIZED)])
+    model = load_quantized(base, quantized, dtype)
+    with known_in_four_bits(model):
+        return _with_adapter(model, run)
+
+
+def _with_adapter(model: PreTrainedModel, run: Path) -> PreTrainedModel:
     with named_in_full(model):
         wrapped = PeftModel.from_pretrained(model, run)
     _check_loaded(wrapped, run)
-    model = wrapped.get_base_model()
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"{type(model).__name__} is not a model of transformers")
-    return model.eval()
+    loaded = wrapped.get_base_model()
+    if not isinstance(loaded, PreTrainedModel):
+        raise TypeError(f"{type(loaded).__name__} is not a model of transformers")
+    return loaded.eval()
 
 
 def stored_adapter(run: Path) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from peft import PeftModel, get_peft_model
@@ -78,7 +79,7 @@ def _differences(part: LoraPart, kind: str, stated: set[str], found: set[str]) -
 
 
 def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool = False) -> Trained:
-    """Freeze `model` but for what the recipe trains; for method lora, add the adapter.
+    """Freeze `model` but for what the recipe trains; for methods lora and qlora, add the adapter.
 
     Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
     gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32.
@@ -98,7 +99,7 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
     targets = adapter_targets(model, recipe)
     settings = lora_config(recipe.train.lora, targets)
     on_meta = next(model.parameters()).is_meta
-    with named_in_full(model):
+    with named_in_full(model), _known_form(model, recipe, on_meta):
         wrapped = get_peft_model(
             model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
         )
@@ -120,6 +121,15 @@ def _check_told_apart(model: PreTrainedModel, family: Family) -> None:
         problem = "is square: transformers would read it the wrong way round"
         mend = "use a checkpoint whose experts are not square, as the published ones"
         raise InputError(f"this {family.title} cannot be trained", [Problem(problem, square[0], mend)])
+
+
+def _known_form(model: PreTrainedModel, recipe: Recipe, on_meta: bool) -> AbstractContextManager[None]:
+    if recipe.train.method != "qlora" or on_meta:
+        return nullcontext()
+    # Imported only where it is used: bitsandbytes takes seconds.
+    from finetune.four_bit import known_in_four_bits
+
+    return known_in_four_bits(model)
 
 
 def check_adapted(model: nn.Module, targets: Mapping[LoraPart, Sequence[str]]) -> dict[LoraPart, int]:

@@ -19,6 +19,7 @@ from finetune.launcher import Launcher
 from finetune.memory import Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton
 from finetune.packing import PackPlan, image_work, plan_run
+from finetune.quantized import quantized_linears
 from finetune.rows import IGNORED, Encoded, RowEncoder, RowTokens
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
@@ -48,12 +49,15 @@ class Forecast:
         """`counted` by row; `parameters` of the base, `trained` by tower."""
         self.recipe, self.encoder = recipe, encoder
         self.trained = sum(trained.values())
-        self.parameters = parameters + (self.trained if recipe.train.method == "lora" else 0)
+        self.parameters = parameters + (self.trained if recipe.train.adapts else 0)
         self._rows = read_split(dataset, "train")
         self.shown = self._rows.epoch()
         self.counts = np.array([(each.text, each.image, each.answer) for each in counted], np.int64)
         self._longest = np.argsort(-self.counts.sum(axis=1), kind="stable").tolist()
         self._bare = load_skeleton(recipe.base.path)
+        names = quantized_linears(recipe.model_family, self._bare.config.to_dict())
+        held = names if recipe.train.method == "qlora" else []
+        self._in_4_bits = sum(self._bare.get_parameter(f"{name}.weight").numel() for name in held)
         self._encoded: dict[int, Encoded] = {}
         self._packs: dict[int, PackPlan] = {}
         self._steps: dict[tuple[int, int, bool, bool], Step] = {}
@@ -70,6 +74,7 @@ class Forecast:
             self._step(train, batch, divided=launcher.zero_stage > 0),
             self._logits(train, batch),
             train.gradient_accumulation if packs is None else packs.passes,
+            self._in_4_bits,
         )
 
     def packs(self, train: Train, launcher: Launcher) -> PackPlan | None:

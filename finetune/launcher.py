@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,25 @@ def check_method(launcher: Launcher, recipe: Recipe) -> None:
 
     Where ZeRO-3 holds parts of weights only, PEFT 0.21's adapter of a parameter reads the whole of it outside
     the forward of its module (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as
-    attributes of their modules: DeepSpeed gathers them then.
+    attributes of their modules: DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by
+    scales that ZeRO-3 knows nothing of. Also raises it where bitsandbytes is needed and not installed.
     """
-    lora = recipe.train.lora
-    if recipe.train.method != "lora" or launcher.zero_stage != 3 or lora.experts is None:
+    lora, in_4_bits = recipe.train.lora, recipe.train.method == "qlora"
+    if in_4_bits and find_spec("bitsandbytes") is None:
+        raise InputError(
+            "train.method qlora needs a package that is not here",
+            [Problem("is not installed", "bitsandbytes", "run scripts/bootstrap")],
+        )
+    if launcher.zero_stage != 3 or not (in_4_bits or (recipe.train.adapts and lora.experts is not None)):
         return
+    what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
     mend = "use ZeRO stage 2; or leave out train.lora.experts"
+    if in_4_bits:
+        what, divided = "a base in 4 bits", "weights, which bitsandbytes reads whole"
+        mend = "use ZeRO stage 2; or set train.method to lora"
     raise InputError(
-        f"an adapter of routed experts cannot be trained as {launcher.path} says",
-        [Problem("ZeRO stage 3 divides the experts, which PEFT reads whole", "train.launcher", mend)],
+        f"{what} cannot be trained as {launcher.path} says",
+        [Problem(f"ZeRO stage 3 divides {divided}", "train.launcher", mend)],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from finetune.dry_run import Step
@@ -51,7 +52,9 @@ class Memory:
         return CONTEXT + int(self.total * FRAGMENTATION)
 
 
-def state_memory(train: Train, launcher: Launcher, parameters: int, trained: int) -> Memory:
+def state_memory(
+    train: Train, launcher: Launcher, parameters: int, trained: int, in_4_bits: int = 0
+) -> Memory:
     """Weights, gradients, optimizer state and buffers for AdamW; nothing of a pass yet.
 
     A trained parameter in bfloat16 costs 2 bytes of weight, 2 of gradient and 12 of optimizer state (float32
@@ -59,14 +62,17 @@ def state_memory(train: Train, launcher: Launcher, parameters: int, trained: int
     from ZeRO stage 1, of the gradients from stage 2, of the weights from stage 3 (Rajbhandari et al. 2020,
     "ZeRO", arXiv:1910.02054, sections 3.1 and 5). What is offloaded takes none. Without DeepSpeed PEFT keeps
     the adapter, and we keep fully trained weights, in float32, and several processes reduce copies of all
-    gradients (torch's DistributedDataParallel).
+    gradients (torch's DistributedDataParallel). `in_4_bits` of the parameters take half a byte and the scale
+    of their block: 4 bytes for 64 of them, quantised again 1 byte and 4 for 256 such blocks.
     """
     stage, processes = launcher.zero_stage, launcher.processes
     half = 2 if train.dtype == "bfloat16" else _FLOAT32
     trained_bytes = _FLOAT32 if stage == 0 else half
     # Without DeepSpeed the whole model is loaded in float32 where any of it is fully trained.
     frozen_bytes = _FLOAT32 if train.method == "full" and stage == 0 else half
-    weights = (parameters - trained) * frozen_bytes + trained * trained_bytes
+    scale = (1 + 4 / 256) if train.quantization.double else 4
+    weights = (parameters - trained - in_4_bits) * frozen_bytes + trained * trained_bytes
+    weights += math.ceil(in_4_bits * (0.5 + scale / 64))
     optimizer = trained * (2 * _FLOAT32 + _master(train, launcher))
     bucket = _BUCKET * trained_bytes
     live = min(parameters, _LIVE) * half
@@ -90,12 +96,13 @@ def training_memory(
     step: Step,
     logits: int,
     passes: int,
+    in_4_bits: int = 0,
 ) -> Memory:
     """`state_memory` with what the largest pass holds.
 
     step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step.
     """
-    state = state_memory(train, launcher, parameters, trained)
+    state = state_memory(train, launcher, parameters, trained, in_4_bits)
     if launcher.zero_stage:
         # ZeRO takes gradients out of the pass into buffers of its own.
         held = step.held + state.gradients

@@ -1,7 +1,8 @@
 """Merge: a base and what was trained on it in, a model artifact out.
 
 The definition: the base's weight in float32 plus scale * B @ A in float32, for DoRA with each row set to its
-trained length, rounded once to the base's dtype. Works on the safetensors files, a tensor at a time; keys,
+trained length, rounded once to the base's dtype. Where the base was trained on in 4 bits its weight is what
+these are worth. Works on the safetensors files, a tensor at a time; keys,
 dtypes and shards stay the base's.
 """
 

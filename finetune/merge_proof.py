@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from lensmith.artifact import Artifact, verify
 from lensmith.attestation import Attestation, attest, attestations
@@ -14,6 +15,11 @@ from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from finetune.proving.part import Part
 
 PREDICATE = "merge-proof"
 REASON = "merge proof"
@@ -28,7 +34,8 @@ def prove_merge(
     Five parts: the adapter's tensors are each used once; every tensor on disk equals its definition bit by
     bit; the files beside the weights equal the base's but for the pixel budget; every weight does so as
     transformers loads it, whatever its name on disk; logits in memory and from disk agree on held-out rows
-    within a measured bound. A proof that passed on the same things before is
+    within a measured bound. A sixth for a base that was trained on in 4 bits: so do the logits of the model
+    that holds it so. A proof that passed on the same things before is
     returned as it is. Raises IntegrityError where base, run or model are not what their manifests say.
     """
     evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
@@ -78,15 +85,17 @@ def _parts(
     """Each part's facts by name; what is wrong is added to `findings`."""
     # Imported when there is something to prove: a proof that is already there needs no torch.
     with signals_held():
+        import torch
         from transformers.utils import logging
 
-        from finetune.adapted import load_trained
+        from finetune.adapted import load_in_four_bits, load_trained
         from finetune.layout import read_places
         from finetune.model import DTYPES, load_model
         from finetune.proving import weights
         from finetune.proving.companions import companions_part
         from finetune.proving.experts import expert_deltas
         from finetune.proving.logits import logits_part
+        from finetune.quantized import read_quantized
 
     logging.disable_progress_bar()
     root = checkpoint_path(base)
@@ -97,16 +106,21 @@ def _parts(
     facts: dict[str, object] = {}
     try:
         stored, merged = weights.stored(root), weights.stored(model.path)
+        quantized = read_quantized(run.path)
+        if quantized is not None:
+            # In the coarser of the two: what one of them rounded to it is not to be had again.
+            dtype = max(dtype, quantized.dtype, key=lambda each: torch.finfo(DTYPES[each]).eps)
         trained = load_trained(root, run.path, DTYPES[dtype])
+        held = load_in_four_bits(root, run.path, DTYPES[dtype]) if quantized else None
         places, shapes = read_places(root, recipe.model_family)
         definition: weights.Definition = {}
         elsewhere: set[str] = set()
-        if run.body["method"] == "lora":
+        if run.body["method"] != "full":
             adapter = weights.adapter_part(trained, run.path)
             facts["adapter"] = adapter.facts
             findings += adapter.findings
             experts = expert_deltas(trained)
-            definition = weights.lora_definition(trained, experts)
+            definition = weights.lora_definition(trained, experts, held)
             disk = weights.on_disk(definition, experts, places, shapes)
         else:
             disk = weights.full_definition(run.path, stored)
@@ -117,22 +131,25 @@ def _parts(
             if not stored.is_of(name, dtype)
             for part in places[name]
         }
-        parts = (
+
+        def ask(asked: PreTrainedModel, noise: float | None = None) -> Part:
+            pixels, rendering = recipe.pixel_budget, recipe.rendering
+            return logits_part(asked, root, model.path, pixels, rendering, dtype, rows, noise)
+
+        made: dict[str, Part] = {}
+        parts = [
             ("weights", lambda: weights.weights_part(stored, merged, disk, elsewhere)),
             ("files", lambda: companions_part(root, model, recipe.pixel_budget)),
             (
                 "loaded",
                 lambda: weights.loaded_part(trained, load_model(model.path, DTYPES[dtype]), definition, odd),
             ),
-            (
-                "logits",
-                lambda: logits_part(
-                    trained, root, model.path, recipe.pixel_budget, recipe.rendering, dtype, rows
-                ),
-            ),
-        )
+            ("logits", lambda: ask(trained)),
+        ]
+        if held is not None:
+            parts.append(("logits_4_bits", lambda: ask(held, made["logits"].facts.get("noise"))))
         for name, make in parts:
-            part = make()
+            made[name] = part = make()
             facts[name] = part.facts
             findings += [f"{name}: {finding}" for finding in part.findings]
     except IntegrityError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.checkpoint import Manifest, folder_of, read_whole
 from finetune.launcher import read_launcher
+from finetune.quantized import Quantized, write_quantized
 from finetune.scores import best_of
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
@@ -43,11 +44,15 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset."""
+    """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset.
+
+    quantized: of a base that was held in 4 bits.
+    """
 
     adapted: dict[LoraPart, int]
     parameters: dict[Tower, int]
     template: str
+    quantized: Quantized | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def run_key(recipe: Recipe, base: Artifact, dataset: Artifact) -> str:
     Raises InputError where the launcher config cannot be used.
     """
     inputs = {"base": base.id, "dataset": dataset.id}
-    return stage_key("train", "finetune.train", PACKAGES, asked_of(recipe), inputs)
+    packages = (*PACKAGES, "bitsandbytes") if recipe.train.method == "qlora" else PACKAGES
+    return stage_key("train", "finetune.train", packages, asked_of(recipe), inputs)
 
 
 def asked_of(recipe: Recipe) -> dict[str, Any]:
@@ -166,15 +172,16 @@ def seal_run(
 ) -> Artifact:
     """Write the run artifact from the last checkpoint of a finished training, or the best one's weights.
 
-    lora: PEFT's adapter_config.json and adapter_model.safetensors. full: a whole checkpoint directory, all
-    but the weights byte-equal to the base's. Both: metrics.jsonl. Raises InputError when the disk is full.
+    lora, qlora: PEFT's adapter_config.json and adapter_model.safetensors; qlora: quantized.json too. full: a
+    whole checkpoint directory, all but the weights byte-equal to the base's. All: metrics.jsonl. Raises
+    InputError when the disk is full.
     """
     key, asked = run_key(recipe, base, dataset), asked_of(recipe)
     state = json.loads((last / "trainer_state.json").read_bytes())
     checkpoint = last if evaluated is None else evaluated.chosen
     lines = metrics(state["log_history"], recipe.train.log_every)
     with home.create("run", key, {"base": base, "dataset": dataset}) as draft:
-        if recipe.train.method == "lora":
+        if recipe.train.adapts:
             shutil.copyfile(
                 checkpoint / "adapter_model.safetensors", draft.path / "adapter_model.safetensors"
             )
@@ -200,6 +207,9 @@ def seal_run(
         )
         if evaluated is not None:
             draft.body["evaluation"] = evaluated.facts
+        if outcome.quantized is not None:
+            write_quantized(draft.path, outcome.quantized)
+            draft.body.update(linears_in_4_bits=len(outcome.quantized.linears))
         draft.record.update(record, packages=package_versions(PACKAGES))
     return draft.artifact
 

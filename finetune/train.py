@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from safetensors import safe_open
+from torch import nn
 from transformers import PrinterCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
 
@@ -28,6 +29,7 @@ from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.packed import Packed, pack_rows
 from finetune.progress import Progress
+from finetune.quantized import read_quantized
 from finetune.resume import Sealer, alone, resume_point
 from finetune.room import memory_left
 from finetune.rows import RowEncoder
@@ -99,6 +101,7 @@ def train_process(
             stopper.check()
             with contextlib.suppress(NoMoreGain):
                 trainer.train(resume_from_checkpoint=str(start.path) if start else None)
+            record.update(check_base(trainer.model, recipe))
             record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
             stopper.raise_if_stopped()
             record["resumed_at"] = start.manifest.step if start else 0
@@ -112,7 +115,7 @@ def train_process(
             check_weights(chosen)
             check_saved(chosen, shape.model)
             record.update(seconds=round(time.time() - began, 1), ended=time.time())
-            outcome = Outcome(shape.adapted, shape.parameters, template_digest(source))
+            outcome = Outcome(shape.adapted, shape.parameters, template_digest(source), read_quantized(work))
             seal_run(recipe, home, base, dataset, last[0], outcome, record, evaluated)
         state.wait_for_everyone()
 
@@ -135,6 +138,11 @@ def make_trainer(
     master = train.method == "full" and stage == 0
     model = load_model(source, torch.float32 if master else DTYPES[train.dtype])
     model.config.use_cache = False
+    if train.method == "qlora":
+        # Imported only where it is used: bitsandbytes takes seconds.
+        from finetune.four_bit import hold_in_four_bits
+
+        hold_in_four_bits(model, recipe, work)
     if packs is not None:
         attend_per_document(model)
     if needs_blank_image(recipe, stage):
@@ -159,6 +167,18 @@ def make_trainer(
     processes = trainer.accelerator.num_processes
     trainer.add_callback(Sealer(work, stage, processes, train.keep_last, examiner))
     return trainer, tracker
+
+
+def check_base(model: nn.Module | None, recipe: Recipe) -> dict[str, int]:
+    """For a run's record, how many linears were trained on in 4 bits; nothing for other methods than qlora.
+
+    Raises IntegrityError where they are not all that should be.
+    """
+    if recipe.train.method != "qlora":
+        return {}
+    from finetune.four_bit import check_in_four_bits
+
+    return {"linears_in_4_bits": check_in_four_bits(model, recipe.model_family)}
 
 
 def check_weights(folder: Path) -> None:

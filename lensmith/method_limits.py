@@ -17,6 +17,9 @@ def check_family(train: Train, family: Family) -> None:
         problems.append(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
     if train.lora.experts is not None and family.experts is None:
         problems.append(f"{family.title} has no routed experts: leave out train.lora.experts")
+    if train.method == "qlora" and family.experts is not None:
+        problem = f"{family.title} keeps most weights in routed experts, which bitsandbytes leaves whole"
+        problems.append(f"{problem}: set train.method to lora")
     if train.pack_length and not family.packs:
         problem = f"packed rows are not proven to learn the same in {family.title}"
         problems.append(f"{problem}: remove train.pack_length")
@@ -25,12 +28,16 @@ def check_family(train: Train, family: Family) -> None:
 
 
 def check_served_adapter(train: Train, family: Family, tower_connector_lora: bool) -> None:
-    """Raise ValueError where vLLM would not apply the adapter that `train` makes, or not all of it.
+    """Raise ValueError where vLLM would not apply the adapter that `train` makes, not all of it, or to other
+    weights.
 
     tower_connector_lora: whether its option of that name is on.
     """
-    if train.method == "full":
+    if not train.adapts:
         raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
+    if train.method == "qlora":
+        problem = "vLLM would apply the adapter to the base as it is, it is trained on the base in 4 bits"
+        raise ValueError(f"{problem}: {_MERGE}")
     if train.lora.variant == "dora":
         raise ValueError(f"vLLM applies no DoRA adapter: {_MERGE}")
     if train.lora.experts is not None:

@@ -18,6 +18,7 @@ TowerMode = Literal["train", "adapt", "freeze"]
 # What has a rank and an alpha of its own: a tower's linears, or the language model's routed experts.
 LoraPart = Tower | Literal["experts"]
 LoraVariant = Literal["lora", "rslora", "dora"]
+Method = Literal["lora", "qlora", "full"]
 # As the field writes them: Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732), Liu et
 # al. 2024 (arXiv:2402.09353).
 LORA_VARIANTS: dict[LoraVariant, str] = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
@@ -132,12 +133,27 @@ class Lora(Section):
         return self
 
 
+class Quantization(Section):
+    """The base's linears in 4 bits (Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    type: Literal["nf4", "fp4"] = Field(
+        default="nf4", description="the sixteen values that a weight may have"
+    )
+    double: bool = Field(default=True, description="the scales of blocks of 64 weights are quantised too")
+
+
 class Train(Section):
     """The fine-tune."""
 
-    method: Literal["lora", "full"] = Field(description="LoRA adapter or all weights of the trained towers")
+    method: Method = Field(
+        description="lora: an adapter; qlora: an adapter, with the language model held in 4 bits; full: all "
+        "weights of the trained towers"
+    )
     towers: Towers = Field(description="what happens to each tower")
-    lora: Lora = Field(default_factory=Lora, description="the adapter, for method lora")
+    lora: Lora = Field(default_factory=Lora, description="the adapter, for methods lora and qlora")
+    quantization: Quantization = Field(
+        default_factory=Quantization, description="the language model's linears, for method qlora"
+    )
     launcher: ResolvedPath = Field(description="accelerate launcher config")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="of weights and activations"
@@ -187,14 +203,16 @@ class Train(Section):
     @model_validator(mode="after")
     def _method_fits_towers(self) -> Train:
         adapted, trained = self.towers.in_mode("adapt"), self.towers.in_mode("train")
-        if self.method == "lora" and not adapted:
-            raise ValueError("method lora adapts no tower: set at least one to adapt")
-        if self.method == "lora" and trained:
-            raise ValueError("method lora cannot train a tower whole: set it to adapt or freeze")
+        if self.adapts and not adapted:
+            raise ValueError(f"method {self.method} adapts no tower: set at least one to adapt")
+        if self.adapts and trained:
+            raise ValueError(f"method {self.method} cannot train a tower whole: set it to adapt or freeze")
         if self.method == "full" and not trained:
             raise ValueError("method full trains no tower: set at least one to train")
         if self.method == "full" and adapted:
             raise ValueError("method full cannot adapt a tower: set it to train or freeze")
+        if self.method != "qlora" and self.quantization != Quantization():
+            raise ValueError(f"quantization is for method qlora, not {self.method}: leave it out")
         return self
 
     @model_validator(mode="after")
@@ -220,6 +238,11 @@ class Train(Section):
                 " adapt, or leave out lora.experts"
             )
         return self
+
+    @property
+    def adapts(self) -> bool:
+        """Whether what is trained is an adapter."""
+        return self.method != "full"
 
     def learning_rate_of(self, tower: Tower) -> float:
         """The peak learning rate of `tower`."""

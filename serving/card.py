@@ -9,14 +9,14 @@ import yaml
 from lensmith.artifact import Artifact
 from lensmith.families.family import TOWERS, Tower
 from lensmith.report import LOWER_IS_BETTER, METRICS, TITLES, Difference, MetricName, Score
-from lensmith.train_settings import LORA_VARIANTS, Lora, TowerLora, TowerRates
+from lensmith.train_settings import LORA_VARIANTS, Lora, Quantization, TowerLora, TowerRates
 from serving.release_file import Proof, Release
 
 PROOFS = {
     "merge-proof": "the merged weights are the base plus the trained adapter",
     "serve-proof": "vLLM answers as the trained model does",
 }
-_METHODS = {"lora": "LoRA", "full": "full fine-tune"}
+_METHODS = {"lora": "LoRA", "qlora": "LoRA on the base in 4 bits (QLoRA)", "full": "full fine-tune"}
 
 
 def model_card(
@@ -91,8 +91,11 @@ def _training(run: Artifact) -> str:
     rates = TowerRates.model_validate(asked.get("tower_learning_rates", {}))
     other = [f"{tower} {rates.of(tower):g}" for tower in TOWERS if rates.of(tower)]
     method = _METHODS[body["method"]]
-    if body["method"] == "lora":
+    if body["method"] != "full":
         method = _adapter(Lora.model_validate(asked["lora"]))
+    if body["method"] == "qlora":
+        held = Quantization.model_validate(asked["quantization"])
+        method += f", on the language model in 4 bits ({held.type}{', double' if held.double else ''})"
     rows = {
         "method": method,
         "towers": ", ".join(f"{tower}: {body['towers'][tower]}" for tower in TOWERS),

@@ -15,6 +15,7 @@ from finetune.merging.adapter import check_fits, read_adapter
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
 from finetune.merging.experts import expert_merger
 from finetune.merging.full import TrainedWeights, check_full, full_weights
+from finetune.merging.start import start_of
 from finetune.merging.tensor_file import DTYPES, rewrite
 from finetune.merging.tied import tied_head
 from lensmith.artifact import Artifact
@@ -79,27 +80,30 @@ def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -
         )
     places, shapes = read_places(base.root, family)
     check_fits(adapter, base, places, shapes)
+    start = start_of(run.path)
     deltas = {f"{module}.weight": delta for module, delta in adapter.deltas.items()}
+    changing = {*deltas, *start.changed}
     merge_experts = expert_merger(adapter.file, adapter.experts)
     # Fused experts may be many tensors on disk: each counts.
     fused = [name for name, parts in places.items() if any(part.name in adapter.experts for part in parts)]
 
     def changed(name: str) -> torch.Tensor | None:
         parts = places.get(name, ())
-        if not any(part.name in deltas or part.name in adapter.experts for part in parts):
+        if not any(part.name in changing or part.name in adapter.experts for part in parts):
             return None
         whole = base.place[name].read(name)
         pieces = whole.split([part.shape(shapes[part.name])[0] for part in parts])
         for part, piece in zip(parts, pieces, strict=True):
-            if part.name in deltas:
-                piece.copy_(adapter.merged(deltas[part.name], piece))
+            if part.name in changing:
+                weight, delta = start.of(part.name, piece), deltas.get(part.name)
+                piece.copy_(weight if delta is None else adapter.merged(delta, weight))
                 used[part.name] += 1
             elif part.name in adapter.experts:
                 merge_experts(part, piece)
                 used[name] += 1
         return whole
 
-    return changed, [*deltas, *fused]
+    return changed, [*sorted(changing), *fused]
 
 
 def _full(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:

@@ -34,12 +34,14 @@ def logits_part(
     rendering: Rendering,
     dtype: str,
     rows: Sequence[Row],
+    noise: float | None = None,
 ) -> Part:
     """Compare `trained` (in `dtype`) with the merged model loaded from `model`.
 
     The bound is `NOISE_FACTOR` times the noise: the largest difference between `trained` and itself
-    computed in the next wider dtype. Leaves `trained` in that wider dtype. Also fails where the two
-    checkpoints' processors make different inputs of a row.
+    computed in the next wider dtype. Leaves `trained` in that wider dtype. `noise` is given for a model in
+    4 bits, which cannot be computed in a wider one. Also fails where the two checkpoints' processors make
+    different inputs of a row.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = DTYPES[dtype]
@@ -52,11 +54,12 @@ def logits_part(
         return Part({"rows": len(rows)}, [f"the merged processor reads row {differing[0]} differently"])
     nn.Module.to(trained, device=device)
     in_memory = _logits(trained, inputs)
-    if rendering.family.experts is not None:
-        # torch's grouped product of experts knows no float64.
-        trained.set_experts_implementation("eager")
-    nn.Module.to(trained, dtype=_WIDER[kind])
-    noise = _largest(in_memory, _logits(trained, inputs))
+    if noise is None:
+        if rendering.family.experts is not None:
+            # torch's grouped product of experts knows no float64.
+            trained.set_experts_implementation("eager")
+        nn.Module.to(trained, dtype=_WIDER[kind])
+        noise = _largest(in_memory, _logits(trained, inputs))
     nn.Module.to(trained, device="cpu")
     merged = load_model(model, kind).eval()
     nn.Module.to(merged, device=device)

@@ -12,6 +12,7 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import ParamWrapper
 from peft.tuners.lora.dora import DoraLinearLayer
+from peft.utils.integrations import dequantize_module_weight, get_bnb_param_type
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -96,19 +97,27 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
 
 
-def lora_definition(trained: nn.Module, experts: ExpertDeltas) -> Definition:
+def lora_definition(
+    trained: nn.Module, experts: ExpertDeltas, in_4_bits: nn.Module | None = None
+) -> Definition:
     """By the class's weight the definition of its merged value: base in float32 plus PEFT's own delta, for
-    DoRA each row scaled from PEFT's own norm to its magnitude, rounded once. experts: those of `trained`."""
+    DoRA each row scaled from PEFT's own norm to its magnitude, rounded once. experts: those of `trained`.
 
-    def merged(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
+    in_4_bits: the model of a base that was trained on in 4 bits, held so: its dequantised weights take the
+    place of the base's, of linears without a delta too.
+    """
+    starts = _dequantized(in_4_bits) if in_4_bits is not None else {}
+
+    def merged(name: str, layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
         def value(base: torch.Tensor) -> torch.Tensor:
+            start = starts[name]() if name in starts else base.float()
             delta = layer.get_delta_weight("default").detach().float().cpu()
-            changed = base.float() + delta
+            changed = start + delta
             if layer.use_dora["default"]:
                 dora = layer.lora_magnitude_vector["default"]
                 if not isinstance(dora, DoraLinearLayer):
                     raise TypeError(f"{type(dora).__name__} is not the DoRA of a linear layer")
-                norm = dora.get_weight_norm(base.float(), delta, scaling=1)
+                norm = dora.get_weight_norm(start, delta, scaling=1)
                 changed = (dora.weight.detach().float().cpu() / norm).view(-1, 1) * changed
             return changed.to(base.dtype)
 
@@ -117,8 +126,26 @@ def lora_definition(trained: nn.Module, experts: ExpertDeltas) -> Definition:
     def fused(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda base: (base.float() + experts.of(name)).to(base.dtype)
 
-    linears = {f"{name}.weight": merged(layer) for name, layer in _layers(trained)}
-    return linears | {name: fused(name) for name in experts.layers}
+    alone = {f"{name}.weight": _alone(start) for name, start in starts.items()}
+    linears = {f"{name}.weight": merged(name, layer) for name, layer in _layers(trained)}
+    return alone | linears | {name: fused(name) for name in experts.layers}
+
+
+def _alone(start: Callable[[], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda base: start().to(base.dtype)
+
+
+def _dequantized(model: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
+    """By its name in the class, what gives PEFT's own dequantised weight of a linear in 4 bits (float32)."""
+
+    def reader(linear: nn.Module) -> Callable[[], torch.Tensor]:
+        return lambda: dequantize_module_weight(linear).detach().float().cpu()
+
+    return {
+        name.removesuffix(".base_layer"): reader(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and get_bnb_param_type(module.get_parameter("weight")) == "4bit"
+    }
 
 
 def on_disk(definition: Definition, experts: ExpertDeltas, places: Places, shapes: Shapes) -> Definition:

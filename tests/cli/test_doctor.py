@@ -51,7 +51,7 @@ def recipe(folder: Path, launcher: str = CPU, method: str = "lora") -> Recipe:
     """A recipe whose files are all there but for the base."""
     path = folder / "recipe.yaml"
     path.write_text(
-        RECIPE.replace("METHOD", method).replace("MODE", "adapt" if method == "lora" else "train")
+        RECIPE.replace("METHOD", method).replace("MODE", "train" if method == "full" else "adapt")
     )
     (folder / "launcher.yaml").write_text(launcher)
     (folder / "labels.jsonl").write_text("")
@@ -185,6 +185,11 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     # bfloat16 weights alone: 14.9 GiB; with gradients and AdamW: 119 GiB.
     assert state(one, "lora", small) == "ok"
     assert state(one, "lora", tiny) == "missing"
+    held = recipe(tmp_path, one, "qlora")
+    # The language model in half a byte a weight; on a CPU the whole weights lie beside it at first.
+    assert needs.training_bytes(count, held, needs.read_launcher(held.train.launcher)) == count / 2
+    held = recipe(tmp_path, CPU, "qlora")
+    assert needs.training_bytes(count, held, needs.read_launcher(held.train.launcher)) == 2 * count
     assert state(one, "full", ONE_GPU) == "ok"
     assert state(one, "full", small) == "missing"
     assert state(ZERO3, "full", small) == "ok"

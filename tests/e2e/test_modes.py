@@ -1,4 +1,5 @@
-"""The other ways to train and to serve: all weights, an adapter beside its base, a rival in production."""
+"""The other ways to train and to serve: all weights, a base in 4 bits, an adapter beside its base, a rival in
+production."""
 
 from __future__ import annotations
 
@@ -93,6 +94,13 @@ def full(
 
 
 @pytest.fixture(scope="module")
+def in_4_bits(arguments: list[str], unbroken: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """An adapter trained on a base in 4 bits, merged and served."""
+    home = Path(shutil.copytree(unbroken, tmp_path_factory.mktemp("in_4_bits") / "home"))
+    return finished(arguments, home, ("train.method=qlora",))
+
+
+@pytest.fixture(scope="module")
 def later_forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A later hand-over: labels of forms that nothing was trained on yet."""
     from make_bank_forms import make_bank_forms
@@ -148,6 +156,25 @@ def test_all_weights_served_learn_more_than_the_base(full: Finished) -> None:
     assert full.summary["promoted"]["release"] == full.release.id
     shown = run(["show", "bank-forms@production", "--home", str(full.home.root)])
     assert full.release.id in "".join(shown.out), shown.err
+
+
+def test_a_base_in_4_bits_is_served_as_it_was_trained_on(in_4_bits: Finished, unbroken: Path) -> None:
+    run_of_it = in_4_bits.home.by_id(in_4_bits.release.body["run"])
+    assert (run_of_it.body["method"], run_of_it.body["linears_in_4_bits"]) == ("qlora", 14)
+    assert run_of_it.record()["linears_in_4_bits"] == 14
+    merge_proof, serve_proof = in_4_bits.summary["proofs"]
+    assert (merge_proof["passed"], serve_proof["passed"]) == (True, True)
+    weights = merge_proof["statement"]["weights"]
+    assert weights["merged"] == 26
+    assert weights["bit_equal"] == weights["tensors"]
+    held = merge_proof["statement"]["logits_4_bits"]
+    assert 0 < held["max_abs_difference"] <= held["bound"]
+    assert serve_proof["statement"]["rows_equal"] == serve_proof["statement"]["rows"] > 0
+    assert in_4_bits.summary["baseline"] == "base"
+    card = (in_4_bits.release.path / "README.md").read_text()
+    assert "on the language model in 4 bits (nf4, double)" in card
+    in_4_bits.assert_verifies()
+    assert in_4_bits.command.survivors() == []
 
 
 def test_an_adapter_is_served_beside_its_base(adapter: Finished) -> None:

@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from finetune.launch import SCRIPT, train
+from finetune.quantized import read_quantized
 from finetune.run import run_key
 from lensmith.artifact import Artifact
 from tests.finetune.conftest import Training, TrainingMaker
@@ -74,6 +75,18 @@ def test_zero3_dora(new_training: TrainingMaker, deepspeed_config: dict[str, Any
     assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
     assert training.run().manifest.key == single.run().manifest.key
     assert_same_weights(training.run(), single.run(), "adapter_model.safetensors")
+
+
+def test_zero2_qlora(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    single = new_training(train__method="qlora")
+    training = new_training(train__method="qlora", train__launcher=config, train__batch_size=1)
+    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert_deepspeed(training.run(), 2)
+    assert training.run().record()["linears_in_4_bits"] == 14
+    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert_same_weights(training.run(), single.run(), "adapter_model.safetensors")
+    assert read_quantized(training.run().path) == read_quantized(single.run().path)
 
 
 FULL: dict[str, Any] = {

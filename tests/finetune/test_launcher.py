@@ -134,6 +134,21 @@ def test_global_batch(tmp_path: Path, content: dict[str, Any], make_recipe: Reci
     assert read_launcher(path).global_batch(recipe) == 3 * 4 * 2
 
 
+def test_4_bits_under_zero3_or_without_bitsandbytes_are_refused(
+    make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ROOT / "recipes" / "accelerate"
+    recipe = load_recipe(make_recipe(train__method="qlora"))
+    monkeypatch.setattr("finetune.launcher.find_spec", lambda name: name)
+    check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
+    with pytest.raises(InputError, match="a base in 4 bits cannot be trained as") as error:
+        check_method(read_launcher(folder / "deepspeed_zero3.yaml"), recipe)
+    assert "use ZeRO stage 2; or set train.method to lora" in str(error.value)
+    monkeypatch.setattr("finetune.launcher.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="bitsandbytes: is not installed"):
+        check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
+
+
 def test_experts_under_zero3_are_refused(make_recipe: RecipeMaker) -> None:
     recipe = load_recipe(make_recipe(family="qwen3_vl_moe", train__lora={"experts": {"rank": 2}}))
     folder = ROOT / "recipes" / "accelerate"

@@ -112,7 +112,7 @@ def test_wrong_types_are_not_coerced(folder: Path) -> None:
     assert "valid integer, not 8.5" in only_problem(folder, changed("rank: 8", "rank: 8.5"))
     assert "valid integer, not True" in only_problem(folder, changed("rank: 8", "rank: true"))
     assert "not 7" in only_problem(folder, changed("models/base", "7"))
-    assert "not 'qlora'" in only_problem(folder, changed("method: lora", "method: qlora"))
+    assert "not 'galore'" in only_problem(folder, changed("method: lora", "method: galore"))
 
 
 @pytest.mark.parametrize("value", ["40%", "'0.4'", "-1", "1.5", "true", ".nan", "[1]", "null"])
@@ -251,6 +251,32 @@ def test_rows_are_packed_where_it_is_proven(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(families.FAMILIES, "qwen3_vl", unproven)
     assert "not proven to learn the same in Qwen3-VL: remove train.pack_length" in only_problem(folder, text)
     load(folder, GOOD)
+
+
+QLORA = GOOD.replace("method: lora", "method: qlora")
+
+
+def test_a_base_in_4_bits(folder: Path) -> None:
+    train = load(folder, QLORA, "train.quantization={type: fp4}", "train.lora.variant=dora").train
+    assert (train.quantization.type, train.quantization.double, train.adapts) == ("fp4", True, True)
+    assert "quantization is for method qlora, not lora: leave it out" in only_problem(
+        folder, GOOD, "train.quantization.double=false"
+    )
+    assert "method qlora cannot train a tower whole" in only_problem(
+        folder, QLORA.replace("vision: adapt", "vision: train")
+    )
+    load(folder, GOOD, "train.quantization={type: nf4, double: true}")
+
+
+def test_an_adapter_on_a_base_in_4_bits_is_merged(folder: Path) -> None:
+    """The engine would put it on the base as it is."""
+    told = only_problem(folder, QLORA, "serve.mode=adapter", "serve.tower_connector_lora=true")
+    assert told.endswith("it is trained on the base in 4 bits: merge it: serve.mode: merged")
+
+
+def test_routed_experts_are_not_held_in_4_bits(folder: Path) -> None:
+    told = only_problem(folder, QLORA.replace("family: qwen3_vl", "family: qwen3_vl_moe"))
+    assert "in routed experts, which bitsandbytes leaves whole: set train.method to lora" in told
 
 
 def test_dora_cannot_be_served_as_an_adapter(folder: Path) -> None:

@@ -20,5 +20,5 @@ def test_the_recipe_reference_gives_kind_bounds_default_and_meaning() -> None:
     text = recipe_reference()
     assert "| `rank` | integer ≥ 1, ≤ 512 | `16` | rank of every adapted linear |" in text
     assert "| `learning_rate` | number > 0 |  | peak learning rate |" in text
-    assert "| `method` | `lora`, `full` |  |" in text
+    assert "| `method` | `lora`, `qlora`, `full` |  |" in text
     assert "## `data.split`" in text

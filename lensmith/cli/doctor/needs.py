@@ -98,7 +98,10 @@ def training_bytes(count: int, recipe: Recipe, launcher: Launcher) -> float:
     item = _ITEM[recipe.train.dtype]
     shards = launcher.processes
     weights = count * item / (shards if launcher.zero_stage == 3 else 1)
-    if recipe.train.method == "lora":
+    if recipe.train.method == "qlora" and not launcher.cpu:
+        # At least: were all of it in 4 bits. On a CPU the whole weights lie in the same memory at first.
+        return weights / 4 if recipe.train.dtype == "bfloat16" else weights / 8
+    if recipe.train.adapts:
         return weights
     rest = count * _GRADIENT_AND_OPTIMIZER[recipe.train.dtype] / (shards if launcher.zero_stage else 1)
     return weights + (0 if launcher.offload_optimizer and not launcher.cpu else rest)

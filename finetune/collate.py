@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 
 from finetune.rows import IGNORED, Encoded, Positions, RowEncoder
-from lensmith.artifact import Artifact
-from lensmith.dataset import read_split
 from lensmith.row_file import RowFile
 
 # Encoded rows are kept up to this much memory a process; rows beyond it are encoded anew in each epoch.
 CACHE_BYTES = 2 << 30
 NUMBER, COLUMN = "row", "encoded"
+FEATURES = "image_features"
 # The number of a row that teaches nothing: the first one, without its labels.
 FILLER = -1
 
@@ -50,24 +50,28 @@ class EncodedRows:
             return replace(first, labels=torch.full_like(first.labels, IGNORED))
         if number in self.kept:
             return self.kept[number]
-        encoded = self.encoder.encode(self.rows[number])
-        if self.positions is not None:
-            encoded = replace(encoded, positions=self.positions(encoded.tokens, encoded.images))
+        _, encoded = self.encoded(number)
         if encoded.nbytes <= self.room:
             self.room -= encoded.nbytes
             self.kept[number] = encoded
         return encoded
 
+    def encoded(self, number: int) -> tuple[int, Encoded]:
+        """The number and its row, encoded anew."""
+        encoded = self.encoder.encode(self.rows[number])
+        if self.positions is not None:
+            encoded = replace(encoded, positions=self.positions(encoded.tokens, encoded.images))
+        return number, encoded
 
-def training_rows(dataset: Artifact, encoder: RowEncoder, positions: Positions | None = None) -> Dataset:
+
+def training_rows(rows: EncodedRows) -> Dataset:
     """The row numbers of one epoch of the training split; a row is read and encoded when asked for.
 
-    With `positions` each row has its own, and behind the last row stands one that teaches nothing.
+    Where each has positions of its own, behind the last row stands one that teaches nothing.
     """
-    rows = read_split(dataset, "train")
-    numbers = rows.epoch() if positions is None else [*rows.epoch(), FILLER]
-    transform = EncodedRows(rows, encoder, positions=positions)
-    return Dataset.from_dict({NUMBER: numbers}).with_transform(transform)
+    shown = rows.rows.epoch()
+    numbers = shown if rows.positions is None else [*shown, FILLER]
+    return Dataset.from_dict({NUMBER: numbers}).with_transform(rows)
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ class Collator:
     pad_id: int
     numbers: tuple[tuple[str, str], ...] = ()
 
-    def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Any]:
         """Tokens and labels [rows, longest]; image tensors of all rows one after the other."""
         encoded = [row[COLUMN] for row in rows]
         longest = max(len(each.labels) for each in encoded)
-        batch = {
+        batch: dict[str, Any] = {
             name: _padded(
                 [each.tokens[name] for each in encoded], longest, self.pad_id if name == "input_ids" else 0
             )
@@ -94,15 +98,39 @@ class Collator:
         return {**batch, **image_tensors(encoded, self.numbers)}
 
 
-def image_tensors(rows: Sequence[Encoded], numbers: tuple[tuple[str, str], ...] = ()) -> dict[str, Tensor]:
+def image_tensors(rows: Sequence[Encoded], numbers: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """The image tensors of all rows one after the other; rows without an image have none.
 
     Each pair of `numbers` names a tensor whose values number the patches of another (see `Family.numbers`).
+    Where rows have features instead of pixels these are joined as FEATURES: "pooled", and "deep" by level.
     """
-    for name, of in numbers:
+    features = [each.features for each in rows if each.features is not None]
+    for name, of in () if features else numbers:
         rows = _numbered_on(rows, name, of)
     names = dict.fromkeys(name for each in rows for name in each.images)
-    return {name: torch.cat([each.images[name] for each in rows if name in each.images]) for name in names}
+    joined = {name: torch.cat([each.images[name] for each in rows if name in each.images]) for name in names}
+    if not features:
+        return joined
+    deep = [_joined(level) for level in zip(*(each.deep for each in features), strict=True)]
+    return {**joined, FEATURES: {"pooled": _joined([each.pooled for each in features]), "deep": deep}}
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """Image features by the names that transformers' classes read them by."""
+
+    pooler_output: list[Tensor] | Tensor
+    deepstack_features: list[list[Tensor] | Tensor]
+
+
+def encoder_outputs(features: dict[str, Any]) -> dict[str, EncoderOutput]:
+    """What a model takes as `mm_encoder_outputs` in place of pixels, of a batch's FEATURES."""
+    return {"image": EncoderOutput(features["pooled"], features["deep"])}
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...] | Tensor]) -> list[Tensor] | Tensor:
+    whole = [each for each in parts if isinstance(each, Tensor)]
+    return torch.cat(whole) if whole else [image for part in parts for image in part]
 
 
 def _numbered_on(rows: Sequence[Encoded], name: str, of: str) -> list[Encoded]:

@@ -50,7 +50,7 @@ def rope_positions(model: PreTrainedModel) -> Positions:
 class PackCollator:
     """Puts encoded rows one after the other into one sequence, without a pad and without a mask."""
 
-    def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Any]:
         """input_ids, labels int64 [1, length], position_ids int64 [4, 1, length]; all rows' image tensors."""
         encoded = [row[COLUMN] for row in rows]
         positions = []

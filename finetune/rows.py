@@ -70,13 +70,31 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class Features:
+    """What the towers before the language model make of a row's images, as the class hands it on.
+
+    pooled: [tokens, hidden] of each image, or [images, tokens, hidden] where the class makes one tensor of
+    all. deep: the same from each level that it hands on beside it.
+    """
+
+    pooled: tuple[Tensor, ...] | Tensor
+    deep: tuple[tuple[Tensor, ...] | Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        return sum(each.nbytes for level in (self.pooled, *self.deep) for each in level)
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A row ready for the model.
 
     tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
     images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
     [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
-    where rows are packed; else the model makes them of a whole batch.
+    where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
+    where they are kept.
     """
 
     row: str
@@ -84,12 +102,19 @@ class Encoded:
     labels: Tensor
     images: dict[str, Tensor]
     positions: Tensor | None = None
+    features: Features | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory of the tensors, in bytes."""
-        tensors = [*self.tokens.values(), self.labels, *self.images.values()]
-        return sum(each.nbytes for each in tensors) + (0 if self.positions is None else self.positions.nbytes)
+        maybe = (self.positions, self.features)
+        held = [
+            *self.tokens.values(),
+            self.labels,
+            *self.images.values(),
+            *(each for each in maybe if each is not None),
+        ]
+        return sum(each.nbytes for each in held)
 
 
 class RowEncoder:

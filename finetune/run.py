@@ -32,6 +32,7 @@ _NOT_ASKED = {
     "gradient_accumulation",
     "gradient_checkpointing",
     "pack_length",
+    "image_features_gib",
     "log_every",
     "save_every",
     "keep_last",

@@ -19,11 +19,12 @@ from finetune import checkpoint as checkpoints
 from finetune.adapter import choose_trained
 from finetune.arguments import training_arguments
 from finetune.blank_image import blank_image, needs_blank_image, see_blank_image
-from finetune.collate import Collator, training_rows
+from finetune.collate import Collator, EncodedRows, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import count_rows, row_encoder
 from finetune.examiner import Examiner, NoMoreGain, check_evaluation
+from finetune.features import keep_features
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
@@ -32,7 +33,6 @@ from finetune.progress import Progress
 from finetune.quantized import read_quantized
 from finetune.resume import Sealer, alone, resume_point
 from finetune.room import memory_left
-from finetune.rows import RowEncoder
 from finetune.run import Outcome, evaluated_by, run_key, seal_run
 from finetune.shared import check_shared
 from finetune.started import check_batch, check_started, engine_facts, zero_stage
@@ -41,6 +41,7 @@ from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
+from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.home import Home
 from lensmith.recipe import Recipe
@@ -94,9 +95,9 @@ def train_process(
             if recipe.train.evaluate.every:
                 scores = start.manifest.scores if start else ()
                 examiner = Examiner(recipe, dataset, source, work, noted, scores)
-            trainer, tracker = make_trainer(
-                recipe, key, home, source, arguments, encoder, dataset, packs, examiner
-            )
+            rows = EncodedRows(read_split(dataset, "train"), encoder, positions=packs and packs.positions)
+            trainer, tracker = make_trainer(recipe, key, home, source, arguments, rows, packs, examiner)
+            record["image_features"] = keep_features(trainer, launcher, rows, counts)
             trainer.add_callback(stopper)
             stopper.check()
             with contextlib.suppress(NoMoreGain):
@@ -126,8 +127,7 @@ def make_trainer(
     home: Home,
     source: Path,
     arguments: SFTConfig,
-    encoder: RowEncoder,
-    dataset: Artifact,
+    rows: EncodedRows,
     packs: Packed | None,
     examiner: Examiner | None = None,
 ) -> tuple[AnswerTrainer, Tracker]:
@@ -146,7 +146,7 @@ def make_trainer(
     if packs is not None:
         attend_per_document(model)
     if needs_blank_image(recipe, stage):
-        see_blank_image(model, recipe.model_family, blank_image(recipe.model_family, encoder.processor))
+        see_blank_image(model, recipe.model_family, blank_image(recipe.model_family, rows.encoder.processor))
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3)
@@ -155,10 +155,10 @@ def make_trainer(
         recipe,
         model=trained.model,
         args=arguments,
-        train_dataset=training_rows(dataset, encoder, packs.positions if packs else None),
-        data_collator=PackCollator() if packs else Collator(encoder.pad_id, recipe.model_family.numbers),
+        train_dataset=training_rows(rows),
+        data_collator=PackCollator() if packs else Collator(rows.encoder.pad_id, recipe.model_family.numbers),
         packs=packs.plan if packs else None,
-        processing_class=encoder.processor,
+        processing_class=rows.encoder.processor,
         # The tracker tells what the examiner has found.
         callbacks=[*([examiner] if examiner else []), Progress(work, train.log_every), tracker],
     )

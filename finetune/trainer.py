@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
+from finetune.collate import FEATURES, encoder_outputs
 from finetune.model import DTYPES, in_dtype
 from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
 from finetune.rates import split_by_rate
@@ -35,6 +36,7 @@ class AnswerTrainer(SFTTrainer):
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         if not isinstance(base, PreTrainedModel):
             raise TypeError(f"{type(base).__name__} is not a model of transformers")
+        self.base = base
         teach_answers_only(base)
         # Answer tokens since the last log, and those the model would have written itself.
         self._answers = torch.zeros(2, dtype=torch.int64, device=self.args.device)
@@ -72,8 +74,10 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, None]:
         """Nats an answer token: of `num_items_in_batch` where it is given, else of this batch."""
-        given = {name: values for name, values in inputs.items() if name != "labels"}
-        given = in_dtype(given, DTYPES[self.recipe.train.dtype])
+        plain = {name: values for name, values in inputs.items() if name not in ("labels", FEATURES)}
+        given: dict[str, Any] = {**in_dtype(plain, DTYPES[self.recipe.train.dtype])}
+        if FEATURES in inputs:
+            given["mm_encoder_outputs"] = encoder_outputs(inputs[FEATURES])
         loss, answers, correct = model(**given, use_cache=False, answer_labels=inputs["labels"])
         self._answers += torch.stack([answers, correct])
         # A batch without any answer token has the loss 0.

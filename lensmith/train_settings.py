@@ -184,6 +184,11 @@ class Train(Section):
         "gradient_accumulation and processes say, are packed, each seeing itself alone, and shared out "
         "evenly; the same run, without padding. 0: batch_size rows at a time, padded",
     )
+    image_features_gib: Annotated[float, Field(ge=0), AfterValidator(finite)] = Field(
+        default=8.0,
+        description="host memory, in GiB, for what vision and connector make of the training images: where "
+        "both are frozen, on one process, it is computed once and not in every epoch; 0: in every epoch",
+    )
     thinking: ThinkingChoice = Field(
         default="keep",
         description="thoughts in the labels: taught with the answer, or seen and not taught, or left out",

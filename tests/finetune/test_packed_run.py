@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 import finetune.packed
-from finetune.collate import COLUMN, training_rows
+from finetune.collate import COLUMN, EncodedRows, training_rows
 from finetune.documents import rope_positions
 from finetune.encoder import row_encoder
 from finetune.launch import train
 from finetune.model import load_skeleton
 from finetune.packing import PackPlan
 from finetune.rows import IGNORED
+from lensmith.dataset import read_split
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.test_distributed import assert_deepspeed, launcher
 from tests.finetune.test_train import broken_after
@@ -93,9 +94,10 @@ def test_two_processes_under_zero3(
 def test_the_row_that_fills_teaches_nothing(packed: Training) -> None:
     source = packed.recipe.base.path
     encoder = row_encoder(packed.recipe, source)
-    rows = training_rows(packed.dataset, encoder, rope_positions(load_skeleton(source)))
+    stored = read_split(packed.dataset, "train")
+    rows = training_rows(EncodedRows(stored, encoder, positions=rope_positions(load_skeleton(source))))
     first, last = rows[0][COLUMN], rows[len(rows) - 1][COLUMN]
-    assert len(rows) == len(training_rows(packed.dataset, encoder)) + 1
+    assert len(rows) == len(training_rows(EncodedRows(stored, encoder))) + 1
     assert torch.equal(first.tokens["input_ids"], last.tokens["input_ids"])
     assert bool((first.labels != IGNORED).any())
     assert not bool((last.labels != IGNORED).any())

@@ -300,7 +300,7 @@ def test_rows_are_encoded_once_while_memory_allows(encoder: RowEncoder, tmp_path
 def test_training_rows_are_those_of_the_dataset(
     training: Training, encoder: RowEncoder, rows: list[Row]
 ) -> None:
-    dataset = training_rows(training.dataset, encoder)
+    dataset = training_rows(EncodedRows(read_split(training.dataset, "train"), encoder))
     assert len(dataset) == len(rows)
     for place in (0, len(rows) - 1):
         encoded = dataset[place][COLUMN]

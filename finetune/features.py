@@ -1,0 +1,135 @@
+"""Image features: what frozen towers make of the training images, computed once and kept in host memory."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from finetune.collate import EncodedRows
+from finetune.launcher import Launcher
+from finetune.model import DTYPES, in_dtype
+from finetune.rows import Encoded, Features
+from finetune.trainer import AnswerTrainer
+from lensmith.counting import Counts
+from lensmith.progress import Progress
+from lensmith.recipe import Recipe
+from lensmith.units import GIB
+
+
+class _Output(Protocol):
+    """What a class of these families gives: a tensor an image, or one of all, and the same of each level."""
+
+    pooler_output: Sequence[Tensor] | Tensor
+
+
+class _Encoder(Protocol):
+    def get_image_features(self, **given: Tensor) -> _Output: ...
+
+
+def may_keep(recipe: Recipe, launcher: Launcher, model: PreTrainedModel, shown: Sequence[int]) -> bool:
+    """Whether the images' features are the same in every epoch, and are needed more than once.
+
+    shown: the rows of an epoch. Not on several processes, which share the rows out anew in every epoch, nor
+    under ZeRO-3, whose weights are whole during the trainer's own passes only.
+    """
+    train = recipe.train
+    frozen = {"vision", "connector"} <= set(train.towers.in_mode("freeze"))
+    epochs = math.inf if train.max_steps else train.epochs
+    again = epochs * len(shown) > len(set(shown))
+    alone = launcher.processes == 1 and launcher.zero_stage < 3
+    return bool(train.image_features_gib) and frozen and again and alone and not drops(model)
+
+
+def drops(model: PreTrainedModel) -> bool:
+    """Whether the vision tower leaves anything out by chance: its features differ from pass to pass."""
+    vision = model.config.to_dict()["vision_config"]
+    return any(_rates(vision))
+
+
+def _rates(config: Mapping[object, object]) -> list[bool]:
+    found: list[bool] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found += _rates(cast(Mapping[object, object], value))
+        elif "drop" in str(name):
+            found.append(bool(value))
+    return found
+
+
+def row_features(model: PreTrainedModel, row: Encoded, dtype: torch.dtype) -> Encoded:
+    """`row` with its images' features in place of their pixels, which are read in `dtype`; on the CPU.
+
+    Of this row alone, so that they are the same whatever stands beside it, and after a stop.
+    """
+    encoder = cast(_Encoder, model.base_model)
+    wanted = inspect.signature(encoder.get_image_features).parameters
+    given = {name: values.to(model.device) for name, values in row.images.items() if name in wanted}
+    with torch.no_grad():
+        output = encoder.get_image_features(**in_dtype(given, dtype))
+    levels = cast(Mapping[str, Sequence[Sequence[Tensor]]], output).get("deepstack_features", ())
+    features = Features(_kept(output.pooler_output), tuple(_kept(level) for level in levels))
+    rest = {name: values for name, values in row.images.items() if not values.is_floating_point()}
+    return Encoded(row.row, row.tokens, row.labels, rest, row.positions, features)
+
+
+def _kept(output: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...] | Tensor:
+    # A part of a larger tensor would keep all of it alive.
+    if isinstance(output, Tensor):
+        return output.cpu().clone()
+    return tuple(each.cpu().clone() for each in output)
+
+
+def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows, counts: Counts) -> int:
+    """Keep the features of every row of an epoch where `may_keep` says so: bytes of all.
+
+    counts: int64 [rows, 3], of text, images and answer. 0 where they stay out, also where they would take
+    more than the recipe allows: then stderr says so.
+    """
+    recipe, arguments, shown = trainer.recipe, trainer.args, rows.rows.epoch()
+    model = trainer.base
+    if not may_keep(recipe, launcher, model, shown):
+        return 0
+    # The first row is also the one that fills a pack which has none.
+    numbers = sorted({0, *shown})
+    image_tokens: list[int] = counts[:, 1].tolist()
+    total = sum(image_tokens[number] for number in numbers)
+    if not total:
+        return 0
+    largest = max(numbers, key=lambda number: image_tokens[number])
+    dtype = DTYPES[recipe.train.dtype]
+    if model.device != arguments.device:
+        nn.Module.to(model, arguments.device)
+    loader = DataLoader(
+        [largest, *(number for number in numbers if number != largest)],  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        collate_fn=rows.encoded,  # pyright: ignore[reportArgumentType]
+        num_workers=arguments.dataloader_num_workers,
+        # The trainer's order of rows is drawn from torch's own.
+        generator=torch.Generator(),
+    )
+    size, most = 0, recipe.train.image_features_gib * GIB
+    with trainer.compute_loss_context_manager(), Progress("image features", total=len(numbers)) as progress:
+        for number, encoded in loader:
+            kept = row_features(model, encoded, dtype) if encoded.images else encoded
+            size += kept.nbytes
+            if number == largest and (whole := size / image_tokens[number] * total) > most:
+                _say_too_many(whole, recipe.train.image_features_gib)
+                return 0
+            rows.kept[number] = kept
+            progress.add()
+    # Nothing is left to read or decode beside the steps.
+    arguments.dataloader_num_workers, arguments.dataloader_persistent_workers = 0, False
+    return size
+
+
+def _say_too_many(size: float, allowed: float) -> None:
+    text = f"{size / GIB:.1f} GiB, train.image_features_gib is {allowed:g}: they are made in every epoch"
+    print(f"  the images' features would take {text}", file=sys.stderr)

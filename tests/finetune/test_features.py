@@ -1,0 +1,102 @@
+"""Frozen towers are run once a row: the run is the one that runs them in every epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import finetune.features
+from finetune.features import row_features
+from finetune.rows import Encoded
+from lensmith.dataset import read_split
+from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.test_train import broken_after
+
+pytestmark = pytest.mark.slow
+
+FROZEN = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
+# An epoch is a little less than four steps of sixteen rows.
+SETTINGS: dict[str, Any] = {"train__towers": FROZEN, "train__max_steps": 5, "train__batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def kept(new_training: TrainingMaker) -> Training:
+    training = new_training(**SETTINGS)
+    training.run()
+    return training
+
+
+def adapter(training: Training) -> dict[str, Tensor]:
+    return load_file(training.run().path / "adapter_model.safetensors")
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> bool:
+    return all(torch.allclose(ours[name], theirs[name], rtol=0, atol=tolerance) for name in theirs)
+
+
+def test_the_same_run(kept: Training, new_training: TrainingMaker) -> None:
+    """As with features made in every epoch, under the same key; packed too."""
+    anew = new_training(**SETTINGS, train__image_features_gib=0)
+    packed = new_training(**SETTINGS, train__pack_length=600)
+    assert kept.losses() == pytest.approx(anew.losses(), abs=1e-5)
+    assert packed.losses() == pytest.approx(anew.losses(), abs=1e-5)
+    assert same(adapter(kept), adapter(anew), 1e-4)
+    assert kept.run().manifest.key == anew.run().manifest.key == packed.run().manifest.key
+    sizes = [each.run().record()["image_features"] for each in (kept, anew, packed)]
+    assert sizes[0] > 0
+    assert sizes[1] == 0
+    assert sizes[2] > sizes[0], "positions are kept beside them"
+
+
+def test_each_row_is_seen_once(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = new_training(**SETTINGS)
+    seen: list[str] = []
+
+    def counted(model: Any, row: Encoded, dtype: torch.dtype) -> Encoded:
+        seen.append(row.row)
+        return row_features(model, row, dtype)
+
+    monkeypatch.setattr(finetune.features, "row_features", counted)
+    training.run()
+    assert len(seen) == len(set(seen)) == len(set(read_split(training.dataset, "train").epoch()))
+
+
+def test_features_of_another_row_would_show(
+    new_training: TrainingMaker, kept: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mutant of the first test: all rows have the first one's picture."""
+    training = new_training(**SETTINGS)
+    first: list[Encoded] = []
+
+    def mistaken(model: Any, row: Encoded, dtype: torch.dtype) -> Encoded:
+        first.append(row_features(model, row, dtype))
+        return Encoded(**{**vars(first[-1]), "features": first[0].features})
+
+    monkeypatch.setattr(finetune.features, "row_features", mistaken)
+    assert training.losses() != pytest.approx(kept.losses(), abs=1e-3)
+
+
+def test_resumed_equals_unbroken(
+    new_training: TrainingMaker, kept: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit: features are made row by row, whatever stood beside them before the stop."""
+    training = new_training(**SETTINGS)
+    broken_after(4, training, monkeypatch)
+    assert training.run().record()["resumed_at"] == 4
+    assert same(adapter(training), adapter(kept), 0)
+
+
+def test_too_many_are_not_kept(new_training: TrainingMaker, capfd: pytest.CaptureFixture[str]) -> None:
+    training = new_training(**{**SETTINGS, "train__max_steps": 1}, train__image_features_gib=1e-6)
+    assert training.run().record()["image_features"] == 0
+    assert "train.image_features_gib is 1e-06: they are made in every epoch" in capfd.readouterr().err
+
+
+def test_what_is_trained_is_not_kept(new_training: TrainingMaker) -> None:
+    towers = {**FROZEN, "connector": "adapt"}
+    training = new_training(**{**SETTINGS, "train__max_steps": 1, "train__towers": towers})
+    assert training.run().record()["image_features"] == 0

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import PartialState
 from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
-from bitsandbytes.nn import Linear4bit, Params4bit
+from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
@@ -86,7 +87,9 @@ def quantize_linears(
         )
         held, scales = quantize(linear.weight.data.to(dtype), quantization)
         digests[name] = _digest(dequantize_4bit(held, scales))
-        small.weight = Params4bit(
+        # Its arguments are those of __new__, which a type checker does not look at.
+        make_weight = cast(Callable[..., Params4bit], Params4bit)
+        small.weight = make_weight(
             held,
             quant_state=scales,
             compress_statistics=quantization.double,

@@ -115,8 +115,9 @@ def test_zero_divides_what_it_says(
 def test_offloading_takes_it_off_the_device(
     training: Training, deepspeed_config: dict[str, Any], tmp_path: Path
 ) -> None:
-    deepspeed_config["deepspeed_config"].update(offload_optimizer_device="cpu", offload_param_device="cpu")
-    launcher = launcher_of(deepspeed_config, tmp_path / "l.yaml", 3, 2)
+    offload = dict.fromkeys(("offload_optimizer_device", "offload_param_device"), "cpu")
+    config = {**deepspeed_config, "deepspeed_config": deepspeed_config["deepspeed_config"] | offload}
+    launcher = launcher_of(config, tmp_path / "l.yaml", 3, 2)
     state = state_memory(training.recipe.train, launcher, 1000, 1000)
     assert (state.weights, state.optimizer) == (0, 0)
     assert state.gradients > 0

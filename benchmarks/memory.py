@@ -190,9 +190,11 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
     from transformers import TrainerCallback
 
     from finetune.arguments import training_arguments
+    from finetune.collate import EncodedRows
     from finetune.encoder import row_encoder
     from finetune.launcher import read_launcher
     from finetune.train import make_trainer
+    from lensmith.dataset import read_split
     from lensmith.home import Home
 
     write_base(case, folder / "base")
@@ -220,11 +222,11 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
 
     source, home = folder / "base", Home(folder / "home")
     arguments = training_arguments(recipe, read_launcher(recipe.train.launcher), folder / "work")
-    encoder = row_encoder(recipe, source)
+    rows = EncodedRows(read_split(dataset, "train"), row_encoder(recipe, source))
     home.work_path("0" * 64).mkdir(parents=True)
     gc.collect()
     start = resident("VmRSS")
-    trainer, _ = make_trainer(recipe, "0" * 64, home, source, arguments, encoder, dataset, None)
+    trainer, _ = make_trainer(recipe, "0" * 64, home, source, arguments, rows, None)
     trainer.add_callback(Watch())
     # Nothing is written: a checkpoint is no part of a step.
     arguments.save_strategy = "no"

@@ -55,7 +55,7 @@ def make_trainer(folder: str, steps: int, callback: Any, **settings: Any) -> Any
     from lensmith.tokens import ImageGrid, PixelBudget
 
     task = training.Task("resume", 0, steps * STEP, 1, STEP, STEP, PACK)
-    model, encoder = training.make_model(0)
+    model, encoder = training.make_model(task)
     rows = Repeated()
     size = encoder.processor.image_processor.size
     grid = ImageGrid(32, 1, PixelBudget(size["shortest_edge"], size["longest_edge"]))

@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from finetune.rows import IGNORED
+from finetune.encoded import IGNORED
 from lensmith.errors import InputError, Problem
 
 # Logits that exist at a time: 512 MiB in float32, 883 positions of a vocabulary of 151,936. Further positions

@@ -10,7 +10,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from finetune.rows import IGNORED, Encoded, Positions, RowEncoder
+from finetune.encoded import IGNORED, Encoded, Positions
+from finetune.rows import RowEncoder
 from lensmith.row_file import RowFile
 
 # Encoded rows are kept up to this much memory a process; rows beyond it are encoded anew in each epoch.

@@ -18,7 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
 
 from finetune.collate import COLUMN, image_tensors
-from finetune.rows import Encoded, Positions
+from finetune.encoded import Encoded, Positions
 
 # Registered with transformers under this name; without a mask function, so no mask is ever made for it.
 PER_DOCUMENT = "lensmith_per_document"

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from finetune.collate import EncodedRows
+from finetune.encoded import Encoded, Features
 from finetune.launcher import Launcher
 from finetune.model import DTYPES, in_dtype
-from finetune.rows import Encoded, Features
 from finetune.trainer import AnswerTrainer
 from lensmith.counting import Counts
 from lensmith.progress import Progress

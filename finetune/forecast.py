@@ -15,12 +15,13 @@ from finetune.answer_loss import LOGITS
 from finetune.collate import COLUMN, Collator
 from finetune.documents import PackCollator, attend_per_document, rope_positions
 from finetune.dry_run import Step, base_of, dry_step
+from finetune.encoded import IGNORED, Encoded
 from finetune.launcher import Launcher
 from finetune.memory import Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton
 from finetune.packing import PackPlan, image_work, plan_run
 from finetune.quantized import quantized_linears
-from finetune.rows import IGNORED, Encoded, RowEncoder, RowTokens
+from finetune.rows import RowEncoder, RowTokens
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.families.family import Tower

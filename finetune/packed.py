@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_config import SFTConfig
 
 from finetune.documents import rope_positions
+from finetune.encoded import Positions
 from finetune.launcher import Launcher
 from finetune.packing import PackPlan, image_work, plan_run
-from finetune.rows import Positions
 from lensmith.artifact import Artifact
 from lensmith.counting import Counts
 from lensmith.dataset import read_split

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from finetune.encoded import IGNORED, Encoded
 from finetune.encoder import row_encoder
-from finetune.rows import IGNORED, Encoded, RowEncoder
+from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.dataset import read_split

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from finetune.encoded import IGNORED, PER_TOKEN, Encoded
 from finetune.prompts import render_text
 from lensmith.counting import Counts, count_tokens, sum_by_row
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -25,16 +25,11 @@ from lensmith.row_file import Row
 from lensmith.sample import Sample
 from lensmith.tokens import Grid
 
-IGNORED = -100
-# What a processor gives one value a token for; everything else it gives is of the images.
-PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 _SHOWN = 10
 # Rows that are tokenized together.
 _BATCH = 1024
 # Longest lead-in that a known template writes between generation prompt and answer ("\n<think></think>\n").
 _LEAD_IN = 20
-# From a row's tokens and image tensors to its positions in the rope, int64 [3, length].
-Positions = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -67,54 +62,6 @@ class Rendered:
     def taught_ids(self) -> list[int]:
         """What carries loss."""
         return self.answer_ids[self.masked :]
-
-
-@dataclass(frozen=True)
-class Features:
-    """What the towers before the language model make of a row's images, as the class hands it on.
-
-    pooled: [tokens, hidden] of each image, or [images, tokens, hidden] where the class makes one tensor of
-    all. deep: the same from each level that it hands on beside it.
-    """
-
-    pooled: tuple[Tensor, ...] | Tensor
-    deep: tuple[tuple[Tensor, ...] | Tensor, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the tensors, in bytes."""
-        return sum(each.nbytes for level in (self.pooled, *self.deep) for each in level)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A row ready for the model.
-
-    tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
-    images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
-    [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
-    where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
-    where they are kept.
-    """
-
-    row: str
-    tokens: dict[str, Tensor]
-    labels: Tensor
-    images: dict[str, Tensor]
-    positions: Tensor | None = None
-    features: Features | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the tensors, in bytes."""
-        maybe = (self.positions, self.features)
-        held = [
-            *self.tokens.values(),
-            self.labels,
-            *self.images.values(),
-            *(each for each in maybe if each is not None),
-        ]
-        return sum(each.nbytes for each in held)
 
 
 class RowEncoder:

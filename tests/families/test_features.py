@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, FEATURES, Collator, encoder_outputs
+from finetune.encoded import Encoded
 from finetune.encoder import row_encoder
 from finetune.features import drops, row_features
-from finetune.rows import Encoded
 from tests.families.conftest import Checkpoint, row_of
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
-from finetune.rows import IGNORED, RowEncoder
+from finetune.rows import RowEncoder
 from lensmith.counting import count_tokens
 from lensmith.errors import InputError, IntegrityError
 from lensmith.rendering import Rendering

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from finetune.adapted import load_trained
 from finetune.adapter import choose_trained
 from finetune.collate import COLUMN, Collator
+from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
 from finetune.model import load_model
-from finetune.rows import IGNORED
 from lensmith import families
 from lensmith.errors import InputError
 from lensmith.families.family import Tower

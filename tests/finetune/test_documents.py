@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, Collator
 from finetune.documents import PackCollator, attend_per_document, rope_positions
-from finetune.rows import Encoded
+from finetune.encoded import Encoded
 from lensmith import families
 from tests.finetune.tiny_models import MODELS, glm4v_moe, qwen3_vl_moe, row
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import finetune.features
+from finetune.encoded import Encoded
 from finetune.features import row_features
-from finetune.rows import Encoded
 from lensmith.dataset import read_split
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.test_train import broken_after

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 import finetune.packed
 from finetune.collate import COLUMN, EncodedRows, training_rows
 from finetune.documents import rope_positions
+from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
 from finetune.launch import train
 from finetune.model import load_skeleton
 from finetune.packing import PackPlan
-from finetune.rows import IGNORED
 from lensmith.dataset import read_split
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.test_distributed import assert_deepspeed, launcher

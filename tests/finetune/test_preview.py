@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
+from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
 from finetune.preview import preview, preview_row, preview_text, seen_images
-from finetune.rows import IGNORED, RowEncoder
+from finetune.rows import RowEncoder
 from lensmith.dataset import read_split
 from lensmith.images import encode_png
 from lensmith.row_file import Row

@@ -13,9 +13,10 @@ from PIL import Image as Picture
 from transformers import ProcessorMixin
 
 from finetune.collate import COLUMN, NUMBER, Collator, EncodedRows, training_rows
+from finetune.encoded import IGNORED, Encoded
 from finetune.encoder import check_rows, row_encoder
 from finetune.model import load_model, load_processor
-from finetune.rows import IGNORED, Encoded, RowEncoder, check_answer_only
+from finetune.rows import RowEncoder, check_answer_only
 from lensmith import families
 from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError

@@ -21,7 +21,7 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
 )
 
-from finetune.rows import IGNORED, Encoded
+from finetune.encoded import IGNORED, Encoded
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 VOCABULARY = 97

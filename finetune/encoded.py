@@ -1,0 +1,62 @@
+"""A row as tensors: what the model is given of it, and which of its tokens carry loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+IGNORED = -100
+# What a processor gives one value a token for; everything else it gives is of the images.
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+# From a row's tokens and image tensors to its positions in the rope, int64 [3, length].
+Positions = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the towers before the language model make of a row's images, as the class hands it on.
+
+    pooled: [tokens, hidden] of each image, or [images, tokens, hidden] where the class makes one tensor of
+    all. deep: the same from each level that it hands on beside it.
+    """
+
+    pooled: tuple[Tensor, ...] | Tensor
+    deep: tuple[tuple[Tensor, ...] | Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        return sum(each.nbytes for level in (self.pooled, *self.deep) for each in level)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row ready for the model.
+
+    tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
+    images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
+    [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
+    where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
+    where they are kept.
+    """
+
+    row: str
+    tokens: dict[str, Tensor]
+    labels: Tensor
+    images: dict[str, Tensor]
+    positions: Tensor | None = None
+    features: Features | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors, in bytes."""
+        maybe = (self.positions, self.features)
+        held = [
+            *self.tokens.values(),
+            self.labels,
+            *self.images.values(),
+            *(each for each in maybe if each is not None),
+        ]
+        return sum(each.nbytes for each in held)

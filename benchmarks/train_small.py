@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.training import Task, main
+from benchmarks.against_trl import main
+from benchmarks.training import Task
 
 TASK = Task(
     "train_small",

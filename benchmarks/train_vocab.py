@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.training import Task, main
+from benchmarks.against_trl import main
+from benchmarks.training import Task
 
 TASK = Task("train_vocab", vocabulary=151_936, rows=48, epochs=2, step=16, batch=8, pack_length=1024)
 

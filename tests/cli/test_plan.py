@@ -12,6 +12,7 @@ import yaml
 from lensmith import families
 from lensmith.base import check_base
 from lensmith.cli.main import main
+from lensmith.cli.verbs.plan import engine_limits
 from lensmith.errors import InputError
 from tests.conftest import recipe_content
 
@@ -80,3 +81,11 @@ def test_what_a_plan_needs_of_a_base_is_said(
     check_base(bare, family, weights=False)
     with pytest.raises(InputError, match="no safetensors weights"):
         check_base(bare, family)
+
+
+def test_what_the_engine_cannot_serve_is_told() -> None:
+    """Before anything is trained; of a family without known limits there is nothing to tell."""
+    told = engine_limits(families.get("molmo2"))
+    assert told.startswith("\nvLLM and Molmo2:\n- images, built for cpu: ")
+    assert all(f"- {limit}\n" in told for limit in families.get("molmo2").vllm_limits)
+    assert engine_limits(families.get("qwen3_vl")) == ""

@@ -15,7 +15,7 @@ from lensmith.cli.arguments import add_recipe, home_of, recipe_of
 from lensmith.cli.output import note, print_json, table
 from lensmith.cli.pipeline import counter_of
 from lensmith.cli.stages import stage_states
-from lensmith.families.family import TOWERS
+from lensmith.families.family import TOWERS, Family
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
@@ -69,7 +69,17 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"\n{_figures(recipe, planned, rows, refused)}")
     for proposal in planned.proposals:
         print(f"\n{_proposal(proposal)}")
+    print(end=engine_limits(recipe.model_family))
     return 0
+
+
+def engine_limits(family: Family) -> str:
+    """What vLLM cannot serve of the family, or serves otherwise, a line each; "" where nothing is known."""
+    known = [
+        *(f"images, built for {device}: {what}." for device, what in family.vllm_images.items()),
+        *family.vllm_limits,
+    ]
+    return f"\nvLLM and {family.title}:\n" + "".join(f"- {each}\n" for each in known) if known else ""
 
 
 @contextlib.contextmanager

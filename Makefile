@@ -39,7 +39,8 @@ slow: bootstrap
 	$(PYTEST_SLOW) -m "(slow or vllm or e2e) and not gpu"
 
 families: bootstrap ## test every family and write what was shown into docs/reference
-	LENSMITH_FAMILY_RESULTS=docs/reference/families.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/families
+	LENSMITH_FAMILY_RESULTS=docs/reference/families.json OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/families \
+		tests/serving/test_vllm_merged.py tests/serving/test_vllm_adapter.py
 	PYTHONPATH=. $(BIN)/python scripts/write_reference.py
 
 clean: ## remove what can be made again: the environment, caches, the demo's workspace

@@ -19,6 +19,7 @@ from lensmith import families
 from lensmith.errors import InputError
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
+from lensmith.row_file import Row
 from tests.families.conftest import Checkpoint, row_of, towers_of
 from tests.family_results import Shows
 
@@ -35,10 +36,10 @@ LORA = [(name, tower) for name in families.FAMILIES for tower in towers_of(name,
 FULL = [(name, tower) for name in families.FAMILIES for tower in towers_of(name, "full")]
 
 
-def batch_of(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, Tensor]:
-    """Two rows of different lengths, each with an image."""
+def batch_of(checkpoint: Checkpoint, recipe: Recipe, *more: Row) -> dict[str, Tensor]:
+    """Two rows of different lengths, each with an image, and `more`."""
     encoder = row_encoder(recipe, checkpoint.root)
-    rows = [row_of('{"a": "12"}', (200, 100)), row_of("a longer answer than the first", (112, 112))]
+    rows = [row_of('{"a": "12"}', (200, 100)), row_of("a longer answer than the first", (112, 112)), *more]
     return Collator(encoder.pad_id, checkpoint.family.numbers)(
         [{COLUMN: encoder.encode(row)} for row in rows]
     )

@@ -28,6 +28,7 @@ from finetune.features import keep_features
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
+from finetune.operators import load_operators
 from finetune.packed import Packed, pack_rows
 from finetune.progress import Progress
 from finetune.quantized import read_quantized
@@ -75,6 +76,8 @@ def train_process(
         check_evaluation(recipe, launcher, dataset)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
+        # Before the processes join, for which DeepSpeed wants them.
+        load_operators(launcher)
         arguments = training_arguments(recipe, launcher, work)
         state = PartialState()
         check_started(launcher, state.num_processes, zero_stage(arguments))

@@ -1,0 +1,118 @@
+"""DeepSpeed's operators, compiled where they run, under a lock that a kill cannot leave behind.
+
+torch marks a folder in which it compiles by a file `lock`, for which every other process waits. A process
+that is killed meanwhile leaves it, and every later start would wait for ever. So each operator is compiled
+here, before DeepSpeed asks for it, in a folder that nobody else uses, by one process at a time: the kernel
+lets go of `flock` when its holder dies, and whatever `lock` is found then is nobody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from finetune.launcher import Launcher
+from lensmith.errors import InputError, Problem
+
+# Where torch compiles extensions, one folder each; the user's own choice is where ours lies.
+FOLDER = "TORCH_EXTENSIONS_DIR"
+_COMING = "coming"
+
+
+def load_operators(launcher: Launcher) -> None:
+    """Compile, once for a user and kind of processor, what DeepSpeed needs of C++ here, and load it.
+
+    These are the collectives of processes without a GPU and the optimizer in host memory. What DeepSpeed
+    compiles later goes to the same folder. Raises InputError where the folder cannot be written, and
+    RuntimeError where the compiler fails.
+    """
+    builders = _builders(launcher)
+    if not builders:
+        return
+    folder = _folder()
+    with _alone(folder):
+        for builder in builders:
+            _load(builder, folder)
+    os.environ[FOLDER] = str(folder)
+
+
+def _builders(launcher: Launcher) -> list[Any]:
+    """What makes each operator that DeepSpeed will ask for, one that was compiled at installation too."""
+    wanted = []
+    if launcher.zero_stage and launcher.cpu:
+        wanted.append("ShareMemCommBuilder")
+    if launcher.zero_stage and launcher.offload_optimizer:
+        wanted.append("CPUAdamBuilder")
+    if not wanted:
+        return []
+    # Imported only where it is used: it takes seconds.
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.ops import __compatible_ops__
+
+    made = [get_accelerator().create_op_builder(name) for name in wanted]
+    # DeepSpeed does without the collectives where they cannot be compiled.
+    return [builder for builder in made if builder is not None and __compatible_ops__.get(builder.NAME)]
+
+
+def _folder() -> Path:
+    """The folder of this user, these packages and this processor, for which the code is compiled."""
+    chosen = os.environ.get(FOLDER)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(chosen) if chosen else cache / "lensmith" / "torch_extensions"
+    made_for = [sys.version, version("torch"), version("deepspeed"), platform.machine(), _processor()]
+    return root / f"lensmith-{hashlib.sha256(repr(made_for).encode()).hexdigest()[:16]}"
+
+
+def _processor() -> str:
+    """The instructions that this processor has: a home may be shared by machines of several kinds."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.partition(":")[0].strip() in ("flags", "Features"):
+                return line
+    return platform.processor()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, and nothing of those who died with it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / "lensmith.lock").open("w")
+    except OSError as error:
+        mend = f"set {FOLDER} to a folder that can be written"
+        raise InputError(
+            "DeepSpeed's operators cannot be compiled", [Problem(str(error), str(folder), mend)]
+        ) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # A compiler that outlived its killed parent may still write there: it is not gone on with.
+        shutil.rmtree(folder / _COMING, ignore_errors=True)
+        yield
+
+
+def _load(builder: Any, folder: Path) -> None:
+    """Load the builder's operator into DeepSpeed's own store, compiled first where it is not there."""
+    place = folder / builder.name
+    if place.is_dir():
+        # Loading takes it too, for a moment.
+        (place / "lock").unlink(missing_ok=True)
+        os.environ[FOLDER] = str(folder)
+        builder.load()
+        return
+    coming = folder / _COMING
+    coming.mkdir()
+    print(f"compiling DeepSpeed's {builder.name}, once for this machine", flush=True)
+    os.environ[FOLDER] = str(coming)
+    builder.load()
+    # Whole, or not there at all. What is loaded stays loaded under its new name.
+    (coming / builder.name).rename(place)
+    shutil.rmtree(coming)

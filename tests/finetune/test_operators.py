@@ -1,0 +1,113 @@
+"""DeepSpeed's operators: compiled once, and again by the next one after a kill at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.finetune.test_distributed import launcher
+
+pytestmark = pytest.mark.slow
+
+NAME = "deepspeed_shm_comm"
+COMPILING = f"compiling DeepSpeed's {NAME}"
+# What a start does that has nothing to wait for; importing DeepSpeed is most of it.
+LIMIT_S = 300
+PROGRAM = """
+import sys
+from pathlib import Path
+from finetune.launcher import read_launcher
+from finetune.operators import load_operators
+load_operators(read_launcher(Path(sys.argv[1])))
+# What DeepSpeed does of its own accord.
+from deepspeed.comm.torch import build_shm_op
+build_shm_op()
+"""
+
+
+class Starts:
+    """Processes that load the operators into one folder."""
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        self.folder, self.config = folder, config
+
+    def start(self) -> subprocess.Popen[str]:
+        environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(self.folder), "DS_ACCELERATOR": "cpu"}
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(self.config)],
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ended(self, process: subprocess.Popen[str]) -> str:
+        """What it printed; it ended well."""
+        try:
+            printed, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
+        assert process.returncode == 0, printed
+        return printed
+
+    def found(self, pattern: str) -> list[Path]:
+        return sorted(self.folder.glob(f"lensmith-*/{pattern}"))
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory, deepspeed_config: dict[str, Any]) -> Starts:
+    root = tmp_path_factory.mktemp("operators")
+    return Starts(root / "extensions", launcher(root / "zero2.yaml", deepspeed_config, 2))
+
+
+def kill_while_it_compiles(starts: Starts, process: subprocess.Popen[str]) -> None:
+    """Kill it, and only it, as the kernel does when memory is out: the compiler goes on."""
+    deadline = time.monotonic() + LIMIT_S
+    while not any(each.name().startswith("cc1plus") for each in psutil.Process(process.pid).children(True)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_while_it_compiles(starts: Starts) -> None:
+    """torch's own mark is left behind; of two that start then, one compiles and the other waits for it."""
+    kill_while_it_compiles(starts, starts.start())
+    assert starts.found(f"coming/{NAME}/lock")
+    assert not starts.found(NAME)
+    printed = [starts.ended(each) for each in (starts.start(), starts.start())]
+    assert sum(COMPILING in each for each in printed) == 1
+    assert all("built successfully" in each for each in printed)
+    assert [path.name for path in starts.found(f"{NAME}/*.so")] == [f"{NAME}.so"]
+    assert not starts.found("coming")
+
+
+def test_killed_while_it_loads(starts: Starts) -> None:
+    """What is compiled stays, the mark goes."""
+    if not starts.found(NAME):
+        starts.ended(starts.start())
+    (operator,) = starts.found(f"{NAME}/{NAME}.so")
+    compiled = operator.stat().st_mtime_ns
+    (operator.parent / "lock").touch()
+    assert COMPILING not in starts.ended(starts.start())
+    assert operator.stat().st_mtime_ns == compiled
+    assert not (operator.parent / "lock").exists()
+
+
+def test_a_folder_that_cannot_be_written(starts: Starts, tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    process = Starts(taken, starts.config).start()
+    printed, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "set TORCH_EXTENSIONS_DIR to a folder that can be written" in printed

@@ -58,7 +58,10 @@ def _builders(launcher: Launcher) -> list[Any]:
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops import __compatible_ops__
 
-    made = [get_accelerator().create_op_builder(name) for name in wanted]
+    accelerator = get_accelerator()
+    if accelerator is None:
+        raise RuntimeError("DeepSpeed finds nothing to compute on")
+    made = [accelerator.create_op_builder(name) for name in wanted]
     # DeepSpeed does without the collectives where they cannot be compiled.
     return [builder for builder in made if builder is not None and __compatible_ops__.get(builder.NAME)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,9 +17,10 @@ from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.dataset import read_split
+from lensmith.errors import InputError, Problem
 from lensmith.images import encode_png
 from lensmith.recipe import Recipe
-from lensmith.row_file import Row
+from lensmith.row_file import Row, RowFile
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,26 @@ class PreviewRow:
         return sum(piece.count for piece in self.pieces if piece.loss)
 
 
-def preview(recipe: Recipe, base: Artifact, dataset: Artifact, rows: int) -> list[PreviewRow]:
-    """The first `rows` training rows as training would encode them.
+def preview(
+    recipe: Recipe, base: Artifact, dataset: Artifact, rows: int, named: Sequence[str] = ()
+) -> list[PreviewRow]:
+    """The first `rows` training rows as training would encode them, or those whose ids are `named`.
 
-    Raises InputError for a row that training would refuse.
+    Raises InputError for a row that training would refuse, and with every id that no training row has.
     """
+    split = read_split(dataset, "train")
+    chosen: Sequence[int] = _numbers(split, named) if named else range(min(rows, len(split)))
     encoder = row_encoder(recipe, checkpoint_path(base))
-    return [preview_row(encoder, row) for row in read_split(dataset, "train")[:rows]]
+    return [preview_row(encoder, split[number]) for number in chosen]
+
+
+def _numbers(split: RowFile, ids: Sequence[str]) -> list[int]:
+    found = [each for (column,) in split.columns("id") for each in column.to_pylist()]
+    places = {each: number for number, each in enumerate(found)}
+    missing = [Problem("is no row that is trained on", each) for each in ids if each not in places]
+    if missing:
+        raise InputError("there are no such training rows", missing)
+    return [places[each] for each in ids]
 
 
 def preview_row(encoder: RowEncoder, row: Row) -> PreviewRow:

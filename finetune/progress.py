@@ -1,9 +1,8 @@
-"""What a training tells while it runs: a bar, a live metrics file, and a stop where the loss is no number."""
+"""What a training tells while it runs: a bar and a live metrics file."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.live import write_progress
 from finetune.run import METRICS, metrics
-from lensmith.errors import InputError, Problem
 
 
 class Progress(TrainerCallback):
@@ -45,11 +43,8 @@ class Progress(TrainerCallback):
         logs: Mapping[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """After each step. Raises InputError where loss or gradient is not finite; all processes see it."""
-        if logs is None or "loss" not in logs:
-            return
-        check_finite(state.global_step, logs)
-        if not state.is_world_process_zero:
+        """After each step."""
+        if logs is None or "loss" not in logs or not state.is_world_process_zero:
             return
         write_progress(self.work, state.global_step, state.max_steps)
         if self.bar is not None:
@@ -67,19 +62,3 @@ class Progress(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
-
-
-def check_finite(step: int, logs: Mapping[str, float]) -> None:
-    """Raise InputError where the step's loss or gradient norm is NaN or infinite."""
-    for name in ("loss", "grad_norm"):
-        if name in logs and not math.isfinite(logs[name]):
-            raise InputError(
-                f"training broke down at step {step}",
-                [
-                    Problem(
-                        f"the {name} is {logs[name]}",
-                        f"step {step}",
-                        "lower train.learning_rate, or look for broken rows with lensmith preview",
-                    )
-                ],
-            )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
@@ -14,10 +16,12 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
+from finetune.breakdown import ROWS, NamedRows, Pass, breakdown, is_broken, write_breakdown
 from finetune.collate import FEATURES, encoder_outputs
 from finetune.model import DTYPES, in_dtype
 from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
 from finetune.rates import split_by_rate
+from lensmith.errors import InputError
 from lensmith.recipe import Recipe
 
 
@@ -31,6 +35,7 @@ class AnswerTrainer(SFTTrainer):
         super().__init__(**kwargs)
         self.recipe = recipe
         self.packs = packs
+        self.data_collator = NamedRows(self.data_collator)
         # The classes of these families opt out of being told the number of tokens; this loss asks for it.
         self.model_accepts_loss_kwargs = True
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
@@ -40,6 +45,8 @@ class AnswerTrainer(SFTTrainer):
         teach_answers_only(base)
         # Answer tokens since the last log, and those the model would have written itself.
         self._answers = torch.zeros(2, dtype=torch.int64, device=self.args.device)
+        # Rows and loss of each pass since the last log; the losses are read only where a step breaks down.
+        self._passes: list[tuple[list[str], Tensor]] = []
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The epochs' batches. Packs are this process's own already: accelerate has nothing to share out."""
@@ -74,7 +81,7 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, None]:
         """Nats an answer token: of `num_items_in_batch` where it is given, else of this batch."""
-        plain = {name: values for name, values in inputs.items() if name not in ("labels", FEATURES)}
+        plain = {name: values for name, values in inputs.items() if name not in ("labels", ROWS, FEATURES)}
         given: dict[str, Any] = {**in_dtype(plain, DTYPES[self.recipe.train.dtype])}
         if FEATURES in inputs:
             given["mm_encoder_outputs"] = encoder_outputs(inputs[FEATURES])
@@ -86,6 +93,7 @@ class AnswerTrainer(SFTTrainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is of all processes, whose gradients are averaged.
             loss = loss * self.accelerator.num_processes
+        self._passes.append((inputs[ROWS], loss.detach()))
         return (loss, None) if return_outputs else loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -93,9 +101,26 @@ class AnswerTrainer(SFTTrainer):
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the share of answer tokens that the model would have written itself, since the last log."""
-        answers, correct = torch.as_tensor(self.accelerator.reduce(self._answers)).tolist()
+        """Adds the share of answer tokens that the model would have written itself, since the last log.
+
+        Raises InputError, in every process, where the loss or the gradient is no finite number in any.
+        """
+        broken = self._answers.new_tensor([is_broken(logs)])
+        counted = torch.as_tensor(self.accelerator.reduce(torch.cat([self._answers, broken])))
+        answers, correct, breaks = counted.tolist()
+        if breaks:
+            raise self._breakdown(logs)
         if answers:
             self._metrics["train"]["mean_token_accuracy"].append(correct / answers)
         self._answers.zero_()
+        self._passes.clear()
         super().log(logs, start_time)
+
+    def _breakdown(self, logs: dict[str, float]) -> InputError:
+        process, work, step = self.args.process_index, Path(str(self.args.output_dir)), self.state.global_step
+        own = [Pass(process, tuple(rows), float(loss)) for rows, loss in self._passes]
+        passes: list[Pass] = gather_object(own)
+        if self.state.is_world_process_zero:
+            write_breakdown(work, step, logs, passes)
+        before = next((each for each in reversed(self.state.log_history) if "loss" in each), None)
+        return breakdown(work, step, logs, before, passes)

@@ -14,6 +14,7 @@ from finetune.encoder import row_encoder
 from finetune.preview import preview, preview_row, preview_text, seen_images
 from finetune.rows import RowEncoder
 from lensmith.dataset import read_split
+from lensmith.errors import InputError
 from lensmith.images import encode_png
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Sample, Text
@@ -39,6 +40,16 @@ def test_rows(training: Training) -> None:
         original = Picture.open(io.BytesIO(row.images[0]))
         assert seen.size == original.size == each.sizes[0]
         assert np.array_equal(np.asarray(seen), np.asarray(original))
+
+
+def test_rows_by_id(training: Training) -> None:
+    """As an error of training names them."""
+    ids = [row.sample.id for row in read_split(training.dataset, "train")]
+    shown = preview(training.recipe, training.base, training.dataset, 3, [ids[4], ids[1]])
+    assert [each.row for each in shown] == [ids[4], ids[1]]
+    with pytest.raises(InputError, match="no such training rows") as error:
+        preview(training.recipe, training.base, training.dataset, 3, ["nobody", ids[0], "none"])
+    assert [each.where for each in error.value.problems] == ["nobody", "none"]
 
 
 def noise(width: int, height: int) -> Picture.Image:

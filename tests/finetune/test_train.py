@@ -23,7 +23,7 @@ from finetune.launcher import Launcher, read_launcher
 from finetune.run import asked_of, run_key
 from finetune.started import check_batch, check_started
 from finetune.train import check_weights, train_process
-from lensmith.base import pin_base, template_digest
+from lensmith.base import template_digest
 from lensmith.errors import InputError, IntegrityError
 from lensmith.recipe import Recipe
 from tests.conftest import ROOT
@@ -199,22 +199,6 @@ def test_another_number_of_processes_does_not_begin_again_silently(
         training.run()
     assert "made by 2 processes with ZeRO stage 3" in str(error.value)
     assert checkpoints.read_whole(folder) is not None
-
-
-def test_loss_that_is_no_number_stops_at_its_step(new_training: TrainingMaker, tmp_path: Path) -> None:
-    training = new_training()
-    base = tmp_path / "base"
-    shutil.copytree(training.recipe.base.path, base)
-    weights = load_file(base / "model.safetensors")
-    weights["lm_head.weight"][0, 0] = torch.nan
-    save_file(weights, base / "model.safetensors", {"format": "pt"})
-    recipe = training.recipe.model_copy(
-        update={"base": training.recipe.base.model_copy(update={"path": base})}
-    )
-    with pytest.raises(InputError, match="broke down at step 1") as error:
-        train_process(recipe, training.home, pin_base(recipe, training.home), training.dataset)
-    assert "learning_rate" in str(error.value)
-    assert training.home.all("run") == []
 
 
 def test_weights_that_are_no_numbers_are_not_sealed(tmp_path: Path) -> None:

@@ -15,11 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
     add_recipe(parser)
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many training rows (3)")
+    parser.add_argument(
+        "--row",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="this training row instead of the first ones (repeatable)",
+    )
     parser.add_argument("--page", metavar="FILE", help="also write them, with their images, as an HTML page")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepares the data where that is not done yet. Raises InputError for less than one row."""
+    """Prepares the data where that is not done yet. Raises InputError for no row, or an unknown one."""
     if arguments.rows < 1:
         raise InputError("nothing to show", [Problem("must be 1 or more", "--rows")])
     with signals_held():
@@ -27,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         from finetune.preview_page import write_page
 
     pipeline = pipeline_of(arguments)
-    rows = preview(pipeline.recipe, pipeline.base, pipeline.dataset, arguments.rows)
+    rows = preview(pipeline.recipe, pipeline.base, pipeline.dataset, arguments.rows, arguments.row)
     if arguments.page:
         write_page(rows, Path(arguments.page), pipeline.recipe.release.name)
     if arguments.json:

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from lensmith.arrow_columns import record_batch
 from lensmith.errors import IntegrityError, Problem
 from lensmith.sample import Origin, Sample, dump_messages, load_messages
 from lensmith.stored_image import StoredImage
@@ -167,7 +168,7 @@ class _Table:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_batch(pa.RecordBatch.from_pylist(self._batch, self._schema))
+        self._writer.write_batch(record_batch(self._batch, self._schema))
         self._batch = []
         self._bytes = 0
 

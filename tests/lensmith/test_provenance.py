@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lensmith import provenance
-from lensmith.provenance import code_digest, package_versions, stage_key
+from lensmith.provenance import PACKAGES, code_digest, imports, package_versions, stage_key
 
 FILES = {
     "finetune/__init__.py": "",
@@ -80,6 +81,46 @@ def test_the_place_of_the_tree_does_not_matter(
     tmp_path.rename(moved)
     monkeypatch.setattr(provenance, "ROOT", moved)
     assert digest() == before
+
+
+def parsed_imports(package: str, source: str) -> set[str]:
+    """What Python's own parser finds imported in a file of `package`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *filter(None, [node.module])])
+            names.update([origin, *(f"{origin}.{alias.name}" for alias in node.names)])
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+@pytest.mark.slow
+def test_every_import_of_every_file_is_found() -> None:
+    for path in (path for package in PACKAGES for path in (provenance.ROOT / package).rglob("*.py")):
+        parts = path.relative_to(provenance.ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        package = name if is_package else name.rpartition(".")[0]
+        source = path.read_text()
+        wanted = {name, *parsed_imports(package, source)}
+        parents = {each.rsplit(".", up)[0] for each in wanted for up in range(each.count(".") + 1)}
+        assert imports(name, is_package, source) == wanted | parents, path
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("import lensmith.files as files, json", {"lensmith.files"}),
+        ("    from lensmith.files import (  # all\n    a,  # one\n    b as c,\n)", {"lensmith.files.b"}),
+        ("from ..deep import far  # why", {"data_prep.deep.far"}),
+        ("from . import near", {"data_prep.sources.near"}),
+    ],
+)
+def test_imports_as_they_are_written(line: str, found: set[str]) -> None:
+    assert found <= imports("data_prep.sources.pdf", is_package=False, source=f"x = 1\n{line}\ny = 2\n")
 
 
 def test_versions_of_what_is_there_and_what_is_not() -> None:

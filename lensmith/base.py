@@ -165,8 +165,20 @@ def _foreign(config: dict[str, Any]) -> Foreign | None:
 
 
 def template_digest(root: Path) -> str:
-    """SHA-256 of the checkpoint's chat template file, the first of `TEMPLATES` that is there."""
+    """SHA-256 of the checkpoint's chat template file."""
+    return digest_file(_template_file(root))
+
+
+def read_template(root: Path) -> str:
+    """The checkpoint's chat template."""
+    path = _template_file(root)
+    text = path.read_text(encoding="utf-8")
+    return text if path.suffix == ".jinja" else json.loads(text)["chat_template"]
+
+
+def _template_file(root: Path) -> Path:
+    """The first of `TEMPLATES` that is there. Raises InputError where none is."""
     for name in TEMPLATES:
         if (root / name).is_file():
-            return digest_file(root / name)
+            return root / name
     raise InputError(f"{root} has no chat template")

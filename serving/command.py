@@ -52,8 +52,10 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
         "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
     }
     flags = ["--enable-prefix-caching" if caches.prefix and not proof else "--no-enable-prefix-caching"]
-    if places.config is not None:
-        options["--hf-config-path"] = str(places.config)
+    if places.files.config is not None:
+        options["--hf-config-path"] = str(places.files.config)
+    if places.files.template is not None:
+        options["--chat-template"] = str(places.files.template)
     if profile.cpu is not None:
         _add_cpu(options, flags, profile.cpu)
     if profile.cuda is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lensmith import families
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
-from lensmith.files import write_json
+from lensmith.files import write_atomically
 from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe, Serve
@@ -20,6 +19,14 @@ from lensmith.tokens import ImageGrid, read_grid
 from lensmith.units import GIB
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
+from serving.engine_files import (
+    ENGINE_FOLDER,
+    NO_FILES,
+    EngineFiles,
+    engine_config,
+    engine_files,
+    find_engine_files,
+)
 from serving.hardware import Hardware
 from serving.profile_file import (
     PROFILE_FILE,
@@ -41,8 +48,6 @@ MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
 _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
-# The folder of a profile that holds the config.json for vLLM.
-ENGINE_CONFIG = "engine"
 # Room that a request's text needs beside the largest image, in tokens.
 _TEXT_TOKENS = 64
 
@@ -57,18 +62,18 @@ def derive_profile(
     """
     profile = make_profile(recipe, subject, base, hardware, installed_engine())
     content = profile.model_dump(mode="json")
-    config = engine_config(checkpoint_path(base if subject.kind == "run" else subject), recipe.model_family)
+    files = engine_files(checkpoint_path(base if subject.kind == "run" else subject), recipe.model_family)
     inputs = {"subject": subject, "base": base}
     # By what it says, not by the machine: more memory than is needed makes no other profile.
-    asked = content if config is None else content | {"config": config}
+    asked = content | {"engine_files": files} if files else content
     key = stage_key("profile", "serving.profile", (), asked, {role: a.id for role, a in inputs.items()})
     if found := home.find("profile", key):
         return found
     with home.create("profile", key, inputs) as draft:
         write_profile(draft.path, profile)
-        if config is not None:
-            (draft.path / ENGINE_CONFIG).mkdir()
-            write_json(draft.path / ENGINE_CONFIG / "config.json", config)
+        for name, text in files.items():
+            (draft.path / ENGINE_FOLDER).mkdir(exist_ok=True)
+            write_atomically(draft.path / ENGINE_FOLDER / name, text.encode())
         draft.body.update(content)
     return draft.artifact
 
@@ -148,13 +153,6 @@ def _architecture_problems(weights: Path, family: Family) -> list[Problem]:
     return [Problem(what, str(weights / "config.json"), "fetch or merge the checkpoint again")]
 
 
-def engine_config(weights: Path, family: Family) -> dict[str, Any] | None:
-    """config.json in the form that vLLM reads, where that is not the checkpoint's own."""
-    if family.vllm_config is None:
-        return None
-    return family.vllm_config(json.loads((weights / "config.json").read_bytes()))
-
-
 def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Problem]:
     """Towers whose part of the adapter the engine would leave out, without an error of its own."""
     problems = []
@@ -219,12 +217,12 @@ def read_profile(artifact: Artifact) -> Profile:
 
 @dataclass(frozen=True)
 class Places:
-    """Where on this machine what a profile names lies: the checkpoint, the adapter in mode adapter, and the
-    folder of the config.json that vLLM reads in place of the checkpoint's."""
+    """Where on this machine what a profile names lies: the checkpoint, the adapter in mode adapter, and what
+    the engine reads in place of the checkpoint's own files."""
 
     checkpoint: Path
     adapter: Path | None = None
-    config: Path | None = None
+    files: EngineFiles = NO_FILES
 
 
 def find_places(artifact: Artifact, profile: Profile, home: Home) -> Places:
@@ -235,8 +233,7 @@ def find_places(artifact: Artifact, profile: Profile, home: Home) -> Places:
     subject = home.by_id(profile.subject)
     if MODES.get(subject.kind) != profile.mode:
         raise IntegrityError(f"the profile says {profile.mode}, but {subject.short} is a {subject.kind}")
-    config = artifact.path / ENGINE_CONFIG
-    own = config if config.is_dir() else None
+    files = find_engine_files(artifact.path)
     if profile.mode != "adapter":
-        return Places(checkpoint_path(subject), config=own)
-    return Places(checkpoint_path(home.by_id(profile.base)), subject.path, own)
+        return Places(checkpoint_path(subject), files=files)
+    return Places(checkpoint_path(home.by_id(profile.base)), subject.path, files)

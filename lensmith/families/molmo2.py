@@ -6,6 +6,9 @@ files of allenai/Molmo2-4B. Its template writes a space before an answered turn 
 lacks, and no end behind the answer, so answers are put apart. The first Molmo has no class in transformers.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from lensmith.coordinates import POINT_LIST
 from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
 from lensmith.families.layout import Cut, Joined, Layout
@@ -17,6 +20,37 @@ _VIT = "model.vision_tower"
 _ADAPTER = "model.multi_modal_projector"
 _LAYER = "model.language_model.layers.{}"
 _ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+
+# vLLM asks for the names of the published file, transformers' classes keep others: an attribute_map in the
+# config itself makes them answer to both. transformers moves rope_theta into rope_parameters.
+_NAMES = {"vit_config": "vision_config"}
+_VISION_NAMES = {
+    "image_default_input_size": "image_size",
+    "image_patch_size": "patch_size",
+    "image_num_pos": "num_position_embeddings",
+}
+_ADAPTER_NAMES = {"vit_layers": "vision_feature_layer"}
+_TEXT_NAMES = {"qkv_bias": "attention_bias", "layer_norm_eps": "rms_norm_eps", "rope_theta": "theta"}
+
+
+def _both_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json, published or of transformers' class, with the names vLLM asks for beside those it has."""
+    text, vision = config["text_config"], "vit_config" if "vit_config" in config else "vision_config"
+    theta = text["rope_theta"] if "rope_theta" in text else text["rope_parameters"]["rope_theta"]
+    # Of what transformers' class always does only the published file speaks.
+    always = {"use_qk_norm": True}
+    return {
+        **config,
+        "attribute_map": _NAMES,
+        "text_config": {**always, **text, "theta": theta, "attribute_map": _TEXT_NAMES},
+        vision: {**config[vision], "attribute_map": _VISION_NAMES},
+        "adapter_config": {
+            "pooling_attention_mask": True,
+            **config["adapter_config"],
+            "attribute_map": _ADAPTER_NAMES,
+        },
+    }
+
 
 FAMILY = Family(
     name="molmo2",
@@ -84,6 +118,7 @@ FAMILY = Family(
     vision_run=VisionRun(("pixel_values", "image_token_pooling", "image_grids")),
     vllm_architecture="Molmo2ForConditionalGeneration",
     vllm_adapts={},
+    vllm_config=_both_names,
     vllm_images={
         "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see them"
         f" whole; and {_REPLACED}",
@@ -91,8 +126,9 @@ FAMILY = Family(
     },
     image_id="image_patch_id",
     vllm_limits=(
-        "0.32 does not start it beside transformers 5.20.2: its class asks the config for vit_config, which"
-        " transformers' Molmo2Config, reading the published file, keeps as vision_config.",
+        "0.32 asks transformers' config for names of the published file that its class does not keep"
+        " (vit_config and more), and puts the BOS token before prompts with images only: a profile holds a"
+        " config that has both names, and a chat template that writes the token.",
         "An adapter of transformers' class names model.language_model.layers and separate q_proj, k_proj and"
         " v_proj, which its own names lack: it would be left out. Merge it.",
     ),

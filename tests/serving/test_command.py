@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from serving.command import NO_DOMAIN, engine_argv, engine_environment
+from serving.engine_files import EngineFiles
 from serving.profile import Places
 from serving.profile_file import AdapterOptions, Cuda, Profile, parse_profile
 
@@ -19,10 +20,13 @@ def merged() -> Profile:
     return parse_profile(GOLDEN / "merged_cpu.yaml")
 
 
-def test_another_config_is_read_where_the_profile_holds_one() -> None:
-    assert "--hf-config-path" not in engine_argv(merged(), PLACES, 8123, proof=True)
-    argv = engine_argv(merged(), replace(PLACES, config=Path("/profile/engine")), 8123, proof=True)
+def test_files_that_the_profile_holds_are_read_in_place_of_the_checkpoint_s() -> None:
+    plain = engine_argv(merged(), PLACES, 8123, proof=True)
+    assert not {"--hf-config-path", "--chat-template"} & set(plain)
+    files = EngineFiles(Path("/profile/engine"), Path("/profile/engine/chat_template.jinja"))
+    argv = engine_argv(merged(), replace(PLACES, files=files), 8123, proof=True)
     assert argv[argv.index("--hf-config-path") + 1] == "/profile/engine"
+    assert argv[argv.index("--chat-template") + 1] == "/profile/engine/chat_template.jinja"
 
 
 def options(profile: Profile, *, proof: bool) -> dict[str, str]:

@@ -17,6 +17,7 @@ from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
 from lensmith.units import GIB
 from serving.build import EngineBuild
+from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
 from serving.profile_file import PROFILE_FILE, Profile, parse_profile, write_profile
@@ -174,7 +175,7 @@ def test_what_is_served_is_found_by_id(tmp_path: Path, home: Home) -> None:
         find_places(base, profile, home)
 
 
-def test_a_config_in_vllm_s_form_lies_in_the_profile(
+def test_what_vllm_reads_in_place_of_the_checkpoint_s_lies_in_the_profile(
     tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hub_form(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,14 +184,18 @@ def test_a_config_in_vllm_s_form_lies_in_the_profile(
     recipe = small_recipe(tmp_path)
     base = small_base(home, recipe)
     plain = derive_profile(recipe, home, base, base, CPU)
-    assert find_places(plain, read_profile(plain), home).config is None
-    family = replace(recipe.model_family, vllm_config=hub_form, vllm_architecture="AnotherForCausalLM")
+    assert find_places(plain, read_profile(plain), home).files == NO_FILES
+    family = replace(
+        recipe.model_family, vllm_config=hub_form, vllm_architecture="AnotherForCausalLM", leads=True
+    )
     monkeypatch.setitem(families.FAMILIES, family.name, family)
     artifact = derive_profile(recipe, home, base, base, CPU)
     assert artifact.id != plain.id
-    config = find_places(artifact, read_profile(artifact), home).config
-    assert config is not None
-    assert json.loads((config / "config.json").read_bytes())["was"] == "qwen3_vl"
+    files = find_places(artifact, read_profile(artifact), home).files
+    assert files.config is not None
+    assert json.loads((files.config / "config.json").read_bytes())["was"] == "qwen3_vl"
+    assert files.template is not None
+    assert "{{ messages }}" in files.template.read_text()
     verify(artifact)
     wrong = replace(family, vllm_architecture="YetAnotherForCausalLM")
     monkeypatch.setitem(families.FAMILIES, family.name, wrong)

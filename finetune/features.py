@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, cast
 
 import torch
@@ -42,8 +42,8 @@ def may_keep(recipe: Recipe, launcher: Launcher, model: PreTrainedModel, shown: 
     """
     train = recipe.train
     frozen = {"vision", "connector"} <= set(train.towers.in_mode("freeze"))
-    epochs = math.inf if train.max_steps else train.epochs
-    again = epochs * len(shown) > len(set(shown))
+    taught = train.max_steps * launcher.global_batch(recipe) or train.epochs * len(shown)
+    again = taught > len(set(shown))
     alone = launcher.processes == 1 and launcher.zero_stage < 3
     return bool(train.image_features_gib) and frozen and again and alone and not drops(model)
 
@@ -87,6 +87,15 @@ def _kept(output: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...] | Tensor:
     return tuple(each.cpu().clone() for each in output)
 
 
+def _copied(row: Encoded) -> Encoded:
+    """`row` in memory of this process alone: each tensor of a loader's worker holds a file open."""
+    tokens, images = (
+        {name: each.clone() for name, each in some.items()} for some in (row.tokens, row.images)
+    )
+    positions = None if row.positions is None else row.positions.clone()
+    return replace(row, tokens=tokens, labels=row.labels.clone(), images=images, positions=positions)
+
+
 def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows, counts: Counts) -> int:
     """Keep the features of every row of an epoch where `may_keep` says so: bytes of all.
 
@@ -118,7 +127,7 @@ def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows,
     size, most = 0, recipe.train.image_features_gib * GIB
     with trainer.compute_loss_context_manager(), Progress("image features", total=len(numbers)) as progress:
         for number, encoded in loader:
-            kept = row_features(model, encoded, dtype) if encoded.images else encoded
+            kept = _copied(row_features(model, encoded, dtype) if encoded.images else encoded)
             size += kept.nbytes
             if number == largest and (whole := size / image_tokens[number] * total) > most:
                 _say_too_many(whole, recipe.train.image_features_gib)

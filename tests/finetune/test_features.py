@@ -8,10 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from trl.trainer.sft_config import SFTConfig
 
 import finetune.features
+import finetune.train
+from finetune.arguments import training_arguments
+from finetune.collate import EncodedRows
 from finetune.encoded import Encoded
-from finetune.features import row_features
+from finetune.features import keep_features, row_features
+from finetune.launcher import Launcher
+from finetune.trainer import AnswerTrainer
+from lensmith.counting import Counts
 from lensmith.dataset import read_split
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.test_train import broken_after
@@ -90,13 +97,64 @@ def test_resumed_equals_unbroken(
     assert same(adapter(training), adapter(kept), 0)
 
 
-def test_too_many_are_not_kept(new_training: TrainingMaker, capfd: pytest.CaptureFixture[str]) -> None:
-    training = new_training(**{**SETTINGS, "train__max_steps": 1}, train__image_features_gib=1e-6)
-    assert training.run().record()["image_features"] == 0
+class Enough(Exception):
+    """What is kept was seen: nothing has to be trained."""
+
+
+def before_training(
+    training: Training, monkeypatch: pytest.MonkeyPatch, workers: int = 0
+) -> tuple[int, EncodedRows]:
+    """What `keep_features` gives, and the rows as it leaves them."""
+    found: list[tuple[int, EncodedRows]] = []
+
+    def arguments(*given: Any) -> SFTConfig:
+        made = training_arguments(*given)
+        made.dataloader_num_workers = workers
+        return made
+
+    def keeping(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows, counts: Counts) -> int:
+        found.append((keep_features(trainer, launcher, rows, counts), rows))
+        raise Enough
+
+    monkeypatch.setattr(finetune.train, "training_arguments", arguments)
+    monkeypatch.setattr(finetune.train, "keep_features", keeping)
+    with pytest.raises(Enough):
+        training.run()
+    return found[0]
+
+
+def test_nothing_is_kept_that_is_needed_once(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few steps of a large data set would wait for all of it."""
+    within_an_epoch = new_training(**{**SETTINGS, "train__max_steps": 1})
+    size, rows = before_training(within_an_epoch, monkeypatch)
+    assert size == 0
+    assert not any(each.features for each in rows.kept.values())
+
+
+def test_workers_leave_no_file_open(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor that a worker has made holds one as long as it lives; a process may have 1,024."""
+    size, rows = before_training(new_training(**SETTINGS), monkeypatch, workers=2)
+    assert size > 0
+    tensors = [
+        tensor
+        for row in rows.kept.values()
+        for tensor in (row.labels, *row.tokens.values(), *row.images.values())
+    ]
+    assert len(tensors) > len(rows.kept) > 0
+    assert not any(tensor.is_shared() for tensor in tensors)
+
+
+def test_too_many_are_not_kept(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    size, _ = before_training(new_training(**SETTINGS, train__image_features_gib=1e-6), monkeypatch)
+    assert size == 0
     assert "train.image_features_gib is 1e-06: they are made in every epoch" in capfd.readouterr().err
 
 
-def test_what_is_trained_is_not_kept(new_training: TrainingMaker) -> None:
+def test_what_is_trained_is_not_kept(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     towers = {**FROZEN, "connector": "adapt"}
-    training = new_training(**{**SETTINGS, "train__max_steps": 1, "train__towers": towers})
-    assert training.run().record()["image_features"] == 0
+    size, _ = before_training(new_training(**{**SETTINGS, "train__towers": towers}), monkeypatch)
+    assert size == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe
+from lensmith.train_settings import Train
 from lensmith.yaml_file import YamlFile, read_yaml
 
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
@@ -32,7 +33,7 @@ class Launcher:
 
     processes: in all, over all machines. zero_stage: DeepSpeed's, 0 without DeepSpeed. offload_optimizer,
     offload_parameters: kept in host memory. cpu: no GPU is used. port, address: of the rendezvous; None and
-    "" where the file states none.
+    "" where the file states none. gathers: ZeRO stage 3 saves whole weights too, not its shards alone.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Launcher:
     cpu: bool
     port: int | None
     address: str
+    gathers: bool
 
     @property
     def processes_a_machine(self) -> int:
@@ -88,6 +90,7 @@ def read_launcher(path: Path) -> Launcher:
         cpu=file.content.get("use_cpu", False) is True,
         port=whole("main_process_port") if file.content.get("main_process_port") is not None else None,
         address=str(file.content.get("main_process_ip") or ""),
+        gathers=deepspeed.get("zero3_save_16bit_model") is True,
     )
     problems += _contradictions(launcher, file, deepspeed)
     if problems:
@@ -96,20 +99,25 @@ def read_launcher(path: Path) -> Launcher:
 
 
 def check_method(launcher: Launcher, recipe: Recipe) -> None:
-    """Raise InputError where the recipe's method cannot be trained as `launcher` divides the weights.
-
-    Where ZeRO-3 holds parts of weights only, PEFT 0.21's adapter of a parameter reads the whole of it outside
-    the forward of its module (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as
-    attributes of their modules: DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by
-    scales that ZeRO-3 knows nothing of. Also raises it where bitsandbytes is needed and not installed.
+    """Raise InputError where the recipe's method cannot be trained, or saved, as `launcher` divides the
+    weights. Also where bitsandbytes is needed and not installed.
     """
-    lora, in_4_bits = recipe.train.lora, recipe.train.method == "qlora"
+    in_4_bits = recipe.train.method == "qlora"
     if in_4_bits and find_spec("bitsandbytes") is None:
         raise InputError(
             "train.method qlora needs a package that is not here",
             [Problem("is not installed", "bitsandbytes", "run scripts/bootstrap")],
         )
-    if launcher.zero_stage != 3 or not (in_4_bits or (recipe.train.adapts and lora.experts is not None)):
+    if launcher.zero_stage != 3:
+        return
+    if not recipe.train.adapts and not launcher.gathers:
+        # An adapter transformers 5.20 gathers whatever it says (Trainer.save_model).
+        what, where = "ZeRO stage 3 would save its shards alone", "deepspeed_config.zero3_save_16bit_model"
+        raise InputError(
+            f"the weights trained as {launcher.path} says would be lost",
+            [Problem(what, where, "set it to true")],
+        )
+    if not reads_whole_weights(recipe.train):
         return
     what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
     mend = "use ZeRO stage 2; or leave out train.lora.experts"
@@ -120,6 +128,17 @@ def check_method(launcher: Launcher, recipe: Recipe) -> None:
         f"{what} cannot be trained as {launcher.path} says",
         [Problem(f"ZeRO stage 3 divides {divided}", "train.launcher", mend)],
     )
+
+
+def reads_whole_weights(train: Train) -> bool:
+    """Whether ZeRO-3, which holds parts of weights only, cannot be had.
+
+    PEFT 0.21's adapter of a parameter reads the whole of it outside the forward of its module
+    (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as attributes of their modules:
+    DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by scales that ZeRO-3 knows nothing
+    of.
+    """
+    return train.method == "qlora" or (train.adapts and train.lora.experts is not None)
 
 
 def _offloads(device: Any) -> bool:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
-from finetune.launcher import Launcher, check_method
+from finetune.launcher import Launcher
 from finetune.memory import Memory
 from finetune.setting import Setting, changes, costs, setting_of, settings
-from lensmith.errors import InputError
 from lensmith.train_settings import Train
 
 
@@ -46,9 +45,8 @@ def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> P
 
     now = setting_of(train, launcher)
     best = None
-    possible = [each for each in settings(train, launcher) if _trainable(forecast, each, launcher)]
     # Settings that differ in what a pass takes alone follow each other, the largest first.
-    for _, group in itertools.groupby(possible, key=lambda each: each.speed[:-1]):
+    for _, group in itertools.groupby(settings(train, launcher), key=lambda each: each.speed[:-1]):
         smallest_first = list(group)[::-1]
         many = bisect.bisect_left(smallest_first, True, key=lambda each: spare(each) < 0)
         if many:
@@ -62,11 +60,3 @@ def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> P
         changes=changes(now, best) if best else {},
         reasons=costs(now, best) if best else {},
     )
-
-
-def _trainable(forecast: Forecast, setting: Setting, launcher: Launcher) -> bool:
-    try:
-        check_method(setting.launcher(launcher), forecast.recipe)
-    except InputError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from finetune.launcher import Launcher
+from finetune.launcher import Launcher, reads_whole_weights
 from lensmith.train_settings import Train
 
 # Why each change is slower, in the order in which they are taken up.
@@ -106,6 +106,7 @@ def settings(train: Train, launcher: Launcher) -> list[Setting]:
     """All settings of the same training, fastest first: as many rows an optimizer step, one launcher kind.
 
     Under DeepSpeed ZeRO stages 2 and 3 and offloading are among them; without it nothing is to be divided.
+    Stage 3 is not where it would be refused.
     """
     rows = train.batch_size * train.gradient_accumulation
     passes = [(0, size, rows // size) for size in range(rows, 0, -1) if rows % size == 0]
@@ -117,6 +118,8 @@ def settings(train: Train, launcher: Launcher) -> list[Setting]:
     places = [(0, False, False)]
     if launcher.zero_stage:
         places = [(2, False, False), (3, False, False), (2, True, False), (3, True, False), (3, True, True)]
+        if reads_whole_weights(train) or train.evaluate.every:
+            places = [each for each in places if each[0] == 2]
     found = {Setting(*each, again, *place) for each in passes for again in (False, True) for place in places}
     return sorted(found | {setting_of(train, launcher)}, key=lambda each: each.speed)
 

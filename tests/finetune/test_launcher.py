@@ -149,6 +149,22 @@ def test_4_bits_under_zero3_or_without_bitsandbytes_are_refused(
         check_method(read_launcher(folder / "deepspeed_zero2.yaml"), recipe)
 
 
+def test_whole_weights_that_zero3_would_not_save_are_refused(
+    make_recipe: RecipeMaker, content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "launcher.yaml"
+    path.write_text(yaml.safe_dump(content))
+    towers = dict.fromkeys(("vision", "connector", "language"), "train")
+    full = load_recipe(make_recipe(train__method="full", train__towers=towers))
+    with pytest.raises(InputError, match="would be lost") as error:
+        check_method(read_launcher(path), full)
+    assert "deepspeed_config.zero3_save_16bit_model" in str(error.value)
+    check_method(read_launcher(path), load_recipe(make_recipe()))
+    content["deepspeed_config"].update(zero3_save_16bit_model=True)
+    path.write_text(yaml.safe_dump(content))
+    check_method(read_launcher(path), full)
+
+
 def test_experts_under_zero3_are_refused(make_recipe: RecipeMaker) -> None:
     recipe = load_recipe(make_recipe(family="qwen3_vl_moe", train__lora={"experts": {"rank": 2}}))
     folder = ROOT / "recipes" / "accelerate"

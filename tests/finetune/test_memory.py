@@ -33,6 +33,7 @@ def launcher(stage: int, processes: int, *, offload: bool = False) -> Launcher:
         cpu=False,
         port=None,
         address="",
+        gathers=True,
     )
 
 

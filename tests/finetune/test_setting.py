@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from finetune.launcher import Launcher
 from finetune.setting import REASONS, changes, costs, savings, setting_of, settings
@@ -18,7 +21,7 @@ def train(**more: object) -> Train:
 
 def launcher(stage: int) -> Launcher:
     kind = "DEEPSPEED" if stage else "NO"
-    return Launcher(Path("l.yaml"), kind, 2, 1, stage, False, False, False, None, "")
+    return Launcher(Path("l.yaml"), kind, 2, 1, stage, False, False, False, None, "", True)
 
 
 def test_every_setting_learns_from_as_many_rows() -> None:
@@ -29,6 +32,14 @@ def test_every_setting_learns_from_as_many_rows() -> None:
 def test_without_deepspeed_nothing_is_divided() -> None:
     assert {each.zero_stage for each in settings(train(), launcher(0))} == {0}
     assert not any(each.offload_optimizer for each in settings(train(), launcher(0)))
+
+
+@pytest.mark.parametrize(
+    "more", [{"method": "qlora"}, {"lora": {"experts": {}}}, {"evaluate": {"every": 5}}], ids=str
+)
+def test_stage_3_is_not_proposed_where_it_is_refused(more: dict[str, Any]) -> None:
+    assert {each.zero_stage for each in settings(train(**more), launcher(2))} == {2}
+    assert "deepspeed_config.zero_stage" not in savings(train(**more), launcher(2))
 
 
 def test_the_order_is_from_fastest_to_slowest() -> None:

@@ -20,6 +20,7 @@ ZERO3 = Launcher(
     cpu=False,
     port=None,
     address="",
+    gathers=True,
 )
 # What a shell, YAML, sbatch and Kubernetes each read as something else than text.
 HOSTILE = """it's "$(touch pwned)" `touch pwned` $(HOME) $$ ${HOME} \\ ; & | > # {a: *b} - é"""

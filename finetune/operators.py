@@ -116,6 +116,8 @@ def _load(builder: Any, folder: Path) -> None:
     print(f"compiling DeepSpeed's {builder.name}, once for this machine", flush=True)
     os.environ[FOLDER] = str(coming)
     builder.load()
-    # Whole, or not there at all. What is loaded stays loaded under its new name.
-    (coming / builder.name).rename(place)
+    # Whole, or not there at all. What is loaded stays loaded under its new name. Of an operator that came
+    # compiled with DeepSpeed there is nothing.
+    if (coming / builder.name).is_dir():
+        (coming / builder.name).rename(place)
     shutil.rmtree(coming)

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from finetune.operators import FOLDER, _load
 from tests.conftest import ROOT
 from tests.finetune.test_distributed import launcher
 
@@ -102,6 +103,25 @@ def test_killed_while_it_loads(starts: Starts) -> None:
     assert COMPILING not in starts.ended(starts.start())
     assert operator.stat().st_mtime_ns == compiled
     assert not (operator.parent / "lock").exists()
+
+
+class Installed:
+    """The builder of an operator that was compiled when DeepSpeed was installed: it compiles nothing."""
+
+    name = NAME
+    loaded = 0
+
+    def load(self) -> None:
+        self.loaded += 1
+
+
+def test_an_operator_that_came_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    builder = Installed()
+    for _ in range(2):
+        _load(builder, tmp_path)
+    assert builder.loaded == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written(starts: Starts, tmp_path: Path) -> None:

@@ -72,8 +72,11 @@ def run_key(recipe: Recipe, base: Artifact, dataset: Artifact) -> str:
     Raises InputError where the launcher config cannot be used.
     """
     inputs = {"base": base.id, "dataset": dataset.id}
-    packages = (*PACKAGES, "bitsandbytes") if recipe.train.method == "qlora" else PACKAGES
-    return stage_key("train", "finetune.train", packages, asked_of(recipe), inputs)
+    return stage_key("train", "finetune.train", _packages(recipe), asked_of(recipe), inputs)
+
+
+def _packages(recipe: Recipe) -> tuple[str, ...]:
+    return (*PACKAGES, "bitsandbytes") if recipe.train.method == "qlora" else PACKAGES
 
 
 def asked_of(recipe: Recipe) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def seal_run(
         if outcome.quantized is not None:
             write_quantized(draft.path, outcome.quantized)
             draft.body.update(linears_in_4_bits=len(outcome.quantized.linears))
-        draft.record.update(record, packages=package_versions(PACKAGES))
+        draft.record.update(record, packages=package_versions(_packages(recipe)))
     return draft.artifact
 
 

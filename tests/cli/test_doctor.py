@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from lensmith.cli.doctor.check import Check, can_run
 from lensmith.cli.doctor.diagnose import checks_for
 from lensmith.cli.doctor.packages import Loaded
 from lensmith.recipe import Recipe, load_recipe
+from lensmith.train_evaluation import TrainEvaluate
 from lensmith.units import GIB
 from serving.hardware import Gpu, Hardware
 
@@ -203,6 +205,14 @@ def test_a_disk_too_small_for_the_recipe(tmp_path: Path) -> None:
     assert needs.check_recipe_disk(10**9, lora, GIB).state == "missing"
     assert needs.check_recipe_disk(10**9, full, 16 * GIB).state == "missing"
     assert needs.check_recipe_disk(10**9, full, 33 * GIB).state == "ok"
+
+
+@pytest.mark.parametrize("more", [{"keep_last": 2}, {"evaluate": TrainEvaluate(every=5)}], ids=str)
+def test_every_checkpoint_that_is_kept_needs_its_room(tmp_path: Path, more: dict[str, Any]) -> None:
+    full = recipe(tmp_path, method="full")
+    keeping = full.model_copy(update={"train": full.train.model_copy(update=more)})
+    assert needs.check_recipe_disk(10**9, keeping, 33 * GIB).state == "missing"
+    assert needs.check_recipe_disk(10**9, keeping, 48 * GIB).state == "ok"
 
 
 def test_files_of_the_recipe_that_are_not_there(tmp_path: Path) -> None:

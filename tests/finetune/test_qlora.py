@@ -75,6 +75,7 @@ def test_the_language_model_is_trained_on_in_4_bits(whole: Training, new_trainin
     run = whole.run()
     assert run.record()["linears_in_4_bits"] == run.body["linears_in_4_bits"] == 14
     assert run.body["method"] == "qlora"
+    assert run.record()["packages"]["bitsandbytes"]
     assert run.body["adapted"] == {"vision": 8, "connector": 4, "language": 14}
     quantized = read_quantized(run.path)
     assert quantized is not None

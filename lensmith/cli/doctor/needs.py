@@ -141,9 +141,11 @@ def check_recipe_memory(
 
 def check_recipe_disk(count: int, recipe: Recipe, free: int) -> Check:
     """Whether the merged model, and a full fine-tune's checkpoints, fit on the disk."""
-    merged = count * _ITEM[recipe.train.dtype]
-    # Two while training: the last complete checkpoint stays until the next is.
-    checkpoints = 2 * count * _FULL if recipe.train.method == "full" else 0
+    train = recipe.train
+    merged = count * _ITEM[train.dtype]
+    # The last complete ones stay until the next is, that of the best evaluation beside them.
+    kept = train.keep_last + 1 + (1 if train.evaluate.every and train.evaluate.keep_best else 0)
+    checkpoints = kept * count * _FULL if train.method == "full" else 0
     found = f"at least {gib(merged + checkpoints)} for weights and checkpoints; {gib(free)} free"
     if merged + checkpoints > free:
         mend = "free space, or choose another place: --home DIR"

@@ -38,6 +38,10 @@ gates: gates.yaml
 """
 CPU = 'distributed_type: "NO"\nnum_processes: 1\nuse_cpu: true\n'
 ZERO3 = "distributed_type: DEEPSPEED\nnum_processes: 8\ndeepspeed_config: {zero_stage: 3}\n"
+OFFLOADED = (
+    "distributed_type: DEEPSPEED\nnum_processes: 1\n"
+    "deepspeed_config: {zero_stage: 3, offload_param_device: cpu, offload_optimizer_device: STATE}\n"
+)
 CPU_ZERO3 = (
     "distributed_type: DEEPSPEED\nnum_processes: 2\nuse_cpu: true\ndeepspeed_config: {zero_stage: 3}\n"
 )
@@ -195,6 +199,11 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     assert state(one, "full", ONE_GPU) == "ok"
     assert state(one, "full", small) == "missing"
     assert state(ZERO3, "full", small) == "ok"
+    # Weights in host memory, and the optimizer beside them; of an adapter nothing else is counted.
+    assert state(OFFLOADED.replace("STATE", "cpu"), "full", small) == "ok"
+    assert state(OFFLOADED.replace("STATE", "none"), "full", small) == "missing"
+    lora = recipe(tmp_path, OFFLOADED.replace("STATE", "none"))
+    assert needs.training_bytes(count, lora, needs.read_launcher(lora.train.launcher)) == 0
     assert state(CPU, "lora", NO_GPU) == "ok"
     assert state(CPU_ZERO3, "full", NO_GPU) == "missing"
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import torch
 
 from finetune import launch
 from finetune.launcher import read_launcher
+from finetune.live import read_progress
 from finetune.packing import Packing
+from finetune.run import run_key
 from lensmith.dataset import read_split
 from lensmith.process import run_child, stop_tree
 from tests.conftest import ROOT
@@ -24,8 +27,9 @@ from tests.finetune.test_distributed import TOLERANCE, assert_deepspeed, assert_
 
 pytestmark = pytest.mark.slow
 
-# Three times what the whole run takes on two quiet cores.
+# Three times what the whole run takes on two quiet cores; for the steps alone, once the model is loaded.
 LIMIT_S = 60
+LOADING_S = 300
 STEPS = 3
 SHARED: dict[str, Any] = {"train__batch_size": 1, "train__gradient_accumulation": 2}
 
@@ -102,12 +106,17 @@ def test_without_the_blank_image_they_do_not_come_back(
     with (tmp_path / "log").open("wb") as log:
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         process = run_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    work = training.home.work_path(run_key(training.recipe, training.base, training.dataset))
     try:
+        deadline = time.monotonic() + LOADING_S
+        while process.poll() is None and "sees no blank image" not in (tmp_path / "log").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert process.wait(LIMIT_S) != 0
         assert "mismatch" in (tmp_path / "log").read_text()
     except subprocess.TimeoutExpired:
         # What happens without gloo's own check: both wait, each for another weight.
-        pass
+        assert read_progress(work) is None, "slow, but they came back"
     finally:
         stop_tree(process)
 

@@ -98,6 +98,8 @@ def training_bytes(count: int, recipe: Recipe, launcher: Launcher) -> float:
     item = _ITEM[recipe.train.dtype]
     shards = launcher.processes
     weights = count * item / (shards if launcher.zero_stage == 3 else 1)
+    if launcher.offload_parameters and not launcher.cpu:
+        weights = 0
     if recipe.train.method == "qlora" and not launcher.cpu:
         # At least: were all of it in 4 bits. On a CPU the whole weights lie in the same memory at first.
         return weights / 4 if recipe.train.dtype == "bfloat16" else weights / 8

@@ -11,7 +11,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,8 +21,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from finetune.launcher import Launcher
 from lensmith.errors import InputError
+from lensmith.families.experts import value_at
 from lensmith.families.family import Family, Tower
 from lensmith.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Pack = list[int]
 Whole = NDArray[np.int64]
@@ -124,16 +128,22 @@ def plan_run(
     return plan_packs(packing, epochs)
 
 
-def image_work(model: nn.Module, family: Family, patches: int) -> float:
+def image_work(model: PreTrainedModel, family: Family, patches: int) -> float:
     """What an image token takes in the vision tower, in tokens of the language model.
 
-    By their weights; `patches` are merged into a token. `model` may lie on the meta device.
+    By the weights that a token meets there, of routed experts those that answer for it; `patches` are merged
+    into a token. `model` may lie on the meta device.
     """
     weights: dict[Tower, int] = {"vision": 0, "connector": 0, "language": 0}
     for name, module in model.named_modules():
         # The output head, whose name has no dot, sees answers only.
         if isinstance(module, nn.Linear) and "." in name:
             weights[family.tower_of(name)] += module.in_features * module.out_features
+    if family.experts is not None:
+        config = model.config.to_dict()
+        for name in family.experts.fused(config):
+            expert = math.prod(model.get_parameter(name).shape[1:])
+            weights["language"] += expert * value_at(config, family.experts.chosen)
     return weights["vision"] * patches / weights["language"]
 
 

@@ -13,7 +13,7 @@ class Experts:
 
     layers: the dotted path of the config's number of decoder layers. module: one layer's experts, `{}` being
     the layer. parameters: their names below it; each is [experts, out, in] in the class. router: the
-    parameter that chooses among them, frozen unless a recipe says otherwise.
+    parameter that chooses among them, always frozen. chosen: the dotted path of how many answer for a token.
     Which layers have experts ("sparse") is said in one of these ways, paths being "" where a family has no
     such setting. first: layers before this one have none. step: only the last of every so many has. dense:
     the list of layers that have none. kinds: a list of "sparse" and "dense", one a layer.
@@ -30,6 +30,7 @@ class Experts:
     step: str = ""
     dense: str = ""
     kinds: str = ""
+    chosen: str = "text_config.num_experts_per_tok"
 
     def sparse_layers(self, config: Mapping[str, Any]) -> list[int]:
         """The numbers of the decoder layers that have routed experts."""

@@ -9,7 +9,17 @@ import pytest
 import torch
 from accelerate import skip_first_batches
 
-from finetune.packing import Pack, Packing, PackLoader, PackPlan, PackRows, PackSampler, plan_packs
+from finetune.packing import (
+    Pack,
+    Packing,
+    PackLoader,
+    PackPlan,
+    PackRows,
+    PackSampler,
+    image_work,
+    plan_packs,
+)
+from lensmith import families
 
 
 def packing(rows: int = 500, length: int = 4096, step: int = 64, processes: int = 4) -> Packing:
@@ -108,6 +118,27 @@ def test_rows_as_long_as_a_pack_have_one_each() -> None:
     assert all(len(pack) == 1 for shared in plan.steps(0) for packs in shared for pack in packs)
     with pytest.raises(ValueError, match="11 tokens in packs of 10"):
         plan_packs(replace(full, tokens=np.full(8, 11)), epochs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_moe"])
+def test_an_image_costs_what_it_meets_in_the_tower(name: str) -> None:
+    """In tokens of the language model, which meet two of its four experts."""
+    from tests.finetune import tiny_models
+
+    model = {"qwen3_vl": tiny_models.qwen3_vl, "qwen3_vl_moe": tiny_models.qwen3_vl_moe}[name]()
+    matrices = {
+        name: weight.numel()
+        for name, weight in model.named_parameters()
+        if weight.dim() in (2, 3) and "embed" not in name and "mlp.gate.weight" not in name
+    }
+    vision = sum(size for name, size in matrices.items() if ".visual.blocks." in name)
+    language = sum(
+        size // (2 if ".experts." in name else 1)
+        for name, size in matrices.items()
+        if ".language_model." in name
+    )
+    assert image_work(model, families.get(name), 4) == pytest.approx(4 * vision / language)
 
 
 @pytest.mark.parametrize("rows", [30, 64])

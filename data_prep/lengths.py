@@ -58,6 +58,7 @@ def counted_with(recipe: Recipe, grid: Grid | None) -> dict[str, Any] | None:
         "grid": asdict(grid),
         "limits": [recipe.train.max_length, recipe.serve.max_model_len, recipe.serve.max_new_tokens],
         "thinking": recipe.train.thinking,
+        "new_tokens": recipe.train.new_tokens,
         "base": {path.name: digest_file(path) for path in _settings(base)},
         "code": code_digest(COUNTED_BY),
         "packages": package_versions(_PACKAGES),

@@ -11,6 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finetune.lora import adapter_layers, check_layers, lora_config
+from finetune.new_rows import check_rows, row_modules, start_rows
+from finetune.new_tokens import NONE, NewTokens
 from finetune.peft_names import named_in_full
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
@@ -78,17 +80,24 @@ def _differences(part: LoraPart, kind: str, stated: set[str], found: set[str]) -
     return problems
 
 
-def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool = False) -> Trained:
+def choose_trained(
+    model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool = False, new: NewTokens = NONE
+) -> Trained:
     """Freeze `model` but for what the recipe trains; for methods lora and qlora, add the adapter.
 
     Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
-    gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32.
+    gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32. `new`: the
+    recipe's new tokens in the checkpoint's vocabulary, whose rows start from the mean of their pieces'.
     Raises InputError where LoRA would match nothing or fewer modules than the family states, and for experts
     that may have been loaded the wrong way round; IntegrityError where the layers do not compute what the
     recipe asks for.
     """
     family = recipe.model_family
     _check_told_apart(model, family)
+    if list(new.ids) != recipe.train.new_tokens:
+        raise ValueError(f"the recipe's new tokens are {recipe.train.new_tokens}, not {list(new.ids)}")
+    if new:
+        start_rows(model, new)
     if recipe.train.method == "full":
         trained = recipe.train.towers.in_mode("train")
         # A router that moves with few examples sends tokens to other experts: all come from the base's.
@@ -97,7 +106,9 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
             parameter.requires_grad = family.tower_of(name) in trained and name not in routers
         return Trained(model, {}, count_trained(model, family))
     targets = adapter_targets(model, recipe)
-    settings = lora_config(recipe.train.lora, targets)
+    modules = row_modules(model)
+    rows = {name: list(new.ids.values()) for name in modules} if new else None
+    settings = lora_config(recipe.train.lora, targets, rows)
     on_meta = next(model.parameters()).is_meta
     with named_in_full(model), _known_form(model, recipe, on_meta):
         wrapped = get_peft_model(
@@ -105,6 +116,7 @@ def choose_trained(model: PreTrainedModel, recipe: Recipe, *, half_adapter: bool
         )
     adapted = check_adapted(wrapped, targets)
     check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
+    check_rows(wrapped, _PEFT_PREFIX, modules, new, tied=len(modules) == 1)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 
 

@@ -12,10 +12,12 @@ from accelerate.utils import reduce
 from transformers import GenerationConfig
 
 from finetune.model import load_processor
+from finetune.new_tokens import NewTokens
 from finetune.rows import RowEncoder, RowTokens, check_lengths
 from lensmith.artifact import Artifact
 from lensmith.counting import Counts
 from lensmith.dataset import read_split
+from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row
 from lensmith.tokens import Grid, read_grid
@@ -27,7 +29,7 @@ _BATCH = 64
 def row_encoder(recipe: Recipe, source: Path) -> RowEncoder:
     """The encoder of the checkpoint at `source` under the recipe's pixel budget and longest row."""
     ends = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
-    processor = load_processor(source, recipe.pixel_budget)
+    processor = load_processor(source, recipe.pixel_budget, recipe.train.new_tokens)
     end_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
     end_ids = [*end_ids, processor.tokenizer.eos_token_id]
     return RowEncoder(processor, recipe.rendering, end_ids, recipe.train.max_length)
@@ -44,6 +46,23 @@ def check_rows(
     rows = read_split(dataset, "train")
     mine = (rows[number] for number in range(first, len(rows), every))
     return check_lengths(_tokens(mine, encoder, grid), recipe.train.max_length)
+
+
+def check_taught(new: NewTokens, dataset: Artifact, encoder: RowEncoder) -> None:
+    """Raise InputError for new tokens that no training row holds: misspelt, or never to be learned.
+
+    Reads rows, without their images, until each has been met.
+    """
+    missing = {number: token for token, number in new.ids.items()}
+    samples = read_split(dataset, "train").samples()
+    while missing and (sample := next(samples, None)):
+        rendered = encoder.render(sample)
+        for number in (*rendered.prompt_ids, *rendered.answer_ids):
+            missing.pop(number, None)
+    if missing:
+        mend = "spell it as the rows do, or leave it out"
+        problems = [Problem("stands in no training row", repr(token), mend) for token in missing.values()]
+        raise InputError("train.new_tokens has tokens that nothing would teach", problems)
 
 
 def count_rows(

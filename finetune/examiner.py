@@ -87,7 +87,7 @@ class Examiner(TrainerCallback):
         chosen = proof_rows(read_split(dataset, "validation"), self.settings.rows)
         self.number = len(chosen)
         self.rows = chosen[state.process_index :: state.num_processes]
-        self.processor = load_processor(source, recipe.pixel_budget)
+        self.processor = load_processor(source, recipe.pixel_budget, recipe.train.new_tokens)
 
     @property
     def over(self) -> bool:

@@ -19,6 +19,7 @@ from finetune.encoded import IGNORED, Encoded
 from finetune.launcher import Launcher
 from finetune.memory import Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton
+from finetune.new_tokens import NONE, NewTokens
 from finetune.packing import PackPlan, image_work, plan_run
 from finetune.quantized import quantized_linears
 from finetune.rows import RowEncoder, RowTokens
@@ -46,9 +47,10 @@ class Forecast:
         counted: Sequence[RowTokens],
         parameters: int,
         trained: Mapping[Tower, int],
+        new: NewTokens = NONE,
     ) -> None:
-        """`counted` by row; `parameters` of the base, `trained` by tower."""
-        self.recipe, self.encoder = recipe, encoder
+        """`counted` by row; `parameters` of the base, `trained` by tower; the recipe's `new` tokens."""
+        self.recipe, self.encoder, self.new = recipe, encoder, new
         self.trained = sum(trained.values())
         self.parameters = parameters + (self.trained if recipe.train.adapts else 0)
         self._rows = read_split(dataset, "train")
@@ -124,7 +126,7 @@ class Forecast:
             # As finetune/train.py loads it.
             whole = train.method == "full" and not divided
             bare = load_skeleton(self.recipe.base.path, torch.float32 if whole else DTYPES[train.dtype])
-            model = choose_trained(bare, self.recipe, half_adapter=divided).model
+            model = choose_trained(bare, self.recipe, half_adapter=divided, new=self.new).model
             if train.pack_length:
                 attend_per_document(base_of(model))
             self._steps[key] = dry_step(

@@ -17,6 +17,7 @@ from lensmith.base import checkpoint_path
 from lensmith.errors import LensmithError
 from lensmith.failure import read_failure, write_failure
 from lensmith.home import Home
+from lensmith.new_tokens import learned_tokens
 from lensmith.process import run_child, stop_tree
 from lensmith.provenance import ROOT, package_versions, stage_key
 from lensmith.recipe import Recipe
@@ -41,6 +42,7 @@ class Request(BaseModel):
     run: Path | None
     family: str
     thinking: ThinkingChoice
+    new_tokens: list[str]
     pixels: PixelBudget | None
     dtype: str
     rows: int
@@ -80,6 +82,7 @@ def reference_trace(
                 run=run.path if run else None,
                 family=recipe.family,
                 thinking=recipe.train.thinking,
+                new_tokens=list(learned_tokens(run.body)) if run else [],
                 pixels=budget,
                 dtype=serve.dtype,
                 rows=rows,

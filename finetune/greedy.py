@@ -59,7 +59,7 @@ def answer(request: Request) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_trained(request.base, request.run, DTYPES[request.dtype])
     nn.Module.to(model, device=device)
-    processor = load_processor(request.base, request.pixels)
+    processor = load_processor(request.base, request.pixels, request.new_tokens)
     ends = end_ids(request.base, model)
     rendering = Rendering(families.get(request.family), request.thinking)
     traced = greedy(model, processor, rendering, rows, ends, request.max_new_tokens)

@@ -121,7 +121,10 @@ def check_method(launcher: Launcher, recipe: Recipe) -> None:
         return
     what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
     mend = "use ZeRO stage 2; or leave out train.lora.experts"
-    if in_4_bits:
+    if recipe.train.new_tokens:
+        what, divided = "rows of new tokens", "the embeddings, whose rows are set and read whole"
+        mend = "use ZeRO stage 2; or leave out train.new_tokens"
+    elif in_4_bits:
         what, divided = "a base in 4 bits", "weights, which bitsandbytes reads whole"
         mend = "use ZeRO stage 2; or set train.method to lora"
     raise InputError(
@@ -136,9 +139,10 @@ def reads_whole_weights(train: Train) -> bool:
     PEFT 0.21's adapter of a parameter reads the whole of it outside the forward of its module
     (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as attributes of their modules:
     DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by scales that ZeRO-3 knows nothing
-    of.
+    of. Rows of new tokens are means of others', set before training.
     """
-    return train.method == "qlora" or (train.adapts and train.lora.experts is not None)
+    experts = train.adapts and train.lora.experts is not None
+    return train.method == "qlora" or experts or bool(train.new_tokens)
 
 
 def _offloads(device: Any) -> bool:

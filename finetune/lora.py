@@ -24,13 +24,27 @@ _WRAPPED = ".base_layer"
 _SHOWN = 10
 _EXPERTS = "target_parameters"
 # What decides which weights an adapter has and by how much it changes the base's.
-_DECIDING = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "lora_dropout")
+_DECIDING = (
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "lora_dropout",
+    "trainable_token_indices",
+)
 
 
-def lora_config(lora: Lora, targets: Mapping[LoraPart, Sequence[str]]) -> LoraConfig:
+def lora_config(
+    lora: Lora,
+    targets: Mapping[LoraPart, Sequence[str]],
+    rows: Mapping[str, list[int]] | None = None,
+) -> LoraConfig:
     """PEFT's settings for an adapter on `targets`: the full names of linears by tower, and of experts.
 
-    A part that differs has a pattern for each of its names, which fits that whole name and no other.
+    rows: by full name of an embedding, or a head of its own, the rows that are trained whole. A part
+    that differs has a pattern for each of its names, which fits that whole name and no other.
     """
     ranks: dict[str, int] = {}
     alphas: dict[str, int | float] = {}
@@ -51,6 +65,8 @@ def lora_config(lora: Lora, targets: Mapping[LoraPart, Sequence[str]]) -> LoraCo
         alpha_pattern=alphas,
         target_modules=[name for part, names in targets.items() if part != "experts" for name in names],
         target_parameters=list(targets.get("experts", ())) or None,
+        # PEFT ties a tied head's rows to the embeddings' by itself.
+        trainable_token_indices=dict(rows) if rows else None,
     )
 
 

@@ -2,8 +2,8 @@
 
 The definition: the base's weight in float32 plus scale * B @ A in float32, for DoRA with each row set to its
 trained length, rounded once to the base's dtype. Where the base was trained on in 4 bits its weight is what
-these are worth. Works on the safetensors files, a tensor at a time; keys,
-dtypes and shards stay the base's.
+these are worth. Rows of new tokens are the trained ones, rounded once. Works on the safetensors files, a
+tensor at a time; keys, dtypes, shapes and shards stay the base's.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import time
 from dataclasses import asdict
 
 from finetune.merging.companions import copy_companions
+from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path, template_digest, verify_base
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
+from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
@@ -51,6 +53,7 @@ def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact
         merged = write_merged(root, recipe.model_family, run, draft.path)
         budget = recipe.pixel_budget
         copy_companions(root, draft.path, budget)
+        extend_files(draft.path, learned_tokens(run.body))
         draft.body.update(
             method=run.body["method"],
             family=recipe.family,

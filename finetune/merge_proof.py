@@ -12,6 +12,7 @@ from lensmith.dataset import read_held_out
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.exam import proof_rows
 from lensmith.home import Home
+from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
@@ -31,12 +32,13 @@ def prove_merge(
 ) -> Attestation:
     """Attest whether `model` is `run` merged into `base`; the statement holds every figure and finding.
 
-    Five parts: the adapter's tensors are each used once; every tensor on disk equals its definition bit by
-    bit; the files beside the weights equal the base's but for the pixel budget; every weight does so as
-    transformers loads it, whatever its name on disk; logits in memory and from disk agree on held-out rows
-    within a measured bound. A sixth for a base that was trained on in 4 bits: so do the logits of the model
-    that holds it so. A proof that passed on the same things before is
-    returned as it is. Raises IntegrityError where base, run or model are not what their manifests say.
+    Five parts and more: the adapter's tensors are each used once; every tensor on disk equals its definition
+    bit by bit; the files beside the weights equal the base's but for the pixel budget; every weight does so
+    as transformers loads it, whatever its name on disk; logits in memory and from disk agree on held-out rows
+    within a measured bound. Another where there are new tokens: the model's own tokenizer reads and writes
+    each as the id that was trained. Another for a base that was trained on in 4 bits: so do the logits of the
+    model that holds it so. A proof that passed on the same things before is returned as it is. Raises
+    IntegrityError where base, run or model are not what their manifests say.
     """
     evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
     budget = recipe.pixel_budget
@@ -90,16 +92,19 @@ def _parts(
 
         from finetune.adapted import load_in_four_bits, load_trained
         from finetune.layout import read_places
+        from finetune.merging.tied import tied_head
         from finetune.model import DTYPES, load_model
         from finetune.proving import weights
         from finetune.proving.companions import companions_part
         from finetune.proving.experts import expert_deltas
         from finetune.proving.logits import logits_part
+        from finetune.proving.new_tokens import new_tokens_part
         from finetune.quantized import read_quantized
 
     logging.disable_progress_bar()
     root = checkpoint_path(base)
     dtype = model.body["dtype"]
+    new_tokens = learned_tokens(run.body)
     rows = proof_rows(read_held_out(home, held_out, REASON), ROWS)
     if not rows:
         raise InputError("the held-out set has no rows", [Problem("nothing to ask", held_out.short)])
@@ -121,7 +126,11 @@ def _parts(
             findings += adapter.findings
             experts = expert_deltas(trained)
             definition = weights.lora_definition(trained, experts, held)
+            heads = {name for name in shapes if name == tied_head(root)}
+            definition |= weights.row_definition(trained, heads)
             disk = weights.on_disk(definition, experts, places, shapes)
+            for name in heads - stored.place.keys():
+                disk.pop(name, None)
         else:
             disk = weights.full_definition(run.path, stored)
             elsewhere = places.keys() - disk.keys()
@@ -134,18 +143,20 @@ def _parts(
 
         def ask(asked: PreTrainedModel, noise: float | None = None) -> Part:
             pixels, rendering = recipe.pixel_budget, recipe.rendering
-            return logits_part(asked, root, model.path, pixels, rendering, dtype, rows, noise)
+            return logits_part(asked, root, model.path, pixels, rendering, dtype, rows, noise, new_tokens)
 
         made: dict[str, Part] = {}
         parts = [
             ("weights", lambda: weights.weights_part(stored, merged, disk, elsewhere)),
-            ("files", lambda: companions_part(root, model, recipe.pixel_budget)),
+            ("files", lambda: companions_part(root, model, recipe.pixel_budget, new_tokens)),
             (
                 "loaded",
                 lambda: weights.loaded_part(trained, load_model(model.path, DTYPES[dtype]), definition, odd),
             ),
             ("logits", lambda: ask(trained)),
         ]
+        if new_tokens:
+            parts.insert(2, ("new_tokens", lambda: new_tokens_part(root, model.path, new_tokens)))
         if held is not None:
             parts.append(("logits_4_bits", lambda: ask(held, made["logits"].facts.get("noise"))))
         for name, make in parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from finetune.new_tokens import add_tokens
 from lensmith.errors import IntegrityError, Problem
 from lensmith.tokens import PixelBudget
 
@@ -68,13 +69,17 @@ def load_skeleton(checkpoint: Path, dtype: torch.dtype = torch.float32) -> PreTr
         return AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
-def load_processor(checkpoint: Path, pixels: PixelBudget | None) -> ProcessorMixin:
+def load_processor(
+    checkpoint: Path, pixels: PixelBudget | None, new_tokens: Iterable[str] = ()
+) -> ProcessorMixin:
     """The checkpoint's processor (tokenizer, chat template, image processor) under the pixel budget.
 
     `pixels` bounds an image's area after resizing, in pixels; None keeps the checkpoint's own bounds.
+    `new_tokens`: what its tokenizer is extended by, as `read_new_tokens` has judged it.
     """
     processor = AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     if pixels is not None:
         bounds = processor.image_processor.size
         bounds["shortest_edge"], bounds["longest_edge"] = pixels.min_pixels, pixels.max_pixels
+    add_tokens(processor.tokenizer, new_tokens)
     return processor

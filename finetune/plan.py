@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.adapter import choose_trained
-from finetune.encoder import check_rows, row_encoder
+from finetune.encoder import check_rows, check_taught, row_encoder
 from finetune.examiner import check_evaluation
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
 from finetune.launcher import Launcher, check_method, read_launcher
 from finetune.memory import Memory
 from finetune.model import load_skeleton
+from finetune.new_tokens import read_new_tokens
 from finetune.proposal import Proposal, propose
 from finetune.rows import RowTokens
 from lensmith.artifact import Artifact
@@ -52,9 +53,9 @@ class PacksPlan:
 class Plan:
     """A training before it starts.
 
-    packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; adapted and
-    trained_parameters by tower. memory: of one device, of the longest rows or the largest packs. proposals:
-    one for each GPU that was asked about.
+    packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; new_tokens: the
+    id of each; adapted and trained_parameters by tower. memory: of one device, of the longest rows or the
+    largest packs. proposals: one for each GPU that was asked about.
     """
 
     launcher: Launcher
@@ -63,6 +64,7 @@ class Plan:
     packs: PacksPlan | None
     steps: int
     parameters: int
+    new_tokens: dict[str, int]
     adapted: dict[LoraPart, int]
     trained_parameters: dict[Tower, int]
     memory: Memory
@@ -82,10 +84,12 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
     check_evaluation(recipe, launcher, dataset)
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
-    trained = choose_trained(skeleton, recipe)
+    new = read_new_tokens(source, recipe.train.new_tokens)
+    trained = choose_trained(skeleton, recipe, new=new)
     encoder = row_encoder(recipe, source)
+    check_taught(new, dataset, encoder)
     counted = list(check_rows(recipe, dataset, source, encoder))
-    forecast = Forecast(recipe, dataset, encoder, counted, parameters, trained.parameters)
+    forecast = Forecast(recipe, dataset, encoder, counted, parameters, trained.parameters, new)
     return Plan(
         launcher=launcher,
         global_batch=launcher.global_batch(recipe),
@@ -93,6 +97,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
         packs=_packs(forecast, recipe.train, launcher),
         steps=_steps(recipe, launcher, len(read_split(dataset, "train").epoch())),
         parameters=parameters,
+        new_tokens=new.ids,
         adapted=trained.adapted,
         trained_parameters=trained.parameters,
         memory=forecast.memory(recipe.train, launcher),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetune.checkpoint import Manifest, folder_of, read_whole
 from finetune.launcher import read_launcher
+from finetune.merging.tokenizer_files import extend_files
 from finetune.quantized import Quantized, write_quantized
 from finetune.scores import best_of
 from lensmith.artifact import Artifact
@@ -47,13 +48,14 @@ _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 class Outcome:
     """What the body of a run states beside the recipe: all of it follows from recipe, base and dataset.
 
-    quantized: of a base that was held in 4 bits.
+    quantized: of a base that was held in 4 bits. new_tokens: the id of each.
     """
 
     adapted: dict[LoraPart, int]
     parameters: dict[Tower, int]
     template: str
     quantized: Quantized | None = None
+    new_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,8 @@ def seal_run(
     """Write the run artifact from the last checkpoint of a finished training, or the best one's weights.
 
     lora, qlora: PEFT's adapter_config.json and adapter_model.safetensors; qlora: quantized.json too. full: a
-    whole checkpoint directory, all but the weights byte-equal to the base's. All: metrics.jsonl. Raises
-    InputError when the disk is full.
+    whole checkpoint directory, all but weights and new tokens byte-equal to the base's. All:
+    metrics.jsonl. Raises InputError when the disk is full.
     """
     key, asked = run_key(recipe, base, dataset), asked_of(recipe)
     state = json.loads((last / "trainer_state.json").read_bytes())
@@ -192,6 +194,7 @@ def seal_run(
             _write_adapter_config(checkpoint, draft.path, base)
         else:
             _copy_checkpoint(checkpoint_path(base), checkpoint, draft.path)
+            extend_files(draft.path, outcome.new_tokens)
         text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
         write_atomically(draft.path / METRICS, text.encode())
         draft.body.update(
@@ -203,6 +206,7 @@ def seal_run(
             base_revision=base.body["revision"],
             adapted=dict(outcome.adapted),
             trained_parameters=dict(outcome.parameters),
+            new_tokens=dict(outcome.new_tokens),
             template=outcome.template,
             seed=recipe.train.seed,
             steps=state["global_step"],

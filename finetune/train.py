@@ -22,12 +22,13 @@ from finetune.blank_image import blank_image, needs_blank_image, see_blank_image
 from finetune.collate import Collator, EncodedRows, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
-from finetune.encoder import count_rows, row_encoder
+from finetune.encoder import check_taught, count_rows, row_encoder
 from finetune.examiner import Examiner, NoMoreGain, check_evaluation
 from finetune.features import keep_features
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
+from finetune.new_tokens import NONE, NewTokens, read_new_tokens
 from finetune.operators import load_operators
 from finetune.packed import Packed, pack_rows
 from finetune.progress import Progress
@@ -70,7 +71,8 @@ def train_process(
         work.mkdir(parents=True, exist_ok=True)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
         bare = load_skeleton(source) if recipe.train.pack_length else None
-        shape = choose_trained(load_skeleton(source), recipe)
+        new = read_new_tokens(source, recipe.train.new_tokens)
+        shape = choose_trained(load_skeleton(source), recipe, new=new)
         launcher = read_launcher(recipe.train.launcher)
         check_method(launcher, recipe)
         check_evaluation(recipe, launcher, dataset)
@@ -86,6 +88,7 @@ def train_process(
             check_shared(work, state)
 
         encoder = row_encoder(recipe, source)
+        check_taught(new, dataset, encoder)
         counts = count_rows(recipe, dataset, source, encoder, state)
         packs = pack_rows(recipe, launcher, dataset, source, bare, counts, arguments)
         start = resume_point(work, launcher, state)
@@ -99,7 +102,7 @@ def train_process(
                 scores = start.manifest.scores if start else ()
                 examiner = Examiner(recipe, dataset, source, work, noted, scores)
             rows = EncodedRows(read_split(dataset, "train"), encoder, positions=packs and packs.positions)
-            trainer, tracker = make_trainer(recipe, key, home, source, arguments, rows, packs, examiner)
+            trainer, tracker = make_trainer(recipe, key, home, source, arguments, rows, packs, examiner, new)
             record["image_features"] = keep_features(trainer, launcher, rows, counts)
             trainer.add_callback(stopper)
             stopper.check()
@@ -119,7 +122,9 @@ def train_process(
             check_weights(chosen)
             check_saved(chosen, shape.model)
             record.update(seconds=round(time.time() - began, 1), ended=time.time())
-            outcome = Outcome(shape.adapted, shape.parameters, template_digest(source), read_quantized(work))
+            outcome = Outcome(
+                shape.adapted, shape.parameters, template_digest(source), read_quantized(work), new.ids
+            )
             seal_run(recipe, home, base, dataset, last[0], outcome, record, evaluated)
         state.wait_for_everyone()
 
@@ -133,6 +138,7 @@ def make_trainer(
     rows: EncodedRows,
     packs: Packed | None,
     examiner: Examiner | None = None,
+    new: NewTokens = NONE,
 ) -> tuple[AnswerTrainer, Tracker]:
     """The trainer over the chosen towers, with our collator and callbacks."""
     train, work = recipe.train, home.work_path(key)
@@ -152,7 +158,7 @@ def make_trainer(
         see_blank_image(model, recipe.model_family, blank_image(recipe.model_family, rows.encoder.processor))
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
-    trained = choose_trained(model, recipe, half_adapter=stage == 3)
+    trained = choose_trained(model, recipe, half_adapter=stage == 3, new=new)
     tracker = Tracker(recipe, key, home.root, examiner)
     trainer = AnswerTrainer(
         recipe,

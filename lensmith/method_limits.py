@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lensmith.families.family import Family
+from lensmith.new_tokens import string_problems
 from lensmith.train_settings import Train
 
 _MERGE = "merge it: serve.mode: merged"
@@ -23,8 +24,27 @@ def check_family(train: Train, family: Family) -> None:
     if train.pack_length and not family.packs:
         problem = f"packed rows are not proven to learn the same in {family.title}"
         problems.append(f"{problem}: remove train.pack_length")
+    problems += _new_token_problems(train, family)
     if problems:
         raise ValueError("; ".join(problems))
+
+
+def _new_token_problems(train: Train, family: Family) -> list[str]:
+    """What of `train.new_tokens` cannot be trained; the checkpoint's tokenizer is asked when it is there."""
+    if not train.new_tokens:
+        return []
+    problems: list[str] = []
+    if not family.new_tokens:
+        problems.append(f"not proven to be learned and served in {family.title}")
+    if train.method == "qlora":
+        problems.append("not shown to be learned with method qlora: set train.method to lora")
+    if train.adapts and train.lora.variant == "dora":
+        problems.append("not shown to be learned with DoRA: set train.lora.variant to lora or rslora")
+    if train.method == "full" and train.towers.language != "train":
+        mend = "set train.towers.language to train, or train.method to lora"
+        problems.append(f"they are weights of the language model, which is frozen: {mend}")
+    problems += string_problems(train.new_tokens, family.markup)
+    return [f"train.new_tokens: {each}" for each in problems]
 
 
 def check_served_adapter(train: Train, family: Family, tower_connector_lora: bool) -> None:
@@ -42,6 +62,8 @@ def check_served_adapter(train: Train, family: Family, tower_connector_lora: boo
         raise ValueError(f"vLLM applies no DoRA adapter: {_MERGE}")
     if train.lora.experts is not None:
         raise ValueError(f"an adapter of routed experts is not proven to be served as trained: {_MERGE}")
+    if train.new_tokens:
+        raise ValueError(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
     options = family.vllm_adapts
     adapted = train.towers.in_mode("adapt")
     unable = [tower for tower in adapted if tower not in options]

@@ -154,6 +154,11 @@ class Train(Section):
     quantization: Quantization = Field(
         default_factory=Quantization, description="the language model's linears, for method qlora"
     )
+    new_tokens: list[str] = Field(
+        default_factory=list,
+        description="strings that become one token each, such as tags of a domain: trained as rows of the "
+        "embeddings and the output head, from the mean of the pieces that they had before",
+    )
     launcher: ResolvedPath = Field(description="accelerate launcher config")
     dtype: Literal["float32", "bfloat16"] = Field(
         default="bfloat16", description="of weights and activations"

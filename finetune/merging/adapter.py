@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from finetune.layout import Places, Shapes
 from finetune.merging.adapter_config import WEIGHTS, rank_and_scale, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
+from finetune.merging.new_rows import Rows, read_rows
 from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts
@@ -44,12 +45,13 @@ class Delta:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk: one delta a module, or fused parameter of the `experts`, by name; every tensor of
-    `file` is in exactly one of them."""
+    """An adapter on disk: one delta a module, or fused parameter of the `experts`, by name, and the `rows` of
+    new tokens by weight; every tensor of `file` is in exactly one of them."""
 
     file: TensorFile
     deltas: dict[str, Delta]
     experts: dict[str, ExpertDelta]
+    rows: dict[str, Rows]
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """By name of each weight that it changes: the shape that fits, and a tensor of its change."""
@@ -93,7 +95,9 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     file = open_tensor_file(root / WEIGHTS)
     dora = bool(config.get("use_dora"))
     parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
-    found, problems = _parts(file, parts)
+    rows, problems = read_rows(file, config)
+    found, unplaced = _parts(file, parts, {each.tensor for each in rows.values()})
+    problems += unplaced
     deltas: dict[str, Delta] = {}
     fused: dict[str, ExpertDelta] = {}
     wrapped, lacking = wrapped_parameters(config, experts, found) if experts else ({}, [])
@@ -117,16 +121,21 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
         problems.append(Problem("it holds no LoRA tensors", str(file.path)))
     if problems:
         raise InputError(f"the adapter in {root} cannot be merged", problems)
-    adapter = Adapter(file, deltas, fused)
+    adapter = Adapter(file, deltas, fused, rows)
     _check_values(adapter)
     return adapter
 
 
-def _parts(file: TensorFile, parts: Sequence[str]) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """By module and part the tensor's name. One that is none of `parts`, or there twice, has no place."""
+def _parts(
+    file: TensorFile, parts: Sequence[str], placed: Collection[str]
+) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """By module and part the tensor's name. One that is none of `parts` or `placed`, or there twice, has no
+    place."""
     found: dict[str, dict[str, str]] = {}
     problems: list[Problem] = []
     for name, entry in file.entries.items():
+        if name in placed:
+            continue
         match = _KEY.fullmatch(name)
         module, part = (match["module"], match["side"] or match["magnitude"]) if match else ("", "")
         if part not in parts or part in found.get(module, {}):
@@ -159,10 +168,10 @@ def _check_values(adapter: Adapter) -> None:
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)
-    # DoRA's magnitudes change a weight without B @ A: whether they do shows beside the base.
+    # DoRA's magnitudes and new rows change a weight without B @ A: whether they do shows beside the base.
     pairs = [(each.a, each.b) for each in (*adapter.deltas.values(), *adapter.experts.values())]
     lengths = any(delta.magnitude for delta in adapter.deltas.values())
-    if not lengths and not any(filled[a] and filled[b] for a, b in pairs):
+    if not lengths and not adapter.rows and not any(filled[a] and filled[b] for a, b in pairs):
         raise InputError(
             f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
             [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],
@@ -182,9 +191,16 @@ def check_fits(adapter: Adapter, base: Checkpoint, places: Places, shapes: Shape
             problems.append(Problem(f"the base has no {name}", tensor))
         elif shapes[name] != shape:
             problems.append(Problem(f"is {list(shapes[name])}, the adapter's {list(shape)}", name))
+    for name, rows in adapter.rows.items():
+        width, most = adapter.file.entries[rows.tensor].shape[1], max(rows.numbers)
+        if name not in shapes:
+            problems.append(Problem(f"the base has no {name}", rows.tensor))
+        elif len(shapes[name]) != 2 or shapes[name][1] != width or most >= shapes[name][0]:
+            what = f"is {list(shapes[name])}, the adapter has row {most} of width {width}"
+            problems.append(Problem(what, name))
     _refuse("the adapter belongs to another base", problems)
     for name, parts in places.items():
-        held = [part.name for part in parts if part.name in adapted]
+        held = [part.name for part in parts if part.name in adapted or part.name in adapter.rows]
         if not held:
             continue
         # One below the other.

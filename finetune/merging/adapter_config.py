@@ -35,6 +35,7 @@ _UNDERSTOOD = {
     "revision",
     "target_modules",
     "task_type",
+    "trainable_token_indices",
     "use_dora",
     "use_rslora",
 }

@@ -82,12 +82,18 @@ def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -
     check_fits(adapter, base, places, shapes)
     start = start_of(run.path)
     deltas = {f"{module}.weight": delta for module, delta in adapter.deltas.items()}
-    changing = {*deltas, *start.changed}
+    changing = {*deltas, *start.changed, *adapter.rows}
     merge_experts = expert_merger(adapter.file, adapter.experts)
     # Fused experts may be many tensors on disk: each counts.
+    # The embeddings under a second name: a tied head that is stored all the same.
+    twins = [tied] if tied in base.place and adapter.rows else []
     fused = [name for name, parts in places.items() if any(part.name in adapter.experts for part in parts)]
 
     def changed(name: str) -> torch.Tensor | None:
+        if name in twins:
+            used[name] += 1
+            (rows,) = adapter.rows.values()
+            return rows.merged(adapter.file, base.place[name].read(name))
         parts = places.get(name, ())
         if not any(part.name in changing or part.name in adapter.experts for part in parts):
             return None
@@ -96,14 +102,16 @@ def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -
         for part, piece in zip(parts, pieces, strict=True):
             if part.name in changing:
                 weight, delta = start.of(part.name, piece), deltas.get(part.name)
-                piece.copy_(weight if delta is None else adapter.merged(delta, weight))
+                weight = weight if delta is None else adapter.merged(delta, weight)
+                rows = adapter.rows.get(part.name)
+                piece.copy_(weight if rows is None else rows.merged(adapter.file, weight))
                 used[part.name] += 1
             elif part.name in adapter.experts:
                 merge_experts(part, piece)
                 used[name] += 1
         return whole
 
-    return changed, [*sorted(changing), *fused]
+    return changed, [*sorted(changing), *fused, *twins]
 
 
 def _full(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:

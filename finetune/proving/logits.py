@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ProcessorMixin
 
 from finetune.model import DTYPES, in_dtype, load_model, load_processor
 from finetune.prompts import encode_conversation
@@ -35,18 +35,19 @@ def logits_part(
     dtype: str,
     rows: Sequence[Row],
     noise: float | None = None,
+    new_tokens: Iterable[str] = (),
 ) -> Part:
     """Compare `trained` (in `dtype`) with the merged model loaded from `model`.
 
     The bound is `NOISE_FACTOR` times the noise: the largest difference between `trained` and itself
     computed in the next wider dtype. Leaves `trained` in that wider dtype. `noise` is given for a model in
-    4 bits, which cannot be computed in a wider one. Also fails where the two checkpoints' processors make
-    different inputs of a row.
+    4 bits, which cannot be computed in a wider one. `new_tokens` extend the base's tokenizer. Also
+    fails where the two checkpoints' processors make different inputs of a row.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind = DTYPES[dtype]
-    inputs = _inputs(base, pixels, rendering, rows)
-    merged_inputs = _inputs(model, None, rendering, rows)
+    inputs = _inputs(load_processor(base, pixels, new_tokens), rendering, rows)
+    merged_inputs = _inputs(load_processor(model, None), rendering, rows)
     differing = [
         row.sample.id for row, a, b in zip(rows, inputs, merged_inputs, strict=True) if not _equal(a, b)
     ]
@@ -86,9 +87,8 @@ def logits_part(
 
 
 def _inputs(
-    root: Path, pixels: PixelBudget | None, rendering: Rendering, rows: Sequence[Row]
+    processor: ProcessorMixin, rendering: Rendering, rows: Sequence[Row]
 ) -> list[dict[str, torch.Tensor]]:
-    processor = load_processor(root, pixels)
     return [encode_conversation(processor, rendering, row.sample, row.images, answered=True) for row in rows]
 
 

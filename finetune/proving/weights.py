@@ -19,6 +19,7 @@ from torch import nn
 from finetune.adapted import stored_adapter
 from finetune.layout import Part as LayoutPart
 from finetune.layout import Places, Shapes
+from finetune.new_rows import trained_rows
 from finetune.proving.experts import ExpertDeltas
 from finetune.proving.part import Part, named
 from lensmith.errors import IntegrityError
@@ -71,8 +72,8 @@ def stored(root: Path) -> Stored:
 
 
 def adapter_part(trained: nn.Module, run: Path) -> Part:
-    """Every tensor of the adapter's file belongs to one LoRA matrix, or DoRA's magnitude, in memory, and none
-    is left over.
+    """Every tensor of the adapter's file belongs to one LoRA matrix, DoRA's magnitude or one weight's rows of
+    new tokens, in memory, and none is left over.
 
     `trained`: the base with its adapter, unmerged. Tensors are matched by the layer's own name.
     """
@@ -93,6 +94,12 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
             computed_with = held["default"].get_parameter("weight").float().cpu()
             if value is None or not torch.equal(value.float(), computed_with):
                 findings.append(f"{key} is not what the model computes with")
+    for name, (_, rows) in trained_rows(trained).items():
+        modules += 1
+        key = f"base_model.model.{name}.token_adapter.trainable_tokens_delta"
+        value = waiting.pop(key, None)
+        if value is None or not torch.equal(value.float(), rows.detach().float().cpu()):
+            findings.append(f"{key} is not what the model computes with")
     findings += named("adapter tensors belong to no layer", sorted(waiting))
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
 
@@ -129,6 +136,24 @@ def lora_definition(
     alone = {f"{name}.weight": _alone(start) for name, start in starts.items()}
     linears = {f"{name}.weight": merged(name, layer) for name, layer in _layers(trained)}
     return alone | linears | {name: fused(name) for name in experts.layers}
+
+
+def row_definition(trained: nn.Module, tied: Collection[str]) -> Definition:
+    """By the class's weight that has rows of new tokens the definition of its merged value: the base's with
+    these rows in their places, rounded once. `tied`: names under which the embeddings are held once more."""
+
+    def placed(numbers: list[int], rows: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        def value(base: torch.Tensor) -> torch.Tensor:
+            chosen = torch.zeros(len(base), dtype=torch.bool)
+            chosen[numbers] = True
+            whole = torch.zeros_like(base)
+            whole[numbers] = rows.detach().float().cpu().to(base.dtype)
+            return torch.where(chosen[:, None], whole, base)
+
+        return value
+
+    values = {f"{name}.weight": placed(*each) for name, each in trained_rows(trained).items()}
+    return values | {name: each for name in tied for each in values.values()}
 
 
 def _alone(start: Callable[[], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -244,9 +269,9 @@ def loaded_part(trained: nn.Module, merged: nn.Module, definition: Definition, o
     weights stored in another dtype than the model's, so rounded in loading: `weights_part` alone judges them.
     """
     before = {
-        name.replace(".base_layer", ""): weight
+        name.replace(".token_adapter", "").replace(".base_layer", ""): weight
         for name, weight in trained.state_dict().items()
-        if ".lora_" not in name
+        if ".lora_" not in name and ".trainable_tokens_" not in name
     }
     after = merged.state_dict()
     findings = named("weights are not the trained model's", sorted(before.keys() ^ after.keys()))

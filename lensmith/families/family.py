@@ -150,6 +150,7 @@ class Family:
     template: a chat template for checkpoints that are published without one; docs/families.md.
     packs: whether rows packed into one sequence are proven to learn what they learn apart: the class reads
         4-row position ids (text, then time, height and width) and makes the last three by get_rope_index.
+    new_tokens: whether rows of new tokens are proven to be trained, merged and served as trained.
     """
 
     name: str
@@ -183,6 +184,7 @@ class Family:
     foreign: tuple[Foreign, ...] = ()
     template: str = ""
     packs: bool = False
+    new_tokens: bool = False
 
     def adaptable(self, tower: Tower) -> bool:
         """Whether `tower` has linear layers that LoRA can adapt."""

@@ -84,4 +84,5 @@ FAMILY = Family(
     decoding=Decoding(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
     context=262_144,
     packs=True,
+    new_tokens=True,
 )

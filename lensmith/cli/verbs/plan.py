@@ -104,6 +104,10 @@ def _packs(packs: PacksPlan) -> str:
     )
 
 
+def _new_tokens(ids: dict[str, int]) -> str:
+    return f"{len(ids):,}, in rows {min(ids.values()):,} to {max(ids.values()):,}"
+
+
 def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) -> str:
     tokens = planned.rows
     lines = [
@@ -118,6 +122,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         *([("packs", _packs(planned.packs))] if planned.packs else []),
         ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
         ("parameters", f"{planned.parameters:,}"),
+        *([("new tokens", _new_tokens(planned.new_tokens))] if planned.new_tokens else []),
     ]
     train = recipe.train
     adapted, frozen = train.towers.in_mode("adapt"), train.towers.in_mode("freeze")

@@ -1,0 +1,85 @@
+"""The rows of new tokens in a model: where they lie, what they start from, and whether they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from peft.utils.other import TrainableTokensWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from finetune.new_tokens import NewTokens
+from lensmith.errors import IntegrityError, Problem
+
+_ACTIVE = "default"
+
+
+def row_modules(model: PreTrainedModel) -> list[str]:
+    """The full names of the modules with a row for each token: the embeddings, and a head of its own.
+
+    A head that is tied to the embeddings shares their rows and is not named.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    found: list[nn.Module] = [embeddings]
+    if head is not None and head.get_parameter("weight") is not embeddings.get_parameter("weight"):
+        found.append(head)
+    names = {module: name for name, module in model.named_modules()}
+    return [names[each] for each in found]
+
+
+def start_rows(model: PreTrainedModel, new: NewTokens) -> None:
+    """Set each new token's rows to the mean of those of its pieces: what its text was on average before.
+
+    In float32, rounded once. Without effect on the meta device.
+    """
+    for name in row_modules(model):
+        weight = model.get_submodule(name).get_parameter("weight")
+        with torch.no_grad():
+            for token, number in new.ids.items():
+                weight[number] = weight[new.pieces[token]].float().mean(0).to(weight.dtype)
+
+
+def trained_rows(model: nn.Module) -> dict[str, tuple[list[int], Tensor]]:
+    """By full name of each module that PEFT trains rows of: their numbers, and what they are [rows, width].
+
+    A tied head's are the embeddings' and are not named.
+    """
+    return {
+        name: (list(wrapper.token_adapter.token_indices[_ACTIVE]), _rows(wrapper))
+        for name, wrapper in _wrappers(model)
+        if wrapper.token_adapter.tied_adapter is None
+    }
+
+
+def _rows(wrapper: TrainableTokensWrapper) -> Tensor:
+    return wrapper.token_adapter.trainable_tokens_delta[_ACTIVE]
+
+
+def _wrappers(model: nn.Module) -> Iterator[tuple[str, TrainableTokensWrapper]]:
+    return ((n, each) for n, each in model.named_modules() if isinstance(each, TrainableTokensWrapper))
+
+
+def check_rows(model: nn.Module, prefix: str, modules: list[str], new: NewTokens, tied: bool) -> None:
+    """Raise IntegrityError unless a wrapped model trains exactly the new tokens' rows of `modules`, and no
+    other weight but its adapter.
+
+    `prefix` stands before their names. tied: the output head must compute with the embeddings' rows.
+    """
+    found = {name.removeprefix(prefix): numbers for name, (numbers, _) in trained_rows(model).items()}
+    wanted = {name: list(new.ids.values()) for name in modules} if new else {}
+    problems = [
+        Problem(f"trains rows {found.get(name, 'none')}, of new tokens are {wanted.get(name, 'none')}", name)
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    shared = [wrapper for _, wrapper in _wrappers(model) if wrapper.token_adapter.tied_adapter is not None]
+    if len(shared) != (1 if new and tied else 0):
+        problems.append(Problem(f"{len(shared)} output heads share the embeddings' rows", "tied weights"))
+    problems += [
+        Problem("is trained whole", name)
+        for name, each in model.named_parameters()
+        if each.requires_grad and ".lora_" not in name and ".trainable_tokens_delta." not in name
+    ]
+    if problems:
+        raise IntegrityError("the rows that are trained are not the new tokens'", problems)

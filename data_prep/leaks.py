@@ -1,6 +1,6 @@
 """The proof that no split shares a group, an exact image or a row id with another.
 
-Recomputed from the files as they were written: every image is decoded and digested once more, so a fault in
+Recomputed from the files as they were read back: every image is decoded and digested once more, so a fault in
 the splitting, the duplicate check or the writing shows here, whatever they reported. Only bytes that an
 earlier proof decoded are not decoded again.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from data_prep.proven import Proven
 from data_prep.refusal import Flaw, quoted
 from data_prep.sight import SHOW, show
 from data_prep.split import SplitName
+from data_prep.written import Written
 from lensmith.errors import IntegrityError, Problem
 from lensmith.images import STORED, BadImage
 from lensmith.progress import Progress
@@ -31,7 +31,7 @@ _FEW_BYTES = 4_000_000
 WHAT = ("groups", "images", "ids")
 
 
-def prove_no_leaks(files: Mapping[SplitName, Path], proven: Proven) -> dict[str, dict[str, int]]:
+def prove_no_leaks(files: Mapping[SplitName, Written], proven: Proven) -> dict[str, dict[str, int]]:
     """Count what each two of the splits' files share: all counts are zero, or this raises.
 
     Returns {"train and validation": {"groups": 0, "images": 0, "ids": 0}, ...}.
@@ -40,10 +40,10 @@ def prove_no_leaks(files: Mapping[SplitName, Path], proven: Proven) -> dict[str,
     problems: list[Problem] = []
     seen: dict[SplitName, dict[str, np.ndarray]] = {}
     with DecoderPool(STORED, work=SHOW) as pool:
-        for split, path in files.items():
+        for split, written in files.items():
             # One at a time: what is read of a mapped file counts as memory while it is open.
-            rows = RowFile(path)
-            shown = _shown(rows, split, pool, proven)
+            rows = RowFile(written.path)
+            shown = _shown(rows, split, written, pool, proven)
             problems += _misstated(rows, split, shown)
             images = _unique(each[:16] for each in shown)
             seen[split] = {"groups": _names(rows, "group"), "images": images, "ids": _names(rows, "id")}
@@ -53,7 +53,7 @@ def prove_no_leaks(files: Mapping[SplitName, Path], proven: Proven) -> dict[str,
         report[f"{left} and {right}"] = {what: len(shared[what]) for what in WHAT}
         for what, digests in shared.items():
             if len(digests):
-                named = ", ".join(map(quoted, _spelled(RowFile(files[left]), what, digests)))
+                named = ", ".join(map(quoted, _spelled(RowFile(files[left].path), what, digests)))
                 problems.append(
                     Problem(f"{len(digests)} shared {what}, the first {named}", f"{left} and {right}")
                 )
@@ -75,16 +75,12 @@ def _names(rows: RowFile, column: str) -> np.ndarray:
     return _unique(_digest(text) for (values,) in rows.columns(column) for text in values.to_pylist())
 
 
-def _shown(rows: RowFile, split: str, pool: DecoderPool, proven: Proven) -> list[bytes]:
+def _shown(rows: RowFile, split: str, written: Written, pool: DecoderPool, proven: Proven) -> list[bytes]:
     """What each image really shows, the digest of its pixels; nothing for one that cannot be decoded."""
-    known: list[bytes | None] = []
-    new: list[int] = []
-    size = 0
-    for place, image in enumerate(rows.images()):
-        known.append(proven.find(image.png))
-        if known[place] is None:
-            new.append(place)
-            size += len(image.png)
+    digests = [each.tobytes() for each in written.digests]
+    known = [proven.find(digest) for digest in digests]
+    new = [place for place, each in enumerate(known) if each is None]
+    size = sum(len(rows.image(place).png) for place in new)
     requests = (Request(f"{split} image {place}", rows.png(place)) for place in new)
     # A worker costs a fifth of a second to start.
     answers = pool.facts(requests) if size > _FEW_BYTES else (_show(rows.png(place)) for place in new)
@@ -93,7 +89,7 @@ def _shown(rows: RowFile, split: str, pool: DecoderPool, proven: Proven) -> list
             known[place] = b"" if isinstance(found, Flaw) else found
             progress.add()
     found = [each or b"" for each in known]
-    proven.keep((rows.png(place), found[place]) for place in new if found[place])
+    proven.keep((digests[place], found[place]) for place in new if found[place])
     return found
 
 

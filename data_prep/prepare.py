@@ -48,6 +48,7 @@ from data_prep.stored_before import StoredBefore
 from data_prep.thumbnails import ThumbnailFile
 from data_prep.workbook import Workbook
 from data_prep.writing import write_split
+from data_prep.written import Written
 from lensmith.artifact import Artifact
 from lensmith.dataset import HELD_OUT_FILE, split_file
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -152,14 +153,14 @@ def _decide(
 def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tuple[Artifact, Artifact]:
     """The dataset and its held-out set."""
     with StoredBefore(home, asked.limits) as before:
-        dataset, held_out = _write_splits(book, engine, asked, home, before)
-        before.remember(dataset, held_out)
+        dataset, held_out, written = _write_splits(book, engine, asked, home, before)
+        before.remember(dataset, held_out, written)
     return dataset, held_out
 
 
 def _write_splits(
     book: Workbook, engine: Engine, asked: Asked, home: Home, before: StoredBefore
-) -> tuple[Artifact, Artifact]:
+) -> tuple[Artifact, Artifact, dict[SplitName, Written]]:
     recipe = asked.recipe
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
@@ -168,14 +169,16 @@ def _write_splits(
         }
         with home.create("held_out", asked.held_out_key, {}) as sealed:
             files["held_out"] = sealed.path / HELD_OUT_FILE
-            for split, path in files.items():
-                write_split(book, asked.sources, split, path, engine, before)
+            written: dict[SplitName, Written] = {
+                split: write_split(book, asked.sources, split, path, engine, before)
+                for split, path in files.items()
+            }
             with Proven(home, asked.limits) as proven:
-                leaks = prove_no_leaks(files, proven)
+                leaks = prove_no_leaks(written, proven)
             sealed.body.update(held_out_body(book, recipe.data))
         draft.body.update(dataset_body(book, leaks, asked.grid, recipe), held_out=sealed.artifact.id)
         write_card(draft.path, draft.body)
-    return draft.artifact, sealed.artifact
+    return draft.artifact, sealed.artifact, written
 
 
 def _write_intake(

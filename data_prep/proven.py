@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from data_prep.cache_file import CacheFile
@@ -24,18 +23,17 @@ class Proven(CacheFile):
         # Other code or libraries may see another thing in the same bytes.
         self._version = sight_version(limits)
 
-    def find(self, png: bytes) -> bytes | None:
-        """The digest of the pixels that these bytes show, 32 bytes of SHA-256, where it was found before."""
-        found = self._db.execute("SELECT identity FROM proven WHERE key = ?", (self._key(png),)).fetchone()
+    def find(self, digest: bytes) -> bytes | None:
+        """The digest of the pixels that a PNG shows whose own digest this is, where it was found before; both
+        are 32 bytes of SHA-256."""
+        found = self._db.execute(
+            "SELECT identity FROM proven WHERE key = ?", (self._version + digest,)
+        ).fetchone()
         return found and found[0]
 
     def keep(self, shown: Iterable[tuple[bytes, bytes]]) -> None:
-        """Remember what pictures showed when they were decoded: (their bytes, digest of the pixels)."""
-        # Digested before the file is locked: another process waits a minute at most.
-        entries = [(self._key(png), identity) for png, identity in shown]
+        """Remember what pictures showed when they were decoded: (digest of the PNG, digest of the pixels)."""
+        entries = [(self._version + digest, identity) for digest, identity in shown]
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany("INSERT OR REPLACE INTO proven VALUES (?, ?)", entries)
         self._db.execute("COMMIT")
-
-    def _key(self, png: bytes) -> bytes:
-        return self._version + hashlib.sha256(png).digest()

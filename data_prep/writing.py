@@ -16,6 +16,7 @@ from data_prep.stated_sample import with_pictures
 from data_prep.statistics import counts
 from data_prep.stored_before import StoredBefore
 from data_prep.workbook import Workbook
+from data_prep.written import Written
 from lensmith.progress import Progress
 from lensmith.row_file import RowWriter
 
@@ -27,11 +28,27 @@ def write_split(
     path: Path,
     engine: Engine,
     before: StoredBefore,
-) -> None:
+) -> Written:
     """Write the taken rows of `split` to `path` and its images beside it; those that `before` has are copied.
 
-    Raises InputError where a picture is no longer the one that was looked at.
+    What is given back was read from the disk. Raises InputError where a picture is no longer the one that was
+    looked at.
     """
+    _write(book, sources, split, path, engine, before)
+    # Copies are digested where they lie now, not before: once, for this and for the proof.
+    while before.drop_spoiled(written := Written.read_back(path)):
+        _write(book, sources, split, path, engine, before)
+    return written
+
+
+def _write(
+    book: Workbook,
+    sources: Sequence[Source],
+    split: SplitName,
+    path: Path,
+    engine: Engine,
+    before: StoredBefore,
+) -> None:
     with RowWriter(path) as writer:
         _write_images(book, sources, split, writer, engine, before)
         with Progress(f"{split} rows written", counts(book)[0].get(split, 0)) as progress:

@@ -23,10 +23,10 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from lensmith.arrow_columns import record_batch
+from lensmith.arrow_columns import record_batch, view
 from lensmith.errors import IntegrityError, Problem
 from lensmith.sample import Origin, Sample, dump_messages, load_messages
-from lensmith.stored_image import StoredImage
+from lensmith.stored_image import StoredImage, StoredView
 
 ROWS_A_BATCH = 256
 IMAGES_A_BATCH = 64
@@ -109,7 +109,7 @@ class RowWriter:
         self._rows.close()
         self._images.close()
 
-    def put_image(self, image: StoredImage) -> None:
+    def put_image(self, image: StoredImage | StoredView) -> None:
         """Keep an image, once."""
         key = bytes.fromhex(image.digest)
         if not key:
@@ -241,17 +241,15 @@ class RowFile(Sequence[Row]):
 
     def png(self, place: int) -> bytes:
         """The image at `place`, as PNG."""
-        batch, at = self._images.locate(place)
-        return batch.column(_IMAGE_COLUMN["image"]).field(0)[at].as_py()
+        return bytes(_png(*self._images.locate(place)))
 
-    def images(self) -> Iterator[StoredImage]:
+    def image(self, place: int) -> StoredView:
+        """The image at `place`."""
+        return _image(*self._images.locate(place))
+
+    def images(self) -> Iterator[StoredView]:
         """Every image, once."""
-        for batch in self._images.batches:
-            for record in batch.to_pylist():
-                yield StoredImage(
-                    record["digest"], record["width"], record["height"], record["image"]["bytes"],
-                    record["fingerprint"],
-                )  # fmt: skip
+        return (_image(batch, at) for batch in self._images.batches for at in range(batch.num_rows))
 
     def columns(self, *names: str) -> Iterator[tuple[pa.Array, ...]]:
         """Columns of the rows, a batch at a time."""
@@ -264,6 +262,16 @@ class RowFile(Sequence[Row]):
 
 _COLUMN = {name: at for at, name in enumerate(ROW_SCHEMA.names)}
 _IMAGE_COLUMN = {name: at for at, name in enumerate(IMAGE_SCHEMA.names)}
+_IMAGE_FACTS = [_IMAGE_COLUMN[name] for name in ("digest", "width", "height", "fingerprint")]
+
+
+def _image(batch: pa.RecordBatch, at: int) -> StoredView:
+    digest, width, height, fingerprint = (batch.column(each)[at].as_py() for each in _IMAGE_FACTS)
+    return StoredView(digest, width, height, _png(batch, at), fingerprint)
+
+
+def _png(batch: pa.RecordBatch, at: int) -> memoryview:
+    return view(batch.column(_IMAGE_COLUMN["image"]).field(0), at)
 
 
 def _sample(batch: pa.RecordBatch, at: int) -> Sample:

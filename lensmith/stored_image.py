@@ -14,3 +14,14 @@ class StoredImage:
     height: int
     png: bytes
     fingerprint: bytes = b""
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """The same of one in a split's file: `png` is a view of that file, which stays mapped with it."""
+
+    digest: str
+    width: int
+    height: int
+    png: memoryview
+    fingerprint: bytes = b""

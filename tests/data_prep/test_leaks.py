@@ -17,6 +17,7 @@ from data_prep.refusal import Flaw
 from data_prep.sight import show
 from data_prep.split import SplitName, fraction
 from data_prep.workbook import Workbook
+from data_prep.written import Written
 from lensmith.data_settings import SplitRule
 from lensmith.dataset import HELD_OUT_FILE, split_file
 from lensmith.errors import IntegrityError
@@ -48,12 +49,12 @@ def proven(home: Home) -> Iterator[Proven]:
         yield cache
 
 
-def files(root: Path, **splits: list[Row]) -> dict[SplitName, Path]:
-    paths: dict[SplitName, Path] = {}
+def files(root: Path, **splits: list[Row]) -> dict[SplitName, Written]:
+    written: dict[SplitName, Written] = {}
     for split in SPLITS:
-        paths[split] = root / f"{split}.arrow"
-        write_rows(paths[split], splits[split])
-    return paths
+        write_rows(root / f"{split}.arrow", splits[split])
+        written[split] = Written.read_back(root / f"{split}.arrow")
+    return written
 
 
 @pytest.fixture(params=["here", "in workers"])

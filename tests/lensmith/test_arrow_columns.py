@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from lensmith.arrow_columns import column, record_batch
+from lensmith.arrow_columns import column, record_batch, view
 from lensmith.row_file import IMAGE_SCHEMA, ROW_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,13 @@ def test_the_file_is_the_one_that_pyarrow_writes(make: Any, schema: pa.Schema, c
 def test_a_view_is_written_as_the_bytes_it_shows() -> None:
     data = bytes(range(256))
     assert column(pa.binary(), [memoryview(data)[100:200]]).to_pylist() == [data[100:200]]
+
+
+def test_bytes_are_looked_at_where_they_lie() -> None:
+    values = column(pa.binary(), [b"one", b"", b"\xfftwo", b"three"])
+    assert [view(values, at) for at in range(4)] == [b"one", b"", b"\xfftwo", b"three"]
+    assert view(values.slice(1), 2) == b"three"
+    assert np.frombuffer(view(values, 2), np.uint8).ctypes.data == values.buffers()[2].address + 3
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -11,7 +11,7 @@ from lensmith import row_file
 from lensmith.errors import IntegrityError
 from lensmith.row_file import Row, RowFile, RowWriter, images_file, write_rows
 from lensmith.sample import Image, Message, Origin, Sample, Text
-from lensmith.stored_image import StoredImage
+from lensmith.stored_image import StoredView
 
 
 def row(number: int, images: int = 1, first: int | None = None) -> Row:
@@ -56,7 +56,7 @@ def test_by_number_from_both_ends_and_not_beyond(tmp_path: Path) -> None:
 def test_an_image_is_kept_once(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.arrow", [row(number, first=7) for number in range(500)])
     stored = RowFile(tmp_path / "train.arrow")
-    assert list(stored.images()) == [StoredImage("0007", 8, 9, b"\x89PNG0007")]
+    assert list(stored.images()) == [StoredView("0007", 8, 9, memoryview(b"\x89PNG0007"))]
     assert stored[499].images == (b"\x89PNG0007",)
 
 

@@ -39,7 +39,7 @@ class Encoded:
     images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
     [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
     where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
-    where they are kept.
+    where they are kept. pictures: how many images the row has.
     """
 
     row: str
@@ -48,6 +48,7 @@ class Encoded:
     images: dict[str, Tensor]
     positions: Tensor | None = None
     features: Features | None = None
+    pictures: int = 0
 
     @property
     def nbytes(self) -> int:

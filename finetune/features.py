@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -13,15 +14,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from finetune.collate import EncodedRows
+from finetune.collate import EncodedRows, image_tensors
 from finetune.encoded import Encoded, Features
 from finetune.launcher import Launcher
 from finetune.model import DTYPES, in_dtype
+from finetune.patches import patches_as_products
 from finetune.trainer import AnswerTrainer
 from lensmith.counting import Counts
 from lensmith.progress import Progress
 from lensmith.recipe import Recipe
 from lensmith.units import GIB
+
+# Image tokens that the towers see at a time; a picture of more is seen by itself. A small one takes a tower
+# as long as several do, and without gradients these take less memory than a step.
+TOKENS = 2048
+Numbers = tuple[tuple[str, str], ...]
 
 
 class _Output(Protocol):
@@ -64,27 +71,59 @@ def _rates(config: Mapping[object, object]) -> list[bool]:
     return found
 
 
-def row_features(model: PreTrainedModel, row: Encoded, dtype: torch.dtype) -> Encoded:
-    """`row` with its images' features in place of their pixels, which are read in `dtype`; on the CPU.
+def image_features(
+    model: PreTrainedModel, rows: Sequence[Encoded], dtype: torch.dtype, numbers: Numbers = ()
+) -> list[Encoded]:
+    """`rows`, each with an image, with features in place of pixels, which are read in `dtype`; on the CPU.
 
-    Of this row alone, so that they are the same whatever stands beside it, and after a stop.
+    numbers: as in `Family.numbers`. To the last bits features depend on the rows that stand beside.
     """
     encoder = cast(_Encoder, model.base_model)
     wanted = inspect.signature(encoder.get_image_features).parameters
-    given = {name: values.to(model.device) for name, values in row.images.items() if name in wanted}
-    with torch.no_grad():
+    joined = image_tensors(rows, numbers)
+    given = {name: values.to(model.device) for name, values in joined.items() if name in wanted}
+    with torch.no_grad(), patches_as_products(model):
         output = encoder.get_image_features(**in_dtype(given, dtype))
     levels = cast(Mapping[str, Sequence[Sequence[Tensor]]], output).get("deepstack_features", ())
-    features = Features(_kept(output.pooler_output), tuple(_kept(level) for level in levels))
+    shares = [
+        _shared_out(level, [each.pictures for each in rows]) for level in (output.pooler_output, *levels)
+    ]
+    made = [Features(pooled, tuple(deep)) for pooled, *deep in zip(*shares, strict=True)]
+    return [_without_pixels(row, features) for row, features in zip(rows, made, strict=True)]
+
+
+def _without_pixels(row: Encoded, features: Features) -> Encoded:
     rest = {name: values for name, values in row.images.items() if not values.is_floating_point()}
-    return Encoded(row.row, row.tokens, row.labels, rest, row.positions, features)
+    return replace(row, images=rest, features=features)
 
 
-def _kept(output: Sequence[Tensor] | Tensor) -> tuple[Tensor, ...] | Tensor:
-    # A part of a larger tensor would keep all of it alive.
-    if isinstance(output, Tensor):
-        return output.cpu().clone()
-    return tuple(each.cpu().clone() for each in output)
+def _shared_out(
+    output: Sequence[Tensor] | Tensor, pictures: Sequence[int]
+) -> list[tuple[Tensor, ...] | Tensor]:
+    """Each row's part of what the towers made of all images. A part of a larger tensor would keep all of it
+    alive."""
+    if len(output) != sum(pictures):
+        raise ValueError(f"the vision tower made features of {len(output)} images, not of {sum(pictures)}")
+    ends = list(itertools.accumulate(pictures))
+    parts = [output[end - number : end] for end, number in zip(ends, pictures, strict=True)]
+    return [
+        part.cpu().clone() if isinstance(part, Tensor) else tuple(each.cpu().clone() for each in part)
+        for part in parts
+    ]
+
+
+def _groups(rows: Iterable[tuple[int, Encoded]], image_tokens: Sequence[int]) -> Iterator[dict[int, Encoded]]:
+    """Rows by number, as many at a time as `TOKENS` allows, the first one by itself. The same at every start:
+    what a resumed run is given does not differ in a bit."""
+    group: dict[int, Encoded] = {}
+    tokens, most = 0, 0
+    for number, row in rows:
+        if group and tokens + image_tokens[number] > most:
+            yield group
+            group, tokens, most = {}, 0, TOKENS
+        group[number] = _copied(row)
+        tokens += image_tokens[number]
+    yield group
 
 
 def _copied(row: Encoded) -> Encoded:
@@ -126,14 +165,17 @@ def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows,
     )
     size, most = 0, recipe.train.image_features_gib * GIB
     with trainer.compute_loss_context_manager(), Progress("image features", total=len(numbers)) as progress:
-        for number, encoded in loader:
-            kept = _copied(row_features(model, encoded, dtype) if encoded.images else encoded)
-            size += kept.nbytes
-            if number == largest and (whole := size / image_tokens[number] * total) > most:
+        for group in _groups(loader, image_tokens):
+            seen = {number: row for number, row in group.items() if row.pictures}
+            if seen:
+                made = image_features(model, list(seen.values()), dtype, recipe.model_family.numbers)
+                group |= zip(seen, made, strict=True)
+            size += sum(each.nbytes for each in group.values())
+            if largest in group and (whole := size / image_tokens[largest] * total) > most:
                 _say_too_many(whole, recipe.train.image_features_gib)
                 return 0
-            rows.kept[number] = kept
-            progress.add()
+            rows.kept |= group
+            progress.add(len(group))
     # Nothing is left to read or decode beside the steps.
     arguments.dataloader_num_workers, arguments.dataloader_persistent_workers = 0, False
     return size

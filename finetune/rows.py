@@ -219,7 +219,7 @@ class RowEncoder:
         taught = torch.tensor(rendered.taught_ids)
         labels = torch.cat([torch.full((length - len(taught),), IGNORED), taught])
         images = {name: values for name, values in given.items() if name not in PER_TOKEN}
-        encoded = Encoded(row.sample.id, tokens, labels, images)
+        encoded = Encoded(row.sample.id, tokens, labels, images, pictures=len(pictures))
         check_answer_only(encoded, rendered, self.answer(row.sample), self.tokenizer)
         return encoded
 

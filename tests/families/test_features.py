@@ -13,7 +13,7 @@ from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, FEATURES, Collator, encoder_outputs
 from finetune.encoded import Encoded
 from finetune.encoder import row_encoder
-from finetune.features import drops, row_features
+from finetune.features import drops, image_features
 from finetune.model import in_dtype
 from tests.families.conftest import Checkpoint, row_of
 
@@ -40,12 +40,15 @@ def test_features_teach_what_pixels_teach(checkpoint: Checkpoint) -> None:
     collate = Collator(encoder.pad_id, checkpoint.family.numbers)
     sizes = (((96, 64), (64, 160)), ((96, 64),), ((96, 64),), ())
     rows = [encoder.encode(row_of(str(at), *each)) for at, each in enumerate(sizes)]
-    kept = [row_features(model, each, torch.float64) if each.images else each for each in rows]
+    numbers = checkpoint.family.numbers
+    kept = [*image_features(model, rows[:3], torch.float64, numbers), rows[3]]
+    alone = [*(image_features(model, [each], torch.float64, numbers)[0] for each in rows[:3]), rows[3]]
     assert all(not values.is_floating_point() for each in kept for values in each.images.values())
     assert not any(each.features.pooled[0].requires_grad for each in kept if each.features)
 
     by_pixels, by_features = loss(model, collate, rows), loss(model, collate, kept)
     assert torch.allclose(by_features, by_pixels, rtol=1e-5)
+    assert torch.allclose(loss(model, collate, alone), by_pixels, rtol=1e-5)
     gradients = [
         torch.autograd.grad(each, model.get_input_embeddings().weight)[0] for each in (by_pixels, by_features)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ import finetune.train
 from finetune.arguments import training_arguments
 from finetune.collate import EncodedRows
 from finetune.encoded import Encoded
-from finetune.features import keep_features, row_features
+from finetune.features import Numbers, image_features, keep_features
 from finetune.launcher import Launcher
 from finetune.trainer import AnswerTrainer
 from lensmith.counting import Counts
@@ -62,14 +64,18 @@ def test_the_same_run(kept: Training, new_training: TrainingMaker) -> None:
 def test_each_row_is_seen_once(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     training = new_training(**SETTINGS)
     seen: list[str] = []
+    calls: list[int] = []
 
-    def counted(model: Any, row: Encoded, dtype: torch.dtype) -> Encoded:
-        seen.append(row.row)
-        return row_features(model, row, dtype)
+    def counted(model: Any, rows: Sequence[Encoded], dtype: torch.dtype, numbers: Numbers) -> list[Encoded]:
+        seen.extend(each.row for each in rows)
+        calls.append(len(rows))
+        return image_features(model, rows, dtype, numbers)
 
-    monkeypatch.setattr(finetune.features, "row_features", counted)
+    monkeypatch.setattr(finetune.features, "image_features", counted)
     training.run()
     assert len(seen) == len(set(seen)) == len(set(read_split(training.dataset, "train").epoch()))
+    assert calls[0] == 1, "the largest, from which the memory of all is told"
+    assert len(calls) < len(seen) / 4
 
 
 def test_features_of_another_row_would_show(
@@ -77,20 +83,19 @@ def test_features_of_another_row_would_show(
 ) -> None:
     """The mutant of the first test: all rows have the first one's picture."""
     training = new_training(**SETTINGS)
-    first: list[Encoded] = []
 
-    def mistaken(model: Any, row: Encoded, dtype: torch.dtype) -> Encoded:
-        first.append(row_features(model, row, dtype))
-        return Encoded(**{**vars(first[-1]), "features": first[0].features})
+    def mistaken(model: Any, rows: Sequence[Encoded], dtype: torch.dtype, numbers: Numbers) -> list[Encoded]:
+        made = image_features(model, rows, dtype, numbers)
+        return [replace(each, features=made[0].features) for each in made]
 
-    monkeypatch.setattr(finetune.features, "row_features", mistaken)
+    monkeypatch.setattr(finetune.features, "image_features", mistaken)
     assert training.losses() != pytest.approx(kept.losses(), abs=1e-3)
 
 
 def test_resumed_equals_unbroken(
     new_training: TrainingMaker, kept: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit: features are made row by row, whatever stood beside them before the stop."""
+    """To the bit: the same rows are seen together at every start."""
     training = new_training(**SETTINGS)
     broken_after(4, training, monkeypatch)
     assert training.run().record()["resumed_at"] == 4

@@ -71,8 +71,9 @@ def node_program(job: Job, place: Sequence[str], *, signalled_whole: bool = Fals
     words = accelerate_words(job)
     command = " \\\n  ".join(words)
     if signalled_whole:
-        # torchrun would handle it all the same.
-        lines += ["", "export TORCHELASTIC_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT"]
+        # torchrun would handle it all the same, and leave them 30 seconds. It overwrites the
+        # TORCHELASTIC_ variable of this name by what its own option, or this one, says.
+        lines += ["", "export PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT"]
         command = command.replace(_ACCELERATE, f"lensmith.undisturbed {_ACCELERATE}", 1)
     lines += ["", command + " &", "child=$!"]
     lines += [

@@ -234,6 +234,21 @@ def test_a_job_of_slurm(place: Path) -> None:
     assert not list(place.rglob("pwned"))
 
 
+def test_torchrun_lets_what_it_started_save(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm signals every process of a step: torchrun would end its own 30 seconds later."""
+    from torch.distributed import run
+
+    def handled() -> str:
+        return run.config_from_args(run.get_args_parser().parse_args(["train.py"]))[0].signals_to_handle
+
+    assert "SIGTERM" in handled()
+    assert batch(place, python(place)).wait() == 0
+    _, environment = json.loads((place / "words.json").read_text())
+    for name in environment.keys() & {"PET_SIGNALS_TO_HANDLE", "TORCHELASTIC_SIGNALS_TO_HANDLE"}:
+        monkeypatch.setenv(name, environment[name])
+    assert handled() == "SIGINT,SIGHUP,SIGQUIT"
+
+
 def test_a_job_of_slurm_with_other_nodes(place: Path) -> None:
     process = batch(place, python(place), given=1)
     assert process.wait() == 2

@@ -191,12 +191,16 @@ def check_base(model: nn.Module | None, recipe: Recipe) -> dict[str, int]:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise InputError where a trained weight in the checkpoint is not a finite number."""
-    for path in sorted(folder.glob("*.safetensors")):
+    """Raise InputError where a trained weight in the checkpoint is not a finite number, IntegrityError where
+    it holds no weights."""
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise IntegrityError(f"no weights were saved in {folder}")
+    for path in paths:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  (a safetensors file is not iterable)
                 if not bool(file.get_tensor(name).isfinite().all()):
                     raise InputError(
-                        "training broke down at its last step",
+                        f"training broke down before {folder.name} was saved",
                         [Problem("holds NaN or infinite values", name, "lower train.learning_rate")],
                     )

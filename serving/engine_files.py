@@ -18,11 +18,12 @@ from lensmith.families.family import Family
 ENGINE_FOLDER = "engine"
 CONFIG, TEMPLATE = "config.json", "chat_template.jinja"
 
-# As the family's processor: BOS, EOS where there is none, unless the prompt begins with it.
+# As the family's processor: BOS, EOS where there is none, unless the prompt begins with it. Names that no
+# template sets.
 _LED = """\
-{{%- set lead = bos_token or eos_token -%}}
-{{%- set prompt %}}{template}{{% endset -%}}
-{{{{- prompt if prompt.startswith(lead) else lead ~ prompt -}}}}
+{{%- set lensmith_lead = bos_token or eos_token -%}}
+{{%- set lensmith_prompt %}}{template}{{% endset -%}}
+{{{{- lensmith_prompt if lensmith_prompt.startswith(lensmith_lead) else lensmith_lead ~ lensmith_prompt -}}}}
 """
 
 

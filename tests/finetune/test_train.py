@@ -202,11 +202,15 @@ def test_another_number_of_processes_does_not_begin_again_silently(
 
 
 def test_weights_that_are_no_numbers_are_not_sealed(tmp_path: Path) -> None:
-    save_file({"a": torch.ones(3)}, tmp_path / "adapter_model.safetensors")
-    check_weights(tmp_path)
-    save_file({"a": torch.ones(3), "b": torch.tensor([1.0, torch.inf])}, tmp_path / "more.safetensors")
-    with pytest.raises(InputError, match="last step"):
-        check_weights(tmp_path)
+    folder = tmp_path / "checkpoint-6"
+    folder.mkdir()
+    with pytest.raises(IntegrityError, match="no weights were saved in"):
+        check_weights(folder)
+    save_file({"a": torch.ones(3)}, folder / "adapter_model.safetensors")
+    check_weights(folder)
+    save_file({"a": torch.ones(3), "b": torch.tensor([1.0, torch.inf])}, folder / "more.safetensors")
+    with pytest.raises(InputError, match="before checkpoint-6 was saved"):
+        check_weights(folder)
 
 
 def test_row_longer_than_max_length_stops_before_training(new_training: TrainingMaker) -> None:

@@ -39,7 +39,7 @@ from data_prep.proven import Proven
 from data_prep.reading import read_rows
 from data_prep.reducing import reduce_pictures
 from data_prep.refusals_file import write_flagged, write_refusals, write_taken
-from data_prep.report import write_report
+from data_prep.report import Gallery, write_report
 from data_prep.settling import disagreements, settle_labels
 from data_prep.shares import cap_sources, weigh_sources
 from data_prep.split import SplitName
@@ -199,7 +199,8 @@ def _write_intake(
         write_taken(draft.path, book.learned())
         write_disagreements(draft.path, disagreements(book, data.labels))
         found = find_evidence(book, asked.sources)
-        write_report(draft.path, dataset, draft.body, found, asked.sources, asked.limits, asked.before)
+        with Gallery(asked.sources, asked.limits, home.root / "cache/thumbnails.sqlite") as gallery:
+            write_report(draft.path, dataset, draft.body, found, gallery, asked.before)
         draft.record.update(places=asked.places, seconds=round(time.time() - started, 2))
     return draft.artifact
 

@@ -2,5 +2,6 @@
 
 from data_prep.report.findings import Before, Copy, CopyKind, CopyPair, Findings
 from data_prep.report.page import REPORT, write_report
+from data_prep.report.thumbnail import Gallery
 
-__all__ = ["REPORT", "Before", "Copy", "CopyKind", "CopyPair", "Findings", "write_report"]
+__all__ = ["REPORT", "Before", "Copy", "CopyKind", "CopyPair", "Findings", "Gallery", "write_report"]

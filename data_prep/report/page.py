@@ -21,14 +21,12 @@ from data_prep.report.findings import Before, Findings
 from data_prep.report.shown import copy_pair, flagged_row, refused_row, taken_rows
 from data_prep.report.thumbnail import Gallery
 from data_prep.sources.detect import TITLES as FORMAT_TITLES
-from data_prep.sources.source import Source
 from data_prep.split import SPLITS
 from data_prep.statistics import measures
 from data_prep.templates import render
 from lensmith.artifact import Artifact
 from lensmith.dataset import Split, split_file
 from lensmith.files import write_atomically
-from lensmith.images import ImageLimits
 from lensmith.row_file import RowFile
 
 REPORT = "report.html"
@@ -44,32 +42,31 @@ def write_report(
     dataset: Artifact,
     intake: dict[str, Any],
     findings: Findings,
-    sources: list[Source],
-    limits: ImageLimits,
+    gallery: Gallery,
     before: Before | None = None,
 ) -> None:
     """Write `report.html` into `folder`: what `intake`, the body of that artifact, tells of `dataset`.
 
     At most 100 refused and 60 flagged rows and 24 pairs of copies are shown, with their pictures from
-    `sources`. With `before`, the version before this one, the page begins with what changed.
+    `gallery`. With `before`, the version before this one, the page begins with what changed.
     """
     body = dataset.body | intake
-    with Gallery(sources, limits) as gallery:
-        rows = {
-            "refused": [refused_row(each, gallery) for each in islice(findings.refusals, REFUSED_SHOWN)],
-            "flagged": [flagged_row(each, gallery) for each in islice(findings.flagged, FLAGGED_SHOWN)],
-            "copies": [copy_pair(each, gallery) for each in islice(findings.copies, COPIES_SHOWN)],
-        }
+    rows = {
+        "refused": [refused_row(each, gallery) for each in islice(findings.refusals, REFUSED_SHOWN)],
+        "flagged": [flagged_row(each, gallery) for each in islice(findings.flagged, FLAGGED_SHOWN)],
+        "copies": [copy_pair(each, gallery) for each in islice(findings.copies, COPIES_SHOWN)],
+    }
     facts = {
         "body": body,
         "titles": TITLES,
         "flag_titles": FLAG_TITLES,
         "format_titles": FORMAT_TITLES,
-        "formats": findings.formats or ("",) * len(sources),
+        "formats": findings.formats or ("",) * len(intake["sources"]),
         "splits": SPLITS,
         "measures": measures(body),
         "samples": {
-            split: taken_rows(dataset.path / split_file(split), count) for split, count in _SAMPLES.items()
+            split: taken_rows(dataset.path / split_file(split), count, gallery)
+            for split, count in _SAMPLES.items()
         },
         **rows,
         "fields": [_field(field, body["labels"]["rows"]) for field in body["labels"]["fields"]],

@@ -12,9 +12,8 @@ from data_prep.flag import FLAG_TITLES, Flagged
 from data_prep.record_files import SEALED
 from data_prep.refusal import TITLES, Refusal
 from data_prep.report.findings import COPY_KINDS, Copy, CopyPair
-from data_prep.report.thumbnail import EDGE, Gallery
-from lensmith.images import decode_stored
-from lensmith.page import Picture, picture
+from data_prep.report.thumbnail import Gallery
+from lensmith.page import Picture
 from lensmith.row_file import Row, RowFile
 
 _TEXT = 600
@@ -73,12 +72,12 @@ class Pair:
     sides: tuple[Side, Side]
 
 
-def taken_rows(path: Path, count: int) -> list[Taken]:
+def taken_rows(path: Path, count: int, gallery: Gallery) -> list[Taken]:
     """`count` rows of a split that look drawn at random and are the same for the same rows."""
     rows = RowFile(path)
     names = (name for (names,) in rows.columns("id") for name in names.to_pylist())
     drawn = heapq.nsmallest(count, ((_lot(name), place) for place, name in enumerate(names)))
-    return [_taken(rows[place]) for _, place in drawn]
+    return [_taken(rows[place], gallery) for _, place in drawn]
 
 
 def refused_row(refusal: Refusal, gallery: Gallery) -> Listed:
@@ -118,7 +117,7 @@ def _lot(row: str) -> bytes:
     return hashlib.sha256(row.encode()).digest()
 
 
-def _taken(row: Row) -> Taken:
+def _taken(row: Row, gallery: Gallery) -> Taken:
     sample = row.sample
     return Taken(
         sample.id,
@@ -126,7 +125,7 @@ def _taken(row: Row) -> Taken:
         _cut("\n".join(message.text for message in sample.prompt)),
         _cut(sample.answer),
         _fields(sample.answer),
-        tuple(picture(decode_stored(data), EDGE) for data in row.images),
+        tuple(gallery.stored(*each) for each in zip(sample.images, row.images, strict=True)),
     )
 
 

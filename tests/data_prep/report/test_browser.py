@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.flag import Flag, Flagged
 from data_prep.refusal import Flaw, Refusal
-from data_prep.report import Before, Copy, CopyPair, Findings, write_report
+from data_prep.report import Before, Copy, CopyPair, Findings, Gallery, write_report
 from data_prep.sources.opening import open_sources
 from lensmith.images import ImageLimits
 from tests.browser import Browser, find_browser
@@ -51,7 +51,8 @@ def page(forms: BankForms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = Findings([refused], [flagged], [CopyPair("exact", side, side)], (LONG,))
     limits = ImageLimits(max_bytes=10_000_000, max_pixels=10_000_000)
     before = Before(dataset, forms.prepared.intake)
-    write_report(folder, dataset, body, found, open_sources(forms.recipe.data, folder), limits, before)
+    with Gallery(open_sources(forms.recipe.data, folder), limits, folder / "thumbnails.sqlite") as gallery:
+        write_report(folder, dataset, body, found, gallery, before)
     return folder / "report.html"
 
 

@@ -142,9 +142,8 @@ def findings(twenty: tuple[Recipe, Prepared], tmp_path: Path, found: Findings, *
     (tmp_path / "page").mkdir()
     body = {**prepared.intake.body, "flagged": {"rows": 70, "by_reason": {"outer_space": 70}}}
     body |= {"similar": {"exact": 1, "pairs": 40, "answers": 0, "kept": "together"}, **parts}
-    write_report(
-        tmp_path / "page", prepared.dataset, body, found, open_sources(recipe.data, tmp_path), LIMITS
-    )
+    with Gallery(open_sources(recipe.data, tmp_path), LIMITS, tmp_path / "thumbnails.sqlite") as gallery:
+        write_report(tmp_path / "page", prepared.dataset, body, found, gallery)
     return (tmp_path / "page" / "report.html").read_text()
 
 
@@ -241,9 +240,8 @@ def test_what_changed_stands_first(folder: Folder, home: Home, tmp_path: Path) -
     page_folder = tmp_path / "page"
     page_folder.mkdir()
     compared = Before(old, before.intake)
-    write_report(
-        page_folder, new, after.intake.body, Findings(), open_sources(recipe.data, tmp_path), LIMITS, compared
-    )
+    with Gallery(open_sources(recipe.data, tmp_path), LIMITS, tmp_path / "thumbnails.sqlite") as gallery:
+        write_report(page_folder, new, after.intake.body, Findings(), gallery, compared)
     page = Tags((page_folder / "report.html").read_text())
     assert f"Compared with {old.short}: {len(ids[1] - ids[0])} rows" in page.text
     assert f"are new, {len(ids[0] - ids[1])} are no longer there" in page.text

@@ -59,6 +59,7 @@ def counted_with(recipe: Recipe, grid: Grid | None) -> dict[str, Any] | None:
         "limits": [recipe.train.max_length, recipe.serve.max_model_len, recipe.serve.max_new_tokens],
         "thinking": recipe.train.thinking,
         "new_tokens": recipe.train.new_tokens,
+        "objective": recipe.train.objective,
         "base": {path.name: digest_file(path) for path in _settings(base)},
         "code": code_digest(COUNTED_BY),
         "packages": package_versions(_PACKAGES),

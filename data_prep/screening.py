@@ -11,9 +11,10 @@ from data_prep.checks import check_sample
 from data_prep.flag import Flag
 from data_prep.instructions.flags import instruction_flags
 from data_prep.labels.labelling import read_labelling
-from data_prep.personal.screen import Screen
+from data_prep.personal.screen import Screen, Screened
 from data_prep.refusal import Flaw, quoted
 from data_prep.regions import region_flags, region_flaws
+from data_prep.rejected import with_rejected
 from data_prep.sources.source import Found
 from data_prep.tools import speech_flaws
 from data_prep.wording.checks import wording_flags, wording_flaws
@@ -40,21 +41,27 @@ class Screening:
         """The row as it goes on, personal data replaced where the recipe says so, with flaws and flags."""
         if found.sample is None:
             return found
-        flaws = [*found.flaws, *self._flaws(found.sample)]
-        screened = self._personal.screen(found.sample)
-        flags: list[Flag] = [
-            *screened.flags,
-            *instruction_flags(found.sample),
-            *wording_flags(found.sample, self._data.wording),
-            *region_flags(found.sample, self._family.coordinates),
-        ]
+        seen = self._look(found.sample)
+        if found.sample.rejected:
+            seen = with_rejected(found.sample, seen, self._look(found.sample.with_rejected()))
         return replace(
             found,
             row=found.sample.id,
-            sample=screened.sample,
-            flaws=(*flaws, *screened.flaws),
-            flags=tuple(flags),
+            sample=seen.sample,
+            flaws=(*found.flaws, *seen.flaws),
+            flags=seen.flags,
         )
+
+    def _look(self, sample: Sample) -> Screened:
+        flaws = tuple(self._flaws(sample))
+        screened = self._personal.screen(sample)
+        flags = (*screened.flags, *self._flags(sample))
+        return Screened(screened.sample, (*flaws, *screened.flaws), flags)
+
+    def _flags(self, sample: Sample) -> Iterator[Flag]:
+        yield from instruction_flags(sample)
+        yield from wording_flags(sample, self._data.wording)
+        yield from region_flags(sample, self._family.coordinates)
 
     def _flaws(self, sample: Sample) -> Iterator[Flaw]:
         conversation = check_sample(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
-from lensmith.sample import Image, Message, Part, Sample
+from lensmith.sample import Image, Part, Sample
 
 
 def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
@@ -23,6 +23,6 @@ def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
         return replace(part, digest=seen.identity.hex(), size=(seen.width, seen.height))
 
     messages = tuple(
-        Message(message.role, tuple(known(part) for part in message.parts)) for message in sample.messages
+        replace(message, parts=tuple(known(part) for part in message.parts)) for message in sample.messages
     )
     return replace(sample, messages=messages)

@@ -33,7 +33,8 @@ def teach_answers_only(model: PreTrainedModel, logits: int = LOGITS) -> None:
     """Let `model(..., answer_labels=labels)` give (loss, answers, correct) in place of logits.
 
     labels: int64 [rows, length], IGNORED where no loss is taken. loss: float32, nats summed over the answer
-    tokens. answers, correct: int64, how many they are, and how many the model would have written itself.
+    tokens. answers, correct: int64, how many they are, and how many the model would have written itself. With
+    `by_row=True` the three are of each row, [rows].
 
     The model runs up to its last hidden states; its head is called as the module that it is, adapter
     included, on the positions before answer tokens, at most `logits` logits at a time. Without
@@ -49,7 +50,13 @@ def teach_answers_only(model: PreTrainedModel, logits: int = LOGITS) -> None:
 
     # The signature stays: the trainer and PEFT look at it.
     @functools.wraps(type(model).forward)
-    def forward(self: PreTrainedModel, *args: Any, answer_labels: Tensor | None = None, **inputs: Any) -> Any:
+    def forward(
+        self: PreTrainedModel,
+        *args: Any,
+        answer_labels: Tensor | None = None,
+        by_row: bool = False,
+        **inputs: Any,
+    ) -> Any:
         if answer_labels is None:
             return whole(*args, **inputs)
         hidden = self.base_model(*args, **inputs).last_hidden_state
@@ -59,15 +66,25 @@ def teach_answers_only(model: PreTrainedModel, logits: int = LOGITS) -> None:
         head = self.get_output_embeddings()
         if head is None:
             raise TypeError(f"{type(self).__name__} has no output head")
-        return _score(head, states, targets, vocabulary, logits)
+        nats, correct = _score(head, states, targets, vocabulary, logits)
+        if not by_row:
+            return nats.sum(), torch.tensor(len(targets), device=nats.device), correct.sum()
+        rows = taught.nonzero()[:, 0]
+        return tuple(
+            each.new_zeros(len(taught)).index_add(0, rows, each)
+            for each in (nats, torch.ones_like(targets), correct.long())
+        )
 
     model.forward = MethodType(forward, model)
 
 
 def _score(
     head: nn.Module, states: Tensor, targets: Tensor, vocabulary: int, logits: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, answers, correct (as above) of states [answers, hidden] and targets int64 [answers]."""
+) -> tuple[Tensor, Tensor]:
+    """Nats float32 [answers], and whether the model would write it, bool [answers].
+
+    states [answers, hidden], targets int64 [answers].
+    """
 
     def piece(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return _CrossEntropy.apply(head(states), targets)
@@ -75,14 +92,12 @@ def _score(
     answers = torch.tensor(len(targets), device=states.device)
     pieces = max(1, math.ceil(_most(answers) * vocabulary / logits))
     if pieces == 1:
-        nats, correct = piece(states, targets)
-        return nats.sum(), answers, correct.sum()
+        return piece(states, targets)
     parts = [
         checkpoint(piece, *part, use_reentrant=False)
         for part in zip(states.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
     ]
-    loss = torch.stack([nats.sum() for nats, _ in parts]).sum()
-    return loss, answers, torch.stack([correct.sum() for _, correct in parts]).sum()
+    return torch.cat([nats for nats, _ in parts]), torch.cat([correct for _, correct in parts])
 
 
 def _most(count: Tensor) -> int:

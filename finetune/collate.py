@@ -86,8 +86,12 @@ class Collator:
     numbers: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, rows: Sequence[dict[str, Encoded]]) -> dict[str, Any]:
-        """Tokens and labels [rows, longest]; image tensors of all rows one after the other."""
+        """Tokens and labels [rows, longest]; image tensors of all rows one after the other.
+
+        Of pairs [2 * rows, longest]: all rows with their answers, then all with the rejected ones.
+        """
         encoded = [row[COLUMN] for row in rows]
+        encoded += [each.rejected for each in encoded if each.rejected is not None]
         longest = max(len(each.labels) for each in encoded)
         batch: dict[str, Any] = {
             name: _padded(

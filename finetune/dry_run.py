@@ -23,6 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.answer_loss import teach_answers_only
 from finetune.ledger import Ledger
+from finetune.preference import preference_loss, rewards, score_pairs
 
 # Blocks of a kind that are run: the first one, whose input may need no gradient, and the last three. The last
 # but one stands for those left out: no feature of an image enters beside it, and where the last one begins
@@ -97,11 +98,12 @@ def dry_step(
     *,
     checkpointing: bool,
     autocast: bool,
+    pairs: bool = False,
 ) -> Step:
     """What one pass of `model` over `batch` holds; `model` lies on the meta device and is used up.
 
-    batch: as the collator makes it, labels included. checkpointing: with gradient checkpointing. autocast:
-    to bfloat16, as the trainer does without DeepSpeed.
+    batch: as the collator makes it, labels included; of pairs, it is scored by the reference too.
+    checkpointing: with gradient checkpointing. autocast: to bfloat16, as the trainer does without DeepSpeed.
     """
     base = base_of(model)
     ledger = Ledger()
@@ -124,10 +126,19 @@ def dry_step(
         for each in (labels, *inputs.values()):
             ledger.count(each)
         with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
-            loss = model(**inputs, use_cache=False, answer_labels=labels)[0]
+            loss = _loss(model, {**inputs, "use_cache": False, "answer_labels": labels}, pairs)
         forward = ledger.now
         loss.backward()
     return _whole(ledger, left, forward)
+
+
+def _loss(model: PreTrainedModel | PeftModel, asked: Mapping[str, Any], pairs: bool) -> Tensor:
+    if not pairs:
+        return model(**asked)[0]
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"{type(model).__name__} has no adapter to switch off")
+    scored = score_pairs(model, model, asked)
+    return preference_loss(*rewards(scored.policy, scored.reference, 1.0)).sum()
 
 
 def _input(values: Tensor, shapes: FakeTensorMode) -> Tensor:

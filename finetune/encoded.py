@@ -39,7 +39,8 @@ class Encoded:
     images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
     [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
     where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
-    where they are kept. pictures: how many images the row has.
+    where they are kept. pictures: how many images the row has. rejected: the same conversation, on the same
+    image tensors, with the answer that people found worse; where preferences are taught.
     """
 
     row: str
@@ -49,6 +50,7 @@ class Encoded:
     positions: Tensor | None = None
     features: Features | None = None
     pictures: int = 0
+    rejected: Encoded | None = None
 
     @property
     def nbytes(self) -> int:
@@ -60,4 +62,6 @@ class Encoded:
             *self.images.values(),
             *(each for each in maybe if each is not None),
         ]
+        if self.rejected is not None:
+            held += [*self.rejected.tokens.values(), self.rejected.labels]
         return sum(each.nbytes for each in held)

@@ -11,9 +11,10 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from transformers import GenerationConfig
 
+from finetune.lengths import RowTokens, check_lengths
 from finetune.model import load_processor
 from finetune.new_tokens import NewTokens
-from finetune.rows import RowEncoder, RowTokens, check_lengths
+from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.counting import Counts
 from lensmith.dataset import read_split
@@ -27,12 +28,13 @@ _BATCH = 64
 
 
 def row_encoder(recipe: Recipe, source: Path) -> RowEncoder:
-    """The encoder of the checkpoint at `source` under the recipe's pixel budget and longest row."""
+    """The encoder of the checkpoint at `source` under the recipe's objective, pixels and longest row."""
     ends = GenerationConfig.from_pretrained(source, local_files_only=True).eos_token_id
     processor = load_processor(source, recipe.pixel_budget, recipe.train.new_tokens)
     end_ids = ends if isinstance(ends, list) else [ends] if ends is not None else []
     end_ids = [*end_ids, processor.tokenizer.eos_token_id]
-    return RowEncoder(processor, recipe.rendering, end_ids, recipe.train.max_length)
+    pairs = recipe.train.objective == "dpo"
+    return RowEncoder(processor, recipe.rendering, end_ids, recipe.train.max_length, pairs=pairs)
 
 
 def check_rows(
@@ -40,12 +42,16 @@ def check_rows(
 ) -> Iterator[RowTokens]:
     """What each training row costs, or every `every`th from `first`, so that processes can share the work.
 
-    Raises InputError, when all are read, naming the rows that are longer than the recipe allows.
+    For objective dpo each costs what it does with the longer of its two answers. Raises InputError, when all
+    are read, naming the rows that are longer than the recipe allows, or have no rejected answer.
     """
     grid = read_grid(source, recipe.model_family, recipe.pixel_budget)
     rows = read_split(dataset, "train")
     mine = (rows[number] for number in range(first, len(rows), every))
-    return check_lengths(_tokens(mine, encoder, grid), recipe.train.max_length)
+    alone: list[str] = []
+    if encoder.pairs:
+        mine = _noted(mine, alone)
+    return check_lengths(_tokens(mine, encoder, grid), recipe.train.max_length, alone)
 
 
 def check_taught(new: NewTokens, dataset: Artifact, encoder: RowEncoder) -> None:
@@ -78,6 +84,14 @@ def count_rows(
         counts[first + number * every] = torch.tensor([each.text, each.image, each.answer])
     # Each row was counted by one process: their sum is what all of them know.
     return torch.as_tensor(reduce(counts.to(state.device), "sum")).cpu().numpy()
+
+
+def _noted(rows: Iterator[Row], alone: list[str]) -> Iterator[Row]:
+    """`rows`; those without a rejected answer are added to `alone`."""
+    for row in rows:
+        if not row.sample.rejected:
+            alone.append(row.sample.id)
+        yield row
 
 
 def _tokens(rows: Iterator[Row], encoder: RowEncoder, grid: Grid) -> Iterator[RowTokens]:

@@ -50,7 +50,8 @@ def may_keep(recipe: Recipe, launcher: Launcher, model: PreTrainedModel, shown: 
     train = recipe.train
     frozen = {"vision", "connector"} <= set(train.towers.in_mode("freeze"))
     taught = train.max_steps * launcher.global_batch(recipe) or train.epochs * len(shown)
-    again = taught > len(set(shown))
+    # A pair shows its images with both answers, to the model and to its reference.
+    again = taught * (4 if train.objective == "dpo" else 1) > len(set(shown))
     alone = launcher.processes == 1 and launcher.zero_stage < 3
     return bool(train.image_features_gib) and frozen and again and alone and not drops(model)
 
@@ -76,7 +77,8 @@ def image_features(
 ) -> list[Encoded]:
     """`rows`, each with an image, with features in place of pixels, which are read in `dtype`; on the CPU.
 
-    numbers: as in `Family.numbers`. To the last bits features depend on the rows that stand beside.
+    numbers: as in `Family.numbers`. To the last bits features depend on the rows that stand beside. A
+    rejected answer shares its row's.
     """
     encoder = cast(_Encoder, model.base_model)
     wanted = inspect.signature(encoder.get_image_features).parameters
@@ -94,7 +96,10 @@ def image_features(
 
 def _without_pixels(row: Encoded, features: Features) -> Encoded:
     rest = {name: values for name, values in row.images.items() if not values.is_floating_point()}
-    return replace(row, images=rest, features=features)
+    seen = replace(row, images=rest, features=features)
+    if row.rejected is None:
+        return seen
+    return replace(seen, rejected=replace(row.rejected, images=rest, features=features))
 
 
 def _shared_out(
@@ -132,7 +137,15 @@ def _copied(row: Encoded) -> Encoded:
         {name: each.clone() for name, each in some.items()} for some in (row.tokens, row.images)
     )
     positions = None if row.positions is None else row.positions.clone()
-    return replace(row, tokens=tokens, labels=row.labels.clone(), images=images, positions=positions)
+    rejected = None if row.rejected is None else replace(_copied(row.rejected), images=images)
+    return replace(
+        row,
+        tokens=tokens,
+        labels=row.labels.clone(),
+        images=images,
+        positions=positions,
+        rejected=rejected,
+    )
 
 
 def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows, counts: Counts) -> int:

@@ -17,12 +17,13 @@ from finetune.documents import PackCollator, attend_per_document, rope_positions
 from finetune.dry_run import Step, base_of, dry_step
 from finetune.encoded import IGNORED, Encoded
 from finetune.launcher import Launcher
+from finetune.lengths import RowTokens
 from finetune.memory import Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton
 from finetune.new_tokens import NONE, NewTokens
 from finetune.packing import PackPlan, image_work, plan_run
 from finetune.quantized import quantized_linears
-from finetune.rows import RowEncoder, RowTokens
+from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.families.family import Tower
@@ -135,5 +136,6 @@ class Forecast:
                 in_dtype(batch, DTYPES[train.dtype]) if divided else batch,
                 checkpointing=train.gradient_checkpointing,
                 autocast=train.dtype == "bfloat16" and not divided,
+                pairs=self.encoder.pairs,
             )
         return self._steps[key]

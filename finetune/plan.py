@@ -12,11 +12,11 @@ from finetune.examiner import check_evaluation
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
 from finetune.launcher import Launcher, check_method, read_launcher
+from finetune.lengths import RowTokens
 from finetune.memory import Memory
 from finetune.model import load_skeleton
 from finetune.new_tokens import read_new_tokens
 from finetune.proposal import Proposal, propose
-from finetune.rows import RowTokens
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.families.family import Tower

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from finetune.encoded import IGNORED, PER_TOKEN, Encoded
+from finetune.lengths import RowTokens, too_long
 from finetune.prompts import render_text
 from lensmith.counting import Counts, count_tokens, sum_by_row
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -25,25 +27,10 @@ from lensmith.row_file import Row
 from lensmith.sample import Sample
 from lensmith.tokens import Grid
 
-_SHOWN = 10
 # Rows that are tokenized together.
 _BATCH = 1024
 # Longest lead-in that a known template writes between generation prompt and answer ("\n<think></think>\n").
 _LEAD_IN = 20
-
-
-@dataclass(frozen=True)
-class RowTokens:
-    """A row's cost in language-model tokens: of the prompt's text, its images, and the answer."""
-
-    row: str
-    text: int
-    image: int
-    answer: int
-
-    @property
-    def total(self) -> int:
-        return self.text + self.image + self.answer
 
 
 @dataclass(frozen=True)
@@ -68,16 +55,24 @@ class RowEncoder:
     """Turns rows into tokens and tensors with one checkpoint's processor.
 
     `end_ids` are the ids that end an answer for the checkpoint (its generation config's eos_token_id).
+    pairs: rows are encoded with their rejected answers, and cost what they do with the longer one.
     """
 
     def __init__(
-        self, processor: ProcessorMixin, rendering: Rendering, end_ids: Iterable[int], max_length: int
+        self,
+        processor: ProcessorMixin,
+        rendering: Rendering,
+        end_ids: Iterable[int],
+        max_length: int,
+        *,
+        pairs: bool = False,
     ) -> None:
         self.processor = processor
         self.rendering = rendering
         self.tokenizer = processor.tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_length = max_length
+        self.pairs = pairs
 
     @property
     def pad_id(self) -> int:
@@ -184,6 +179,11 @@ class RowEncoder:
             asked = [prompt for prompt, _ in parted]
             counts[start : start + len(batch), 0] = self._text_tokens(prompts, asked, images)
             counts[start : start + len(batch), 2] = [len(answer) for _, answer in parted]
+        if self.pairs and (paired := [at for at, each in enumerate(samples) if each.rejected]):
+            others = self.count(
+                [samples[at].with_rejected() for at in paired], [sizes[at] for at in paired], grid
+            )
+            counts[paired, 2] = np.maximum(counts[paired, 2], others[:, 2])
         return counts
 
     def _text_tokens(
@@ -196,7 +196,10 @@ class RowEncoder:
         return [len(ids) - each for ids, each in zip(asked, images, strict=True)]
 
     def encode(self, row: Row) -> Encoded:
-        """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut."""
+        """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut.
+
+        Where `pairs` are taught, those of its rejected answer are `rejected`: its images are processed once.
+        """
         rendered = self.render(row.sample)
         pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in row.images]
         given = self.processor(
@@ -205,6 +208,16 @@ class RowEncoder:
             add_special_tokens=False,  # pyright: ignore[reportCallIssue]
             return_tensors="pt",  # pyright: ignore[reportCallIssue]
         )
+        encoded = self._answered(row.sample, rendered, given, len(pictures))
+        if not self.pairs or not row.sample.rejected:
+            return encoded
+        other = row.sample.with_rejected()
+        return replace(encoded, rejected=self._answered(other, self.render(other), given, len(pictures)))
+
+    def _answered(
+        self, sample: Sample, rendered: Rendered, given: Mapping[str, Any], pictures: int
+    ) -> Encoded:
+        """`given`, what the processor makes of the prompt, with the answer behind it."""
         prompt = {name: given[name][0] for name in PER_TOKEN if name in given}
         answer = torch.tensor(rendered.answer_ids)
         # Answer tokens are attended to (mask 1) and are text (type 0).
@@ -215,34 +228,13 @@ class RowEncoder:
         }
         length = len(tokens["input_ids"])
         if length > self.max_length:
-            raise too_long([(row.sample.id, length)], self.max_length)
+            raise too_long([(sample.id, length)], self.max_length)
         taught = torch.tensor(rendered.taught_ids)
         labels = torch.cat([torch.full((length - len(taught),), IGNORED), taught])
         images = {name: values for name, values in given.items() if name not in PER_TOKEN}
-        encoded = Encoded(row.sample.id, tokens, labels, images, pictures=len(pictures))
-        check_answer_only(encoded, rendered, self.answer(row.sample), self.tokenizer)
+        encoded = Encoded(sample.id, tokens, labels, images, pictures=pictures)
+        check_answer_only(encoded, rendered, self.answer(sample), self.tokenizer)
         return encoded
-
-
-def check_lengths(rows: Iterable[RowTokens], max_length: int) -> Iterator[RowTokens]:
-    """Pass rows through; raises InputError at the end, naming every row above `max_length` tokens."""
-    longer: list[tuple[str, int]] = []
-    for each in rows:
-        if each.total > max_length:
-            longer.append((each.row, each.total))
-        yield each
-    if longer:
-        raise too_long(longer, max_length)
-
-
-def too_long(rows: list[tuple[str, int]], max_length: int) -> InputError:
-    """The error for rows (id, tokens) above the limit."""
-    shown = [
-        Problem(f"has {length:,} tokens", f"row {row}", f"raise train.max_length to {length:,}")
-        for row, length in sorted(rows, key=lambda each: -each[1])[:_SHOWN]
-    ]
-    number = "1 row is" if len(rows) == 1 else f"{len(rows)} rows are"
-    return InputError(f"{number} longer than train.max_length {max_length:,}", shown)
 
 
 def check_answer_only(

@@ -41,6 +41,13 @@ _NOT_ASKED = {
     "wandb",
     "wandb_project",
 }
+# What a preference training tells besides, by the trainer's names.
+_PREFERENCE = {
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+    "reward_margin": "rewards/margins",
+    "reward_accuracy": "rewards/accuracies",
+}
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 
 
@@ -131,7 +138,7 @@ def evaluated_by(recipe: Recipe, work: Path, last: Manifest) -> Evaluated | None
 
 
 def step_losses(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The trainer's log, one entry a step; the loss is in nats an answer token."""
+    """The trainer's log, one entry a step; the loss is in nats an answer token, for objective dpo a pair."""
     return [
         {
             "step": entry["step"],
@@ -141,6 +148,7 @@ def step_losses(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
             "gradient_norm": entry["grad_norm"],
             "answer_accuracy": entry["mean_token_accuracy"],
             "tokens": entry["num_input_tokens_seen"],
+            **{name: entry[key] for name, key in _PREFERENCE.items() if key in entry},
         }
         for entry in log_history
         if "loss" in entry
@@ -159,7 +167,9 @@ def metrics(log_history: Sequence[Mapping[str, Any]], every: int) -> list[dict[s
         window.append(entry)
         if entry["step"] % every == 0 or entry is steps[-1]:
             means = {
-                name: sum(each[name] for each in window) / len(window) for name in ("loss", "answer_accuracy")
+                name: sum(each[name] for each in window) / len(window)
+                for name in ("loss", "answer_accuracy", *_PREFERENCE)
+                if name in entry
             }
             lines.append({**entry, **means})
             window = []

@@ -31,6 +31,7 @@ from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.new_tokens import NONE, NewTokens, read_new_tokens
 from finetune.operators import load_operators
 from finetune.packed import Packed, pack_rows
+from finetune.preference_trainer import PreferenceTrainer
 from finetune.progress import Progress
 from finetune.quantized import read_quantized
 from finetune.resume import Sealer, alone, resume_point
@@ -160,7 +161,7 @@ def make_trainer(
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3, new=new)
     tracker = Tracker(recipe, key, home.root, examiner)
-    trainer = AnswerTrainer(
+    trainer = (PreferenceTrainer if train.objective == "dpo" else AnswerTrainer)(
         recipe,
         model=trained.model,
         args=arguments,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ class AnswerTrainer(SFTTrainer):
             split_by_rate(optimizer, whole.named_parameters(), self.recipe)
         return optimizer
 
+    def asked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What a model that `teach_answers_only` has taught is called with to score a batch's labels."""
+        plain = {name: values for name, values in inputs.items() if name not in ("labels", ROWS, FEATURES)}
+        given: dict[str, Any] = {**in_dtype(plain, DTYPES[self.recipe.train.dtype])}
+        if FEATURES in inputs:
+            given["mm_encoder_outputs"] = encoder_outputs(inputs[FEATURES])
+        return {**given, "use_cache": False, "answer_labels": inputs["labels"]}
+
+    def nats(self, model: nn.Module, asked: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The loss of what is `asked`, summed, and the number of what it is summed over: answer tokens."""
+        loss, answers, correct = model(**asked)
+        self._answers += torch.stack([answers, correct])
+        return loss, answers
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -81,14 +96,9 @@ class AnswerTrainer(SFTTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, None]:
         """Nats an answer token: of `num_items_in_batch` where it is given, else of this batch."""
-        plain = {name: values for name, values in inputs.items() if name not in ("labels", ROWS, FEATURES)}
-        given: dict[str, Any] = {**in_dtype(plain, DTYPES[self.recipe.train.dtype])}
-        if FEATURES in inputs:
-            given["mm_encoder_outputs"] = encoder_outputs(inputs[FEATURES])
-        loss, answers, correct = model(**given, use_cache=False, answer_labels=inputs["labels"])
-        self._answers += torch.stack([answers, correct])
+        loss, items = self.nats(model, self.asked(inputs))
         # A batch without any answer token has the loss 0.
-        share = answers if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        share = items if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         loss = loss / share.clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is of all processes, whose gradients are averaged.

@@ -40,6 +40,8 @@ def _new_token_problems(train: Train, family: Family) -> list[str]:
         problems.append("not shown to be learned with method qlora: set train.method to lora")
     if train.adapts and train.lora.variant == "dora":
         problems.append("not shown to be learned with DoRA: set train.lora.variant to lora or rslora")
+    if train.objective == "dpo":
+        problems.append("not shown to be learned with objective dpo: learn them with objective answers first")
     if train.method == "full" and train.towers.language != "train":
         mend = "set train.towers.language to train, or train.method to lora"
         problems.append(f"they are weights of the language model, which is frozen: {mend}")

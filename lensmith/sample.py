@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -69,10 +69,14 @@ Part = Text | Image | Region | Thinking | ToolCall
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says: its parts in order."""
+    """What one side says: its parts in order.
+
+    rejected: of an answer, the parts of one that people found worse (preference data); else empty.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+    rejected: tuple[Part, ...] = ()
 
     @property
     def text(self) -> str:
@@ -124,8 +128,17 @@ class Sample:
         """The text of the final assistant message."""
         return self.messages[-1].text
 
+    @property
+    def rejected(self) -> tuple[Part, ...]:
+        """The parts of the answer that people found worse, empty where there is none."""
+        return self.messages[-1].rejected if self.messages else ()
+
+    def with_rejected(self) -> Sample:
+        """The same conversation ending with the rejected answer."""
+        return replace(self, messages=(*self.prompt, Message(self.messages[-1].role, self.rejected)))
+
     def parts(self) -> Iterator[Part]:
-        """Every part of every message, in order."""
+        """Every part of every message, in order; of no rejected answer."""
         return (part for message in self.messages for part in message.parts)
 
 
@@ -133,7 +146,12 @@ def dump_messages(messages: Sequence[Message]) -> str:
     """Messages as the JSON text of a dataset artifact's `messages` column."""
     return json.dumps(
         [
-            {"role": message.role, "content": [_dump_part(part) for part in message.parts]}
+            {
+                "role": message.role,
+                "content": [_dump_part(part) for part in message.parts],
+                # Only where there is one: datasets without preferences stay what they are.
+                **({"rejected": [_dump_part(part) for part in message.rejected]} if message.rejected else {}),
+            }
             for message in messages
         ],
         ensure_ascii=False,
@@ -172,6 +190,10 @@ def _load_part(content: dict[str, Any]) -> Part:
 def load_messages(text: str) -> tuple[Message, ...]:
     """The inverse of `dump_messages`."""
     return tuple(
-        Message(message["role"], tuple(_load_part(part) for part in message["content"]))
+        Message(
+            message["role"],
+            tuple(_load_part(part) for part in message["content"]),
+            tuple(_load_part(part) for part in message.get("rejected", ())),
+        )
         for message in json.loads(text)
     )

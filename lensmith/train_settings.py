@@ -22,6 +22,8 @@ Method = Literal["lora", "qlora", "full"]
 # As the field writes them: Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732), Liu et
 # al. 2024 (arXiv:2402.09353).
 LORA_VARIANTS: dict[LoraVariant, str] = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA"}
+# Of most experiments in Rafailov et al. 2023 (arXiv:2305.18290, appendix B); TRL's default too.
+DPO_BETA = 0.1
 
 
 class Towers(Section):
@@ -145,6 +147,13 @@ class Quantization(Section):
 class Train(Section):
     """The fine-tune."""
 
+    objective: Literal["answers", "dpo"] = Field(
+        default="answers",
+        description="learn the answers, or to prefer them to rejected ones (DPO; the base is its reference)",
+    )
+    beta: Positive | None = Field(
+        default=None, description="objective dpo: how closely it keeps to the base; 0.1 where absent"
+    )
     method: Method = Field(
         description="lora: an adapter; qlora: an adapter, with the language model held in 4 bits; full: all "
         "weights of the trained towers"
@@ -253,6 +262,26 @@ class Train(Section):
     def adapts(self) -> bool:
         """Whether what is trained is an adapter."""
         return self.method != "full"
+
+    @model_validator(mode="after")
+    def _objective_can_be_trained(self) -> Train:
+        if self.objective == "answers":
+            if self.beta is not None:
+                raise ValueError("beta is objective dpo's: leave it out, or set objective to dpo")
+            return self
+        problems: list[str] = []
+        if not self.adapts:
+            problems.append("compares with the base, which method full changes: set method to lora or qlora")
+        if self.pack_length:
+            problems.append("scores rows in pairs, which packs take apart: leave out pack_length")
+        if problems:
+            raise ValueError(f"objective dpo {'; '.join(problems)}")
+        return self
+
+    @property
+    def dpo_beta(self) -> float:
+        """beta, or the default."""
+        return self.beta or DPO_BETA
 
     def learning_rate_of(self, tower: Tower) -> float:
         """The peak learning rate of `tower`."""

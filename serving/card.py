@@ -9,7 +9,7 @@ import yaml
 from lensmith.artifact import Artifact
 from lensmith.families.family import TOWERS, Tower
 from lensmith.report import LOWER_IS_BETTER, METRICS, TITLES, Difference, MetricName, Score
-from lensmith.train_settings import LORA_VARIANTS, Lora, Quantization, TowerLora, TowerRates
+from lensmith.train_settings import DPO_BETA, LORA_VARIANTS, Lora, Quantization, TowerLora, TowerRates
 from serving.release_file import Proof, Release
 
 PROOFS = {
@@ -96,7 +96,13 @@ def _training(run: Artifact) -> str:
     if body["method"] == "qlora":
         held = Quantization.model_validate(asked["quantization"])
         method += f", on the language model in 4 bits ({held.type}{', double' if held.double else ''})"
+    objective = {}
+    if asked.get("objective") == "dpo":
+        objective = {
+            "objective": f"answers preferred to rejected ones (DPO, beta {asked['beta'] or DPO_BETA:g})"
+        }
     rows = {
+        **objective,
         "method": method,
         "towers": ", ".join(f"{tower}: {body['towers'][tower]}" for tower in TOWERS),
         "trained parameters": f"{sum(body['trained_parameters'].values()):,}",

@@ -22,6 +22,7 @@ def _row(row: Row, paths: Sequence[str]) -> dict[str, Any]:
     return {
         **extras(sample),
         "messages": [_message(message, left) for message in sample.messages],
+        **({"rejected": [_part(part, left) for part in sample.rejected]} if sample.rejected else {}),
         **({"tools": list(sample.tools)} if sample.tools else {}),
     }
 

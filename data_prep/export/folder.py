@@ -111,6 +111,12 @@ def _write_once(path: Path, data: bytes) -> bool:
     return True
 
 
+def one_answer(sample: Sample) -> None:
+    """Raise CannotHold for a preference row: of two answers only one would be left."""
+    if sample.rejected:
+        raise CannotHold("a rejected answer")
+
+
 def extras(sample: Sample) -> dict[str, Any]:
     """What the chat formats have no place for, in fields that our readers know again."""
     origin = {name: text for name, text in asdict(sample.origin).items() if text}

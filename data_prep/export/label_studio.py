@@ -18,7 +18,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from data_prep.export.folder import CannotHold, Written, extras, write_folder
+from data_prep.export.folder import CannotHold, Written, extras, one_answer, write_folder
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Region, Text
 from lensmith.strict_json import parse_strict_json
@@ -60,6 +60,7 @@ class _Tasks:
 
     def task(self, row: Row, paths: Sequence[str]) -> dict[str, Any]:
         sample = row.sample
+        one_answer(sample)
         if [message.role for message in sample.messages] != ["user", "assistant"] or sample.tools:
             raise CannotHold("more than one question and its answer")
         question = _question(sample.messages[0], len(paths))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.export.folder import CannotHold, Written, extras, write_folder
+from data_prep.export.folder import CannotHold, Written, extras, one_answer, write_folder
 from data_prep.export.sharegpt import plain_text
 from lensmith.row_file import Row
 from lensmith.sample import Message, Role
@@ -21,6 +21,7 @@ def write(rows: Iterable[Row], folder: Path) -> Written:
 
 def _row(row: Row, paths: Sequence[str]) -> dict[str, Any]:
     sample = row.sample
+    one_answer(sample)
     if sample.tools:
         raise CannotHold("tools")
     shown: dict[str, Any] = {"image": paths[0] if len(paths) == 1 else list(paths)} if paths else {}

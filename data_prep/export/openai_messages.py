@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.export.folder import CannotHold, Written, extras, write_folder
+from data_prep.export.folder import CannotHold, Written, extras, one_answer, write_folder
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Region, Text, Thinking, ToolCall
 
@@ -19,6 +19,7 @@ def write(rows: Iterable[Row], folder: Path) -> Written:
 
 def _row(row: Row, paths: Sequence[str]) -> dict[str, Any]:
     sample = row.sample
+    one_answer(sample)
     writer = _Messages(paths)
     return {
         **extras(sample),

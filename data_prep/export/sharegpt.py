@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.export.folder import CannotHold, Written, extras, write_folder
+from data_prep.export.folder import CannotHold, Written, extras, one_answer, write_folder
 from data_prep.sources.placeholders import PLACEHOLDER, join_parts
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Part, Region, Role, Text, Thinking, ToolCall
@@ -22,6 +22,7 @@ def write(rows: Iterable[Row], folder: Path) -> Written:
 
 def _row(row: Row, paths: Sequence[str]) -> dict[str, Any]:
     sample = row.sample
+    one_answer(sample)
     return {
         **extras(sample),
         "conversations": [_turn(message) for message in sample.messages],

@@ -7,7 +7,7 @@
 
 `content` is a list of parts (see `canonical_parts`) or plain text; image paths are relative to the file.
 `meta`, `tools` (function definitions) and `origin` (source, licence, consent, labeller, guideline,
-labelled_at) may be left out.
+labelled_at) may be left out. `rejected`, content as that of a message, is an answer that people found worse.
 A byte-order mark, blank lines and one JSON list of rows are accepted. A line that cannot be used never stops
 the reader.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError
@@ -47,6 +48,7 @@ class _Row(Strict):
     id: str
     group: str
     messages: list[_Message]
+    rejected: Annotated[list[CanonicalPart], BeforeValidator(_as_parts)] = Field(default_factory=list)
     meta: dict[str, Any] = Field(default_factory=dict)
     tools: list[dict[str, Any]] = Field(default_factory=list)
     origin: OriginField = Field(default_factory=OriginField)
@@ -90,6 +92,10 @@ def _sample(row: _Row) -> tuple[Sample, list[Flaw]]:
         parts, wrong = sample_parts(message.content, images, f"messages[{number}]")
         messages.append(Message(message.role, parts))
         flaws += wrong
+    rejected, wrong = sample_parts(row.rejected, images, "rejected")
+    flaws += wrong
+    if rejected and messages:
+        messages[-1] = replace(messages[-1], rejected=rejected)
     sample = Sample(row.id, row.group, tuple(messages), row.meta, tuple(row.tools), row.origin.origin())
     return sample, flaws
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,12 +40,14 @@ class Training:
         assert run is not None
         return run
 
+    def metrics(self) -> list[dict[str, float]]:
+        """What its run tells of each step."""
+        lines = (self.run().path / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
     def losses(self) -> list[float]:
         """The loss of each step of its run."""
-        import json
-
-        lines = (self.run().path / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["loss"] for line in lines]
+        return [line["loss"] for line in self.metrics()]
 
 
 TrainingMaker = Callable[..., Training]
@@ -93,6 +97,40 @@ def new_training(
 def lora_losses(new_training: TrainingMaker) -> list[float]:
     """The losses of LoRA on one process: what every other way of starting it must give."""
     return new_training().losses()
+
+
+@pytest.fixture(scope="session")
+def preferences(bank_forms: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of objective dpo on the forms, each with a rejected answer; every third one is text alone."""
+    folder = Path(shutil.copytree(bank_forms, tmp_path_factory.mktemp("preferences") / "forms"))
+    lines: list[str] = []
+    for number, raw in enumerate((folder / "labels.jsonl").read_bytes().splitlines()):
+        # Some of the handed-over lines are no rows.
+        with contextlib.suppress(ValueError, TypeError, LookupError):
+            row = json.loads(raw)
+            if number % 3 == 0:
+                said = json.dumps(row["messages"][-1]["content"])[:60]
+                row["messages"][0]["content"] = f"Write form {number} as JSON. {said}"
+            lines.append(json.dumps({**row, "rejected": '{"account": "000000", "unsure": true}'}))
+    (folder / "labels.jsonl").write_text("\n".join(lines))
+    return {
+        "data__source": folder / "labels.jsonl",
+        "data__text_only": True,
+        "train__objective": "dpo",
+        "train__beta": 0.5,
+        "train__max_steps": 6,
+        "train__batch_size": 4,
+        # The first steps of a longer run are a shorter one.
+        "train__schedule": "constant",
+    }
+
+
+@pytest.fixture(scope="session")
+def preferring(new_training: TrainingMaker, preferences: dict[str, Any]) -> Training:
+    """Six steps of objective dpo, trained."""
+    training = new_training(**preferences)
+    training.run()
+    return training
 
 
 LONGER: dict[str, Any] = {

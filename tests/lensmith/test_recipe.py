@@ -394,3 +394,22 @@ def test_a_budget_in_image_tokens_is_one_in_the_base_s_pixels(
 def test_models_are_taught_and_asked_by_one_rendering(folder: Path) -> None:
     assert load(folder).rendering == Rendering(families.get("qwen3_vl"), "keep")
     assert load(folder, GOOD, "train.thinking=drop").rendering.thinking == "drop"
+
+
+def test_what_preference_training_cannot_do_is_said_at_once(folder: Path) -> None:
+    whole = "train.towers={vision: freeze, connector: freeze, language: train}"
+    with pytest.raises(InputError) as error:
+        load(folder, GOOD, "train.objective=dpo", "train.method=full", "train.pack_length=4096", whole)
+    assert "compares with the base, which method full changes: set method to lora or qlora" in str(
+        error.value
+    )
+    assert "scores rows in pairs, which packs take apart: leave out pack_length" in str(error.value)
+    with pytest.raises(InputError, match="not shown to be learned with objective dpo"):
+        load(folder, GOOD, "train.objective=dpo", "train.new_tokens=['<iban>']")
+    with pytest.raises(InputError, match="beta is objective dpo's"):
+        load(folder, GOOD, "train.beta=0.2")
+
+
+def test_beta_of_preference_training(folder: Path) -> None:
+    assert load(folder, GOOD, "train.objective=dpo").train.dpo_beta == 0.1
+    assert load(folder, GOOD, "train.objective=dpo", "train.beta=0.3").train.dpo_beta == 0.3

@@ -65,6 +65,16 @@ def test_what_differs_by_tower_is_told(world: World) -> None:
     assert "| learning rate | 0.0002, vision 1e-05 |" in text
 
 
+def test_preferences_are_told(world: World) -> None:
+    run = world.run("one")
+    for beta, told in ((None, "0.1"), (0.3, "0.3")):
+        train = {**run.body["asked"]["train"], "objective": "dpo", "beta": beta}
+        body = {**run.body, "asked": {**run.body["asked"], "train": train}}
+        made = Artifact(run.path, run.manifest.model_copy(update={"body": body}))
+        text = card(world, golden_release(), made)
+        assert f"| objective | answers preferred to rejected ones (DPO, beta {told}) |" in text
+
+
 def test_an_adapter_is_called_one(world: World) -> None:
     text = card(world, golden_release().model_copy(update={"mode": "adapter"}))
     assert "base_model_relation: adapter" in text

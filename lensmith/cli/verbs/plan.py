@@ -94,7 +94,7 @@ def _prepared_aside(recipe: Recipe) -> Iterator[Prepared]:
 
 def _most(recipe: Recipe) -> str:
     # Counted are answers whole, as memory and packs need them.
-    return "at most " if recipe.train.thinking == "mask" else ""
+    return "at most " if recipe.train.thinking == "mask" or recipe.train.objective == "dpo" else ""
 
 
 def _packs(packs: PacksPlan) -> str:

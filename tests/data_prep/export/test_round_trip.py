@@ -145,6 +145,11 @@ REGION = Region("box", (0.0, 0.0, 0.5, 0.5), "amount")
         ("openai", said(ToolCall("crop"), Text("x")), "text behind a tool call"),
         ("openai", row(ASK, Message("tool", (Text("x"),)), name="bad"), "a tool's result without a call"),
         ("label-studio", row(*CALLS, name="bad"), "more than one question and its answer"),
+        (
+            "label-studio",
+            row(ASK, Message("assistant", ANSWER.parts, (Text("2"),)), name="bad"),
+            "a rejected answer",
+        ),
         ("label-studio", said(REGION), "an answer of another kind than the first row's"),
         ("label-studio", said(Text("no JSON")), "an answer that is no JSON object of plain fields"),
         (

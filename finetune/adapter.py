@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finetune.lora import adapter_layers, check_layers, lora_config
-from finetune.new_rows import check_rows, row_modules, start_rows
+from finetune.new_rows import check_rows, compute_apart, row_modules, start_rows
 from finetune.new_tokens import NONE, NewTokens
 from finetune.peft_names import named_in_full
 from lensmith.errors import InputError, Problem
@@ -117,6 +117,7 @@ def choose_trained(
     adapted = check_adapted(wrapped, targets)
     check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
     check_rows(wrapped, _PEFT_PREFIX, modules, new, tied=len(modules) == 1)
+    compute_apart(wrapped)
     return Trained(wrapped, adapted, count_trained(wrapped, family))
 
 

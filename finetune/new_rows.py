@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MethodType
 
 import torch
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from finetune.new_tokens import NewTokens
@@ -58,6 +61,36 @@ def _rows(wrapper: TrainableTokensWrapper) -> Tensor:
 
 def _wrappers(model: nn.Module) -> Iterator[tuple[str, TrainableTokensWrapper]]:
     return ((n, each) for n, each in model.named_modules() if isinstance(each, TrainableTokensWrapper))
+
+
+def compute_apart(model: nn.Module) -> None:
+    """Let a wrapped model compute with its rows beside the matrix that they belong to.
+
+    The same function as PEFT 0.21's (tuners/trainable_tokens/layer.py), which writes the rows into a copy of
+    the whole matrix at every pass, and takes a gradient of all of it.
+    """
+    for _, wrapper in _wrappers(model):
+        layer = wrapper.token_adapter
+        forward = _embedded if isinstance(layer.base_layer, nn.Embedding) else _scored
+        layer.forward = MethodType(forward, layer)
+
+
+def _embedded(layer: TrainableTokensLayer, ids: Tensor) -> Tensor:
+    """ids int64 [...] to [..., width]."""
+    known = layer.base_layer(ids)
+    new = ids[..., None] == torch.tensor(layer.token_indices[_ACTIVE], device=ids.device)
+    rows = layer.trainable_tokens_delta[_ACTIVE].to(known.dtype)
+    own = functional.embedding(new.int().argmax(-1), rows)
+    return torch.where(new.any(-1, keepdim=True), own, known)
+
+
+def _scored(layer: TrainableTokensLayer, states: Tensor) -> Tensor:
+    """states [..., width] to logits [..., vocabulary]; no head of these families has a bias."""
+    logits = layer.base_layer(states)
+    rows = layer.trainable_tokens_delta[_ACTIVE].to(layer.base_layer.weight.dtype)
+    numbers = torch.tensor(layer.token_indices[_ACTIVE], device=logits.device)
+    # In place: a copy of all logits would be the largest tensor of the step.
+    return logits.index_copy_(-1, numbers, functional.linear(states, rows).to(logits.dtype))
 
 
 def check_rows(model: nn.Module, prefix: str, modules: list[str], new: NewTokens, tied: bool) -> None:

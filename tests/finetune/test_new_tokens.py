@@ -17,6 +17,7 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 import finetune.adapter
 from finetune.adapted import load_trained
 from finetune.adapter import choose_trained
+from finetune.dry_run import dry_step
 from finetune.greedy import end_ids, greedy
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import lora_config
@@ -153,6 +154,54 @@ def test_rows_start_as_the_mean_of_their_pieces(started: Path, make_recipe: Reci
     assert trained == {prefix + name.removesuffix(".weight") + rows for name in wanted}
 
 
+def test_rows_beside_the_matrix_learn_as_rows_in_it(
+    started: Path, make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and every gradient, in one dtype and with rows in another, equal PEFT's own."""
+    new = read_new_tokens(started, TOKENS)
+    recipe = load_recipe(make_recipe(base__path=str(started), train__new_tokens=TOKENS))
+    ids = torch.tensor([[5, 1024, 9, 1026, 1024, 77, 1025, 8]])
+
+    def step(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = choose_trained(load_model(started, dtype), recipe, new=new).model
+        with torch.no_grad():
+            for name, each in model.named_parameters():
+                if "lora_B" in name or "trainable_tokens" in name:
+                    each.add_(0.1 * torch.randn_like(each))
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+        return found | {"loss": loss.detach()}
+
+    for dtype, atol in ((torch.float32, 1e-6), (torch.bfloat16, 0.02)):
+        ours = step(dtype)
+        with monkeypatch.context() as patch:
+            patch.setattr(finetune.adapter, "compute_apart", lambda model: None)
+            theirs = step(dtype)
+        assert ours.keys() == theirs.keys()
+        assert sum("trainable_tokens" in name for name in ours) >= 1
+        for name, value in theirs.items():
+            assert torch.allclose(ours[name].float(), value.float(), atol=atol), name
+
+
+def test_no_pass_holds_a_copy_of_a_matrix(
+    roomy: Path, make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = {name: torch.ones(1, 8, dtype=torch.int64) for name in ("input_ids", "attention_mask", "labels")}
+
+    def held(*tokens: str) -> int:
+        recipe = load_recipe(make_recipe(base__path=str(roomy), train__new_tokens=list(tokens)))
+        model = choose_trained(load_skeleton(roomy), recipe, new=read_new_tokens(roomy, tokens)).model
+        return dry_step(model, batch, checkpointing=False, autocast=False).held
+
+    matrix = 1040 * 64 * torch.float32.itemsize
+    plain = held()
+    assert plain < held(*TOKENS) < plain + matrix / 2
+    monkeypatch.setattr(finetune.adapter, "compute_apart", lambda model: None)
+    assert held(*TOKENS) > plain + matrix
+
+
 def test_training_the_whole_matrix_is_noticed(
     roomy: Path, make_recipe: RecipeMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +305,10 @@ def swapped(added: list[dict[str, Any]]) -> None:
     added[-1]["content"], added[-2]["content"] = added[-2]["content"], added[-1]["content"]
 
 
+def missing(added: list[dict[str, Any]]) -> None:
+    del added[-1]
+
+
 def special(added: list[dict[str, Any]]) -> None:
     added[-1]["special"] = True
 
@@ -276,7 +329,7 @@ def on_rows(name: str, number: int) -> Callable[[Path], None]:
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "swapped": (on_added(swapped), "2 new tokens are not read or written as trained"),
     "missing": (
-        on_added(lambda added: added.pop()),
+        on_added(missing),
         "the tokenizer has other tokens than the base's and the",
     ),
     "special": (on_added(special), "1 new tokens are not read or written as trained"),

@@ -39,8 +39,6 @@ _SAME = (
     "n_shared_experts",
     "num_experts_per_tok",
     "moe_intermediate_size",
-    "n_group",
-    "topk_group",
     "topk_method",
     "routed_scaling_factor",
     "bos_token_id",
@@ -51,6 +49,9 @@ _SAME = (
 def _hub_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json in the form of deepseek-ai's checkpoints, the one vLLM reads, of transformers'."""
     text, vision = config["text_config"], config["vision_config"]
+    # vLLM always chooses experts by groups, and fails where their number is null: one group leaves none out.
+    greedy = text.get("topk_method", "greedy") == "greedy"
+    groups = {name: 1 if greedy else text[name] for name in ("n_group", "topk_group")}
     return {
         "model_type": "deepseek_vl_v2",
         "architectures": ["DeepseekOCR2ForCausalLM"],
@@ -66,6 +67,7 @@ def _hub_config(config: Mapping[str, Any]) -> dict[str, Any]:
             "n_embed": text["hidden_size"],
         },
         "language_config": {name: text[name] for name in _SAME if name in text}
+        | groups
         | {
             "architectures": ["DeepseekV2ForCausalLM"],
             "model_type": "deepseek_v2",
@@ -150,7 +152,8 @@ FAMILY = Family(
     vllm_limits=(
         "It reads the hub's config (DeepseekOCR2ForCausalLM, deepseek_vl_v2, language_config,"
         " projector_config), not the one of transformers' class: a profile holds it.",
-        "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones.",
+        "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones. Images are"
+        " padded to 1024 pixels and cut into tiles of 768.",
         "An adapter of transformers' class names model.language_model.layers, which its own names lack: it"
         " would be left out. Merge it.",
     ),

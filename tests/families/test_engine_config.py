@@ -1,4 +1,5 @@
-"""The config that Molmo2's profile holds answers to every name that vLLM's class asks for."""
+"""The configs that profiles hold for vLLM: every name that Molmo2's class there asks for is answered, and
+DeepSeek-OCR-2's experts are in as many groups as transformers has them."""
 
 from __future__ import annotations
 
@@ -64,3 +65,23 @@ def test_every_name_is_answered_in_both_forms_of_the_file(molmo2: Checkpoint) ->
 def test_without_it_vllm_would_not_start(molmo2: Checkpoint) -> None:
     with pytest.raises(AttributeError, match="vit_config"):
         values(json.loads((molmo2.root / "config.json").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("stated", "groups"),
+    [
+        ({"topk_method": "greedy", "n_group": None, "topk_group": None}, [1, 1]),
+        # transformers looks at no groups then.
+        ({"topk_method": "greedy", "n_group": 4, "topk_group": 2}, [1, 1]),
+        ({"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}, [4, 2]),
+    ],
+)
+def test_groups_of_experts_are_numbers(
+    made: dict[str, Checkpoint], stated: dict[str, Any], groups: list[int]
+) -> None:
+    deepseek = made["deepseek_ocr2"]
+    write = deepseek.family.vllm_config
+    assert write is not None
+    config = deepseek.config | {"text_config": deepseek.config["text_config"] | stated}
+    language = write(config)["language_config"]
+    assert [language["n_group"], language["topk_group"]] == groups

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import sys
 import tempfile
@@ -59,7 +60,11 @@ def side(folder: Path, home: str) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     rows = sum(prepared.dataset.body["rows"].values())
     ids = [prepared.dataset.id, prepared.held_out.id]
-    return {"seconds": seconds, "looked": opened[SEE], "stored": opened[STORE], "rows": rows, "ids": ids}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    # With the imports: what other programs on the machine take does not count here.
+    cpu = sum(each.ru_utime + each.ru_stime for each in used)
+    counts = {"looked": opened[SEE], "stored": opened[STORE], "rows": rows}
+    return {"seconds": seconds, "cpu_s": round(cpu, 2), **counts, "ids": ids}
 
 
 def make(folder: Path, files: int) -> list[str]:
@@ -108,6 +113,8 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         "rows": again["rows"],
         "first_s": round(first["seconds"], 1),
         "again_s": round(again["seconds"], 1),
+        "first_cpu_s": first["cpu_s"],
+        "again_cpu_s": again["cpu_s"],
         "same_ids": again["ids"] == fresh["ids"],
     }
     if given.write:

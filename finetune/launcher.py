@@ -108,41 +108,54 @@ def check_method(launcher: Launcher, recipe: Recipe) -> None:
             "train.method qlora needs a package that is not here",
             [Problem("is not installed", "bitsandbytes", "run scripts/bootstrap")],
         )
+    if problems := division_problems(launcher, recipe):
+        raise InputError(f"this training cannot be divided as {launcher.path} says", problems)
+
+
+def division_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:
+    """What the recipe's method asks for and the launcher's way of dividing weights cannot give."""
     if launcher.zero_stage != 3:
-        return
+        return []
+    problems = [
+        Problem(
+            f"{asked} cannot be trained so: ZeRO stage 3 divides {divided}",
+            "train.launcher",
+            f"use ZeRO stage 2; or {instead}",
+        )
+        for asked, divided, instead in _read_whole(recipe.train)
+    ]
     if not recipe.train.adapts and not launcher.gathers:
         # An adapter transformers 5.20 gathers whatever it says (Trainer.save_model).
-        what, where = "ZeRO stage 3 would save its shards alone", "deepspeed_config.zero3_save_16bit_model"
-        raise InputError(
-            f"the weights trained as {launcher.path} says would be lost",
-            [Problem(what, where, "set it to true")],
-        )
-    if not reads_whole_weights(recipe.train):
-        return
-    what, divided = "an adapter of routed experts", "the experts, which PEFT reads whole"
-    mend = "use ZeRO stage 2; or leave out train.lora.experts"
-    if recipe.train.new_tokens:
-        what, divided = "rows of new tokens", "the embeddings, whose rows are set and read whole"
-        mend = "use ZeRO stage 2; or leave out train.new_tokens"
-    elif in_4_bits:
-        what, divided = "a base in 4 bits", "weights, which bitsandbytes reads whole"
-        mend = "use ZeRO stage 2; or set train.method to lora"
-    raise InputError(
-        f"{what} cannot be trained as {launcher.path} says",
-        [Problem(f"ZeRO stage 3 divides {divided}", "train.launcher", mend)],
-    )
+        what = "ZeRO stage 3 would save its shards alone: the trained weights would be lost"
+        where = f"{launcher.path} deepspeed_config.zero3_save_16bit_model"
+        problems.append(Problem(what, where, "set it to true"))
+    return problems
 
 
 def reads_whole_weights(train: Train) -> bool:
-    """Whether ZeRO-3, which holds parts of weights only, cannot be had.
+    """Whether ZeRO-3, which holds parts of weights only, cannot be had."""
+    return bool(_read_whole(train))
+
+
+def _read_whole(train: Train) -> list[tuple[str, str, str]]:
+    """What of the training reads weights whole: its name, what it reads, what to do without it.
 
     PEFT 0.21's adapter of a parameter reads the whole of it outside the forward of its module
     (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as attributes of their modules:
     DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by scales that ZeRO-3 knows nothing
     of. Rows of new tokens are means of others', set before training.
     """
-    experts = train.adapts and train.lora.experts is not None
-    return train.method == "qlora" or experts or bool(train.new_tokens)
+    whole: list[tuple[str, str, str]] = []
+    if train.method == "qlora":
+        divided = "weights, which bitsandbytes reads whole"
+        whole.append(("a base in 4 bits", divided, "set train.method to lora"))
+    if train.adapts and train.lora.experts is not None:
+        divided = "the experts, which PEFT reads whole"
+        whole.append(("an adapter of routed experts", divided, "leave out train.lora.experts"))
+    if train.new_tokens:
+        divided = "the embeddings, whose rows are set and read whole"
+        whole.append(("rows of new tokens", divided, "leave out train.new_tokens"))
+    return whole
 
 
 def _offloads(device: Any) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.cluster.job import ROOT, Job, Volume, Wishes, moved
+from finetune.launcher import division_problems
 from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe
 
@@ -38,7 +39,8 @@ _SBATCH_OURS = (
 
 def check_job(job: Job, recipe: Recipe, wishes: Wishes, code: Path, found: Sequence[Problem] = ()) -> None:
     """Raise InputError with everything that is wrong with the job, after what was `found` before."""
-    problems = [*found, *_size_problems(job, wishes), *_name_problems(job), *_number_problems(wishes)]
+    problems = [*found, *division_problems(job.launcher, recipe)]
+    problems += [*_size_problems(job, wishes), *_name_problems(job), *_number_problems(wishes)]
     problems += _option_problems(job, wishes)
     problems += _path_problems(job, recipe, code)
     if job.target == "slurm":

@@ -67,6 +67,13 @@ def test_gpus_of_a_launcher_without(make: JobMaker) -> None:
     assert "on CPUs" in problems(make, "slurm", train__launcher=cpu, gpus=1)[str(cpu)].what
 
 
+def test_a_method_that_the_launcher_cannot_divide(make: JobMaker) -> None:
+    """In the job it would be found by the nodes, after their wait in the queue."""
+    found = problems(make, "slurm", train__method="qlora", nodes=2)
+    assert list(found) == ["train.launcher", str(ONE)]
+    assert "a base in 4 bits cannot be trained so" in found["train.launcher"].what
+
+
 def test_local_is_one_machine_and_torchrun_several(make: JobMaker) -> None:
     assert "2 machines" in problems(make, "local", train__launcher=NODES)["--to local"].what
     assert problems(make, "torchrun")["--to torchrun"].mend == "--to local"

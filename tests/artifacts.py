@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging
 
+from finetune.new_rows import row_modules
+from finetune.new_tokens import read_new_tokens
 from finetune.peft_names import named_in_full
 from lensmith import families
 from lensmith.artifact import Artifact
@@ -54,21 +56,26 @@ def make_run(
     rank_pattern: dict[str, int] | None = None,
     alpha_pattern: dict[str, int] | None = None,
     experts: bool = False,
+    new_tokens: Sequence[str] = (),
 ) -> Artifact:
     """A run with a random adapter on every linear of `towers`, and on all routed experts where `experts` says
-    so; `scale` is its delta's size.
+    so, and random rows for `new_tokens`; `scale` is its delta's size.
 
     A and B are drawn so that `scale` is about the standard deviation of the delta's effect on a unit input.
     """
     family = families.get(base.body["family"])
     checkpoint = checkpoint_path(base)
     asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, dora, rank_pattern, alpha_pattern]
-    asked += [experts]
+    asked += [experts, list(new_tokens)]
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
     modules = {tower: family.expected_linears(model.config.to_dict(), tower) for tower in towers}
     fused = family.experts.fused(model.config.to_dict()) if experts and family.experts else []
+    new = read_new_tokens(checkpoint, new_tokens)
     config = LoraConfig(
+        trainable_token_indices={name: list(new.ids.values()) for name in row_modules(model)}
+        if new
+        else None,
         r=rank,
         lora_alpha=alpha,
         use_rslora=rslora,
@@ -85,6 +92,8 @@ def make_run(
         for name, weight in adapted.named_parameters():
             if "magnitude" in name:
                 weight.mul_(1 + 0.2 * torch.randn(weight.shape, generator=draw))
+            elif "trainable_tokens" in name:
+                weight.copy_(torch.randn(weight.shape, generator=draw) * weight.std())
             elif "lora_" in name:
                 spread = (scale * rank / alpha) ** 0.5 / weight.shape[1] ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=draw) * spread)
@@ -96,6 +105,7 @@ def make_run(
             method="lora",
             modules={tower: len(names) for tower, names in modules.items()},
             template=base.body["template"],
+            new_tokens=new.ids,
             seed=seed,
             steps=1,
             final_loss=1.0,

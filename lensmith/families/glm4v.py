@@ -90,4 +90,5 @@ FAMILY = Family(
     context=131_072,
     frames=2,
     packs=True,
+    new_tokens=True,
 )

@@ -34,6 +34,7 @@ from serving.profile import derive_profile
 from tests.artifacts import good_rows, make_mixed_held_out, make_run, make_text_held_out, text_rows
 from tests.families.conftest import Checkpoint, towers_of
 from tests.family_results import Shows
+from tests.roomy import with_room
 from tests.serving.exam import CPU
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -78,12 +79,15 @@ class Served:
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     family, root = families.get(request.param), tmp_path_factory.mktemp(request.param)
     towers = towers_of(family.name, "lora")
-    checkpoint = Checkpoint(family, write_served(family.name, root / "base"))
+    path = write_served(family.name, root / "base")
+    # Whole questions of these rows become tokens: read alike by both, or the proof fails.
+    tokens = ["Name a colour.", "12 34 56"] if family.new_tokens else []
+    checkpoint = Checkpoint(family, with_room(path, root / "roomy", 16) if tokens else path)
     content = checkpoint.recipe("lora", **dict.fromkeys(towers, "adapt")).model_dump(mode="json")
     recipe = Recipe.model_validate(content | {"serve": content["serve"] | SERVE})
     home = Home(root / "home")
     base = pin_base(recipe, home)
-    run = make_run(home, base, towers)
+    run = make_run(home, base, towers, new_tokens=tokens)
     model = merge(recipe, home, base, run)
     profile = derive_profile(recipe, home, model, base, CPU)
     with running_engine(profile, home, proof=True) as engine:

@@ -1,0 +1,65 @@
+"""Rows of new tokens in each family that is said to learn them: trained alone, merged and proven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.adapter import choose_trained
+from finetune.merge import merge
+from finetune.merge_proof import prove_merge
+from finetune.new_tokens import read_new_tokens
+from lensmith import families
+from lensmith.base import pin_base
+from lensmith.home import Home
+from lensmith.recipe import Recipe
+from tests.artifacts import make_held_out, make_run
+from tests.families.conftest import Checkpoint
+from tests.roomy import with_room
+
+pytestmark = pytest.mark.slow
+
+LEARNING = [name for name, family in families.FAMILIES.items() if family.new_tokens]
+# In every answer of the held-out rows, and no token of any of these vocabularies.
+TOKENS = ['{"account":"', '","amount":"']
+
+
+@pytest.fixture(scope="module", params=LEARNING)
+def roomy(
+    request: pytest.FixtureRequest, made: dict[str, Checkpoint], tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoint:
+    root = tmp_path_factory.mktemp("roomy") / request.param
+    return Checkpoint(families.get(request.param), with_room(made[request.param].root, root, 8))
+
+
+def test_rows_are_merged_and_proven(roomy: Checkpoint, bank_forms: Path, tmp_path: Path) -> None:
+    recipe, home = roomy.recipe("lora", language="adapt"), Home(tmp_path / "home")
+    base = pin_base(recipe, home)
+    run = make_run(home, base, ["language"], new_tokens=TOKENS)
+    model = merge(recipe, home, base, run)
+    proof = prove_merge(recipe, home, base, run, model, make_held_out(home, bank_forms, 4))
+    assert proof.statement["findings"] == []
+    assert proof.statement["new_tokens"]["tokens"] == run.body["new_tokens"]
+    before, after = (load_file(root / "model.safetensors") for root in (roomy.root, model.path))
+    for name in [each for each in before if each.endswith(("embed_tokens.weight", "lm_head.weight"))]:
+        changed = (before[name] != after[name]).any(1).nonzero().flatten().tolist()
+        assert changed == sorted(run.body["new_tokens"].values())
+
+
+def test_only_rows_and_adapter_learn(roomy: Checkpoint) -> None:
+    new = read_new_tokens(roomy.root, TOKENS)
+    content = roomy.recipe("lora", language="adapt").model_dump(mode="json")
+    content["train"]["new_tokens"] = TOKENS
+    recipe = Recipe.model_validate(content)
+    model = choose_trained(roomy.load(), recipe, new=new).model
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    ids = torch.tensor([[5, *new.ids.values(), 9, 7]])
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    torch.optim.SGD([each for each in model.parameters() if each.requires_grad], lr=1.0).step()
+    moved = {name for name, each in model.named_parameters() if not torch.equal(each, before[name])}
+    assert {name for name in moved if "lora_" not in name} == {
+        name for name in before if "trainable_tokens_delta" in name
+    }

@@ -85,7 +85,8 @@ def make_model(task: Task) -> tuple[Any, Any]:
     from lensmith.rendering import Rendering
 
     processor = checkpoint.make_processor()
-    config = checkpoint.make_config(checkpoint.DEMO, processor)
+    # transformers does not say of which class the configuration of its text is.
+    config: Any = checkpoint.make_config(checkpoint.DEMO, processor)
     if task.vocabulary:
         config.text_config.vocab_size = task.vocabulary
     model = checkpoint.make_model(config, seed=0)

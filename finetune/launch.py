@@ -14,6 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from finetune.checkpoint import sealed_steps
+from finetune.disk import space_left
+from finetune.killed import killed_process, was_killed, without_launcher
 from finetune.launcher import Launcher, read_launcher
 from finetune.live import forget_evaluations, read_evaluations, read_progress
 from finetune.run import run_key
@@ -50,7 +53,8 @@ def train(
     The child's output goes to `<home>/logs/train-<key>.log`. However this function ends, no child is left.
     Raises the error that ended the training where it was one of ours, StoppedEarly among them, which follows
     on `lensmith.signals.Stopped`; InputError where the launcher config needs several machines, or its port is
-    taken; RuntimeError with the log's last lines for anything else.
+    taken; LensmithError where a process of it was killed from outside; RuntimeError with the log's last lines
+    for anything else.
     """
     launcher = read_launcher(recipe.train.launcher)
     key = run_key(recipe, base, dataset)
@@ -59,7 +63,7 @@ def train(
     if launcher.machines > 1:
         raise _several_machines(launcher, recipe_path, settings, home)
     # Two trainings of one key would write over each other's checkpoints: the second waits and finds the run.
-    with home.locked(f"train-{key}"):
+    with home.locked(f"train-{key}"), space_left(home.root):
         if found := _find(home, key):
             return found
         _run(accelerate_command(launcher, recipe_path, settings, home), launcher, home, key)
@@ -84,7 +88,7 @@ def accelerate_command(
 
     Raises InputError where the launcher config states a port that is taken.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(launcher.path)]
     if launcher.processes > 1 or launcher.zero_stage:
         command += ["--main_process_port", str(_port(launcher))]
@@ -143,6 +147,7 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
         environment.update(DS_ACCELERATOR="cpu", CUDA_VISIBLE_DEVICES="")
     forget_evaluations(work)
     with log_path.open("ab") as log:
+        begins = log.tell()
         child = run_child(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             code = _watch(child, work)
@@ -158,7 +163,14 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
     if errors.is_file():
         raise read_failure(errors)
     if code != 0:
-        raise _unknown(code, log_path)
+        with log_path.open("rb") as written:
+            written.seek(begins)
+            said = written.read().decode(errors="replace")
+        killed = killed_process(said)
+        if killed is not None:
+            last = max(sealed_steps(work), default=None)
+            raise was_killed(killed, launcher.processes, last)
+        raise _unknown(code, without_launcher(said), log_path)
 
 
 def _saved(child: subprocess.Popen[bytes]) -> int:
@@ -188,8 +200,8 @@ def _watch(child: subprocess.Popen[bytes], work: Path) -> int:
                 continue
 
 
-def _unknown(code: int, log_path: Path) -> RuntimeError:
-    lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
+def _unknown(code: int, said: str, log_path: Path) -> RuntimeError:
+    lines = [line for line in said.splitlines() if line.strip()]
     tail = "\n  ".join(line[-160:] for line in lines[-_SHOWN_LINES:])
     return RuntimeError(f"training ended with exit code {code}; {log_path} ends with\n  {tail}")
 

@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         train(arguments.recipe, arguments.settings, Home(arguments.home))
     except LensmithError as error:
-        print(error, file=sys.stderr)
         if ERROR_FILE in os.environ:
             write_failure(Path(os.environ[ERROR_FILE]), error)
+        print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)

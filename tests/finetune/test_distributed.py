@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from finetune import checkpoint as checkpoints
 from finetune.launch import SCRIPT, train
 from finetune.quantized import read_quantized
 from finetune.run import run_key
@@ -119,6 +120,39 @@ def test_zero2_full(new_training: TrainingMaker, deepspeed_config: dict[str, Any
     assert_deepspeed(training.run(), 2)
     assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(training.run(), single.run(), "model.safetensors")
+
+
+def test_evaluated_and_ended_early(
+    new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two processes share three rows, and end where one process does.
+
+    The run cannot be written at first; then its last evaluation is as if a stop had left it out.
+    """
+    settings: dict[str, Any] = {"train__max_steps": 9, "train__save_every": 100}
+    settings["train__evaluate"] = {"every": 1, "rows": 3, "patience": 1}
+    single = new_training(**settings).run()
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    training = new_training(**settings, train__launcher=config, train__batch_size=1)
+    key = run_key(training.recipe, training.base, training.dataset)
+    blocked = training.home.artifact_path("run", key).parent
+    blocked.write_bytes(b"")
+    words = (training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        train(*words)
+    last = checkpoints.last_whole(training.home.work_path(key))
+    assert last is not None
+    folder, manifest = last
+    assert (manifest.step, manifest.over, manifest.processes) == (2, True, 2)
+    assert [each.model_dump() for each in manifest.scores] == single.body["evaluation"]["scores"]
+    checkpoints.add_scores(folder, manifest.scores[:1], over=False)
+    blocked.unlink()
+    run = train(*words)
+    assert run.record()["resumed_at"] == 2
+    assert_deepspeed(run, 2)
+    assert run.body["evaluation"] == single.body["evaluation"]
+    assert (run.body["steps"], run.body["evaluation"]["ended_early"]) == (2, True)
+    assert_same_weights(run, single, "adapter_model.safetensors")
 
 
 def free_port() -> int:

@@ -134,6 +134,33 @@ def test_told_to_stop_while_asking(
 
 
 @pytest.mark.slow
+def test_what_is_made_up_for_ends_the_training(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to stop in the evaluation that would have ended it: the next start evaluates, and ends."""
+    evaluate = {"every": 1, "rows": 2, "patience": 1}
+    settings = {"train__max_steps": 9, "train__evaluate": evaluate, "train__save_every": 100}
+    training, noted, asked = new_training(**settings), Noted(), []
+    greedy = finetune.examiner.greedy
+
+    def told(*arguments: Any) -> Any:
+        asked.append(arguments)
+        if len(asked) == 2:
+            noted.note(signal.SIGTERM, None)
+        return greedy(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.examiner, "greedy", told)
+        with pytest.raises(StoppedEarly, match="stopped at step 2"):
+            train_process(training.recipe, training.home, training.base, training.dataset, noted)
+    run = training.run()
+    assert (run.body["steps"], run.body["evaluation"]["chosen"]) == (2, 1)
+    assert run.body["evaluation"]["ended_early"] is True
+    assert [each["step"] for each in run.body["evaluation"]["scores"]] == [1, 2]
+    assert len(training.losses()) == 2
+
+
+@pytest.mark.slow
 def test_packed_it_answers_the_same(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[list[str]] = []
     note = finetune.examiner.note_evaluation

@@ -7,7 +7,7 @@ are replaced by other pictures of the same kind, and they are prepared again in 
 rows in a home that knows nothing, for the id, which must be the same. Each is a process of its own. Counted
 are the pictures that workers open, to look at them and to store them; `share` is what is looked at of all.
 The time of preparing again is more than 1%: labels are read and judged anew, stored pictures are copied into
-the new files, and the report is drawn. The machine of the committed result was busy with seven other programs:
+the new files, and the report is drawn. The machine of the committed result was busy with other programs:
 its seconds say little, its CPU seconds (of all processes) something. By those, over 20 and 58 of these files
 (2.1 MB each as they are stored): 210 ms a row the first time; again, 9 ms a row that has not changed (4%; 2.7
 of them two SHA-256 of its bytes, the others mostly copying them into the new file) and 0.9 s whatever their

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -159,9 +160,24 @@ def make_text_held_out(home: Home) -> Artifact:
     return _held_out(home, text_rows())
 
 
-def make_mixed_held_out(home: Home, forms: Path, pictures: int) -> Artifact:
-    """A held-out artifact of rows without images and the first `pictures` good rows of a folder."""
-    return _held_out(home, [*text_rows(), *good_rows(forms)[:pictures]])
+def make_mixed_held_out(
+    home: Home, forms: Path, pictures: int, size: tuple[int, int] | None = None
+) -> Artifact:
+    """A held-out artifact of rows without images and the first `pictures` good rows of a folder; their
+    pictures drawn out to `size`, width and height, where it is given."""
+    rows = good_rows(forms)[:pictures]
+    return _held_out(home, [*text_rows(), *([_drawn_out(row, size) for row in rows] if size else rows)])
+
+
+def _drawn_out(row: Row, size: tuple[int, int]) -> Row:
+    """The row with its one picture at another size."""
+    image = decode_image(row.images[0], ImageLimits()).resize(size)
+    question, answer = row.sample.messages
+    (told,) = (part for part in question.parts if isinstance(part, Text))
+    picture = Image("drawn_out.png", pixel_digest(image), size)
+    messages = (Message("user", (picture, told)), answer)
+    sample = replace(row.sample, id=f"{row.sample.id}-drawn-out", messages=messages)
+    return Row(sample, (encode_png(image),))
 
 
 def good_rows(forms: Path) -> list[Row]:

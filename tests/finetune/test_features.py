@@ -138,13 +138,19 @@ def test_nothing_is_kept_that_is_needed_once(
     assert not any(each.features for each in rows.kept.values())
 
 
-def test_workers_leave_no_file_open(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_leave_no_file_open(
+    new_training: TrainingMaker, preferences: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A tensor that a worker has made holds one as long as it lives; a process may have 1,024."""
-    size, rows = before_training(new_training(**SETTINGS), monkeypatch, workers=2)
+    training = new_training(**preferences | SETTINGS)
+    size, rows = before_training(training, monkeypatch, workers=2)
     assert size > 0
+    pairs = [(row, row.rejected) for row in rows.kept.values() if row.rejected is not None]
+    assert len(pairs) == len(rows.kept)
     tensors = [
         tensor
-        for row in rows.kept.values()
+        for pair in pairs
+        for row in pair
         for tensor in (row.labels, *row.tokens.values(), *row.images.values())
     ]
     assert len(tensors) > len(rows.kept) > 0

@@ -19,6 +19,7 @@ from finetune.adapted import load_trained
 from finetune.adapter import choose_trained
 from finetune.dry_run import dry_step
 from finetune.greedy import end_ids, greedy
+from finetune.launch import train
 from finetune.launcher import check_method, read_launcher
 from finetune.lora import lora_config
 from finetune.merge import merge
@@ -34,6 +35,7 @@ from tests.artifacts import make_held_out
 from tests.conftest import RecipeMaker
 from tests.finetune.conftest import Training, TrainingMaker, assert_same_run
 from tests.finetune.merged import Walk, as_bfloat16, planted
+from tests.finetune.test_distributed import TOLERANCE, assert_deepspeed, assert_same_weights, launcher
 from tests.finetune.test_train import broken_after
 from tests.roomy import with_room
 
@@ -114,11 +116,11 @@ def test_zero_3_is_refused(
     make_recipe: RecipeMaker, roomy: Path, deepspeed_config: dict[str, Any], tmp_path: Path
 ) -> None:
     deepspeed_config["deepspeed_config"]["zero_stage"] = 3
-    launcher = tmp_path / "zero3.yaml"
-    launcher.write_text(yaml.safe_dump(deepspeed_config))
+    path = tmp_path / "zero3.yaml"
+    path.write_text(yaml.safe_dump(deepspeed_config))
     recipe = load_recipe(make_recipe(base__path=str(roomy), train__new_tokens=TOKENS))
     with pytest.raises(InputError, match="ZeRO stage 3 divides the embeddings"):
-        check_method(read_launcher(launcher), recipe)
+        check_method(read_launcher(path), recipe)
 
 
 @pytest.mark.slow
@@ -398,3 +400,17 @@ def test_packed_and_resumed_it_learns_the_same(
     broken_after(2, broken, monkeypatch)
     assert_same_run(broken, unbroken)
     assert broken.run().record()["resumed_at"] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same(
+    new_training: TrainingMaker, roomy: Path, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    settings = {"base__path": roomy, "train__new_tokens": TOKENS}
+    single = new_training(**settings)
+    training = new_training(**settings, train__launcher=config, train__batch_size=1)
+    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert_deepspeed(training.run(), 2)
+    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert_same_weights(training.run(), single.run(), WEIGHTS)

@@ -126,7 +126,7 @@ def _groups(rows: Iterable[tuple[int, Encoded]], image_tokens: Sequence[int]) ->
         if group and tokens + image_tokens[number] > most:
             yield group
             group, tokens, most = {}, 0, TOKENS
-        group[number] = _copied(row)
+        group[number] = row
         tokens += image_tokens[number]
     yield group
 
@@ -176,9 +176,10 @@ def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows,
         # The trainer's order of rows is drawn from torch's own.
         generator=torch.Generator(),
     )
+    loaded = ((number, _copied(row)) for number, row in loader) if loader.num_workers else loader
     size, most = 0, recipe.train.image_features_gib * GIB
     with trainer.compute_loss_context_manager(), Progress("image features", total=len(numbers)) as progress:
-        for group in _groups(loader, image_tokens):
+        for group in _groups(loaded, image_tokens):
             seen = {number: row for number, row in group.items() if row.pictures}
             if seen:
                 made = image_features(model, list(seen.values()), dtype, recipe.model_family.numbers)

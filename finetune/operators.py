@@ -71,7 +71,15 @@ def _folder() -> Path:
     chosen = os.environ.get(FOLDER)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(chosen) if chosen else cache / "lensmith" / "torch_extensions"
-    made_for = [sys.version, version("torch"), version("deepspeed"), platform.machine(), _processor()]
+    # The place of the sources too: torch compiles anew, under who uses it, where they lie elsewhere.
+    made_for = [
+        sys.prefix,
+        sys.version,
+        version("torch"),
+        version("deepspeed"),
+        platform.machine(),
+        _processor(),
+    ]
     return root / f"lensmith-{hashlib.sha256(repr(made_for).encode()).hexdigest()[:16]}"
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks import peer, peer_environment
-from benchmarks.train_peer import TASK, check, ratio_of, speeds, walls
+from benchmarks.train_peer import TASK, TOLERANCE, check, ratio_of, speeds, walls
+from tests.benchmarks.runs import KEYS, committed
 
 SMALL = replace(TASK, rows=8, epochs=2, step=4, batch=2)
 LOG = """\
@@ -178,3 +179,14 @@ def test_its_packages_are_pinned_and_our_torch_is_among_them() -> None:
     assert [line for line in pins if line.startswith("torch==")] == [
         line for line in ours if line.startswith("torch==")
     ]
+
+
+def test_the_committed_result_is_faster_to_the_same_loss() -> None:
+    result = committed("train_peer")
+    assert list(result)[: len(KEYS)] == KEYS
+    assert result["ratio"] > 1
+    assert abs(result["ours_loss"] - result["baseline_loss"]) <= TOLERANCE
+    assert result["versions"]["torch"] == result["baseline_versions"]["torch"]
+    # The peer's template teaches the line break after every answer too.
+    tokens = result["answer_tokens"]
+    assert tokens["baseline"] - tokens["ours"] == result["samples"] // 3

@@ -55,7 +55,7 @@ def make_base(task: Task, folder: Path) -> None:
 
 def judge(task: Task, work: Path, trained: Path) -> dict[str, Any]:
     """What the peer learned, measured as ours is. Raises SystemExit where it learned something else."""
-    from datasets import load_from_disk
+    from datasets import DatasetDict
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -66,7 +66,7 @@ def judge(task: Task, work: Path, trained: Path) -> dict[str, Any]:
     rows = [encoder.encode(row) for row in make_rows(task.rows)]
     taught = peer.same_rows(
         [(row.tokens["input_ids"].tolist(), row.labels.tolist()) for row in rows],
-        list(load_from_disk(str(work / "tokenized"))["train"]),
+        DatasetDict.load_from_disk(str(work / "tokenized"))["train"].to_list(),
         encoder.tokenizer.encode("\n"),
     )
     set_peft_model_state_dict(model, theirs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from types import ModuleType
 
@@ -47,10 +48,13 @@ def entry() -> None:
     # Nothing is ever fetched: without this PEFT asks the hub for a base that lies on this disk.
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        # All is done and said: Ctrl-C while the interpreter shuts down is not another end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         # It came before the verb began: nothing was started.
-        sys.exit(130)
+        code = 130
+    sys.exit(code)
 
 
 def main(argv: list[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -37,3 +39,20 @@ def test_an_error_of_the_block_goes_first() -> None:
     with pytest.raises(ValueError, match="broken"), signals_held():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         raise ValueError("broken")
+
+
+LATE = """
+import atexit, os, signal, sys, time
+sys.argv = ["lensmith", "--version"]
+atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)])
+from lensmith.cli.main import entry
+entry()
+"""
+
+
+def test_ctrl_c_that_comes_when_all_is_done() -> None:
+    """While the interpreter shuts down it would end a finished command as if it had not finished."""
+    ended = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    assert ended.stdout.startswith("lensmith ")

@@ -38,7 +38,7 @@ def main(out: Path) -> None:
     head, calls = model.get_output_embeddings(), []
     head.register_forward_hook(lambda *given: calls.append(len(given[2])))
     teach_answers_only(model, LOGITS)
-    # Its own collectives in shared memory take a minute to compile, and a kill meanwhile is in everybody's way.
+    # Its own collectives in shared memory take a minute to compile; a kill meanwhile stops every other start.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo", verbose=False)
     rank = torch.distributed.get_rank()

@@ -34,29 +34,19 @@ def write_split(
     What is given back was read from the disk. Raises InputError where a picture is no longer the one that was
     looked at.
     """
-    _write(book, sources, split, path, engine, before)
-    # Copies are digested where they lie now, not before: once, for this and for the proof.
-    while before.drop_spoiled(written := Written.read_back(path)):
-        _write(book, sources, split, path, engine, before)
-    return written
-
-
-def _write(
-    book: Workbook,
-    sources: Sequence[Source],
-    split: SplitName,
-    path: Path,
-    engine: Engine,
-    before: StoredBefore,
-) -> None:
-    with RowWriter(path) as writer:
-        _write_images(book, sources, split, writer, engine, before)
-        with Progress(f"{split} rows written", counts(book)[0].get(split, 0)) as progress:
-            for row in book.readable(split=split):
-                shown, reduced = book.pictures.shown_by(row.number), book.pictures.reduced_by(row.number)
-                seen = [small or each for each, small in zip(shown, reduced, strict=True)]
-                writer.put_row(with_pictures(row.sample, seen), row.times)
-                progress.add()
+    while True:
+        with RowWriter(path) as writer:
+            _write_images(book, sources, split, writer, engine, before)
+            with Progress(f"{split} rows written", counts(book)[0].get(split, 0)) as progress:
+                for row in book.readable(split=split):
+                    shown, reduced = book.pictures.shown_by(row.number), book.pictures.reduced_by(row.number)
+                    seen = [small or each for each, small in zip(shown, reduced, strict=True)]
+                    writer.put_row(with_pictures(row.sample, seen), row.times)
+                    progress.add()
+        # Copies are digested where they lie now, not before: once, for this and for the proof.
+        written = Written.read_back(path)
+        if not before.drop_spoiled(written):
+            return written
 
 
 def _write_images(

@@ -1,4 +1,5 @@
-"""A checkpoint with rows to spare, as published ones have: their vocabularies are rounded up."""
+"""A checkpoint with rows to spare, as published ones have (their vocabularies are rounded up), and new tokens
+for them."""
 
 from __future__ import annotations
 
@@ -9,6 +10,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+
+# Pieces of every answer, several tokens before. The first is learned at the first position of an answer.
+TOKENS = ['{"account":"', '","amount":"', '","date":"20']
+IDS = dict(zip(TOKENS, (1024, 1025, 1026), strict=True))
+EMBEDDINGS, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
 
 def with_room(base: Path, target: Path, rows: int, tied: bool = False) -> Path:

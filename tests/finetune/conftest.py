@@ -18,6 +18,7 @@ from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.recipe import PATHS, Recipe, load_recipe
 from tests.conftest import recipe_content
+from tests.roomy import with_room
 
 
 @dataclass(frozen=True)
@@ -174,3 +175,15 @@ def deepspeed_config() -> dict[str, Any]:
         "mixed_precision": "no",
         "use_cpu": True,
     }
+
+
+@pytest.fixture(scope="session")
+def roomy(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base with rows for new tokens beyond its tokenizer's, and a head of its own."""
+    return with_room(tiny_base, tmp_path_factory.mktemp("roomy") / "base", 16)
+
+
+@pytest.fixture(scope="session")
+def tied(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with one matrix for both."""
+    return with_room(tiny_base, tmp_path_factory.mktemp("tied") / "base", 16, tied=True)

@@ -47,13 +47,15 @@ def evaluated(new_training: TrainingMaker) -> Training:
 
 
 @pytest.mark.slow
-def test_losses_are_those_without_it(evaluated: Training, unbroken: Training) -> None:
+def test_it_learns_as_without_it(
+    evaluated: Training, unbroken: Training, new_training: TrainingMaker
+) -> None:
     """Dropout draws random numbers in every step: those that evaluating drew would show."""
     assert evaluated.losses() == unbroken.losses()
     assert evaluated.run().manifest.key != unbroken.run().manifest.key
+    to_its_end = new_training(**LONGER, train__evaluate={**EVALUATE, "keep_best": False})
     final = weights(unbroken.run())
-    if evaluated.run().body["evaluation"]["chosen"] == 6:
-        assert all(torch.equal(each, final[name]) for name, each in weights(evaluated.run()).items())
+    assert all(torch.equal(each, final[name]) for name, each in weights(to_its_end.run()).items())
 
 
 @pytest.mark.slow
@@ -109,22 +111,29 @@ def test_a_resumed_run_chooses_the_same(
     assert training.run().id == evaluated.run().id
 
 
-@pytest.mark.slow
-def test_told_to_stop_while_asking(
-    new_training: TrainingMaker, evaluated: Training, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The step is saved without its evaluation, which the next start makes up for before it goes on."""
-    training, noted = new_training(**LONGER, train__evaluate=EVALUATE, train__save_every=100), Noted()
-    greedy = finetune.examiner.greedy
+def stop_in_evaluation(training: Training, monkeypatch: pytest.MonkeyPatch, question: int) -> None:
+    """Train until it is told to stop when it asks its `question`-th row; the step is 2."""
+    noted, asked, greedy = Noted(), [], finetune.examiner.greedy
 
     def told(*arguments: Any) -> Any:
-        noted.note(signal.SIGTERM, None)
+        asked.append(arguments)
+        if len(asked) == question:
+            noted.note(signal.SIGTERM, None)
         return greedy(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(finetune.examiner, "greedy", told)
         with pytest.raises(StoppedEarly, match="stopped at step 2"):
             train_process(training.recipe, training.home, training.base, training.dataset, noted)
+
+
+@pytest.mark.slow
+def test_told_to_stop_while_asking(
+    new_training: TrainingMaker, evaluated: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is saved without its evaluation, which the next start makes up for before it goes on."""
+    training = new_training(**LONGER, train__evaluate=EVALUATE, train__save_every=100)
+    stop_in_evaluation(training, monkeypatch, question=1)
     last = checkpoints.last_whole(work_of(training))
     assert last is not None
     assert (last[1].step, last[1].scores) == (2, [])
@@ -140,19 +149,8 @@ def test_what_is_made_up_for_ends_the_training(
     """Told to stop in the evaluation that would have ended it: the next start evaluates, and ends."""
     evaluate = {"every": 1, "rows": 2, "patience": 1}
     settings = {"train__max_steps": 9, "train__evaluate": evaluate, "train__save_every": 100}
-    training, noted, asked = new_training(**settings), Noted(), []
-    greedy = finetune.examiner.greedy
-
-    def told(*arguments: Any) -> Any:
-        asked.append(arguments)
-        if len(asked) == 2:
-            noted.note(signal.SIGTERM, None)
-        return greedy(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune.examiner, "greedy", told)
-        with pytest.raises(StoppedEarly, match="stopped at step 2"):
-            train_process(training.recipe, training.home, training.base, training.dataset, noted)
+    training = new_training(**settings)
+    stop_in_evaluation(training, monkeypatch, question=2)
     run = training.run()
     assert (run.body["steps"], run.body["evaluation"]["chosen"]) == (2, 1)
     assert run.body["evaluation"]["ended_early"] is True

@@ -92,3 +92,5 @@ def test_without_the_blank_image_they_do_not_come_back(checkpoints: Path, tmp_pa
     ended = take_steps(checkpoints, tmp_path, [case], LIMIT_S, WITHOUT_BLANK_IMAGE="1")
     found = [json.loads(path.read_bytes()) for path in tmp_path.glob("*.json")]
     assert ended.returncode != 0 or any("error" in each for each in found)
+    said = ended.stderr + "".join(each.get("error", "") for each in found)
+    assert "gloo::" in said or "gloo/transport" in said, "they ended, but not for each other"

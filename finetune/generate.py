@@ -12,11 +12,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from finetune.quantized import read_quantized
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.errors import LensmithError
 from lensmith.failure import read_failure, write_failure
 from lensmith.home import Home
+from lensmith.left_out import IN_FOUR_BITS, UNUSED, leave_out
 from lensmith.new_tokens import learned_tokens
 from lensmith.process import run_child, stop_tree
 from lensmith.provenance import ROOT, package_versions, stage_key
@@ -129,11 +131,14 @@ def _ask(request: Request) -> int:
 
 def main() -> None:
     """The fresh process: answer the request on the command line."""
+    request = Request.model_validate_json(sys.argv[1])
+    leave_out(UNUSED)
+    if request.run is None or read_quantized(request.run) is None:
+        leave_out(IN_FOUR_BITS)
     # Imported here: whoever only starts the process needs no torch.
     with signals_held():
         from finetune.greedy import answer
 
-    request = Request.model_validate_json(sys.argv[1])
     try:
         answer(request)
     except LensmithError as error:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import wandb
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.examiner import Examiner
 from finetune.run import metrics
 from lensmith.recipe import Recipe
+
+if TYPE_CHECKING:
+    import wandb
 
 # Seconds to wait for the service before going on offline, and at the end for what is not sent yet.
 PATIENCE_S = 30.0
@@ -35,6 +37,9 @@ class Tracker(TrainerCallback):
         """Open the run on the first process; offline where the service cannot be reached."""
         if not state.is_world_process_zero or self.recipe.train.wandb == "disabled":
             return
+        # Imported where a tracker is asked for: a training without one leaves it out.
+        import wandb
+
         try:
             self.run = self._open(self.recipe.train.wandb)
         except wandb.Error as error:
@@ -45,6 +50,8 @@ class Tracker(TrainerCallback):
             self.run = self._open("offline")
 
     def _open(self, mode: str) -> wandb.Run:
+        import wandb
+
         self.folder.mkdir(parents=True, exist_ok=True)
         return wandb.init(
             project=self.recipe.train.wandb_project,

@@ -35,7 +35,8 @@ from lensmith.base import pin_base
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.failure import write_failure
 from lensmith.home import Home
-from lensmith.recipe import load_recipe
+from lensmith.left_out import IN_FOUR_BITS, TRACKER, UNUSED, leave_out
+from lensmith.recipe import Recipe, load_recipe
 
 STOPPED = 130
 
@@ -77,10 +78,21 @@ def train(recipe_path: Path, settings: list[str], home: Home) -> None:
             f"{home.root} has no dataset for {recipe_path}",
             [Problem("the data was not prepared", "", f"lensmith prepare {recipe_path} --home {home.root}")],
         )
+    leave_out(*unused(recipe))
     # Imported here: torch takes seconds, and wrong input should be told at once.
     from finetune.train import train_process
 
     train_process(recipe, home, base, prepared.dataset, TERMINATION)
+
+
+def unused(recipe: Recipe) -> list[str]:
+    """Packages that this training does not use and that libraries would import."""
+    names = [UNUSED]
+    if recipe.train.method != "qlora":
+        names.append(IN_FOUR_BITS)
+    if recipe.train.wandb == "disabled":
+        names.append(TRACKER)
+    return names
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,31 +41,45 @@ settings.load_profile("steady")
 RecipeMaker = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untaught checkpoint of Qwen3-VL's real classes at the smallest size, one for all workers."""
-    shared = tmp_path_factory.getbasetemp()
+def shared_folder(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` of this run of the tests, made by whichever worker asks first; the others wait."""
+    shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    out = shared / "base" / "tiny"
-    out.parent.mkdir(exist_ok=True)
-    with (shared / "base.lock").open("w") as lock:
+    made = shared / f"{name}.made"
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not out.exists():
-            from make_tiny_base import SMALLEST, write_untaught
+        if not made.exists():
+            # A worker that could not make it says why; the next one tries anew.
+            shutil.rmtree(shared / name, ignore_errors=True)
+            (shared / name).mkdir()
+            make(shared / name)
+            made.touch()
+    return shared / name
 
-            write_untaught(out, SMALLEST)
-    return out
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untaught checkpoint of Qwen3-VL's real classes at the smallest size."""
+
+    def make(folder: Path) -> None:
+        from make_tiny_base import SMALLEST, write_untaught
+
+        write_untaught(folder / "tiny", SMALLEST)
+
+    return shared_folder(tmp_path_factory, "base", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def bank_forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small handed-over folder: 80 forms of 20 customers with the planted flaws."""
-    from make_bank_forms import make_bank_forms
 
-    out = tmp_path_factory.mktemp("forms") / "bank_forms"
-    make_bank_forms(out, forms=80, customers=20, seed=17)
-    return out
+    def make(folder: Path) -> None:
+        from make_bank_forms import make_bank_forms
+
+        make_bank_forms(folder / "bank_forms", forms=80, customers=20, seed=17)
+
+    return shared_folder(tmp_path_factory, "forms", make) / "bank_forms"
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import signal
 import sys
 from types import ModuleType
 
+from lensmith.left_out import UNUSED, leave_out
+
 # One line a verb; the module of the same name holds `add_arguments(parser)` and `run(arguments)`.
 VERBS = {
     "run": "all stages of a recipe; what is already there is skipped",
@@ -47,6 +49,7 @@ def entry() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Nothing is ever fetched: without this PEFT asks the hub for a base that lies on this disk.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    leave_out(UNUSED)
     try:
         code = main(sys.argv[1:])
         # All is done and said: Ctrl-C while the interpreter shuts down is not another end.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_recipe
+from tests.conftest import shared_folder, write_recipe
 from tests.e2e.command import run
 
 
@@ -19,9 +19,11 @@ def arguments(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_fo
 
 @pytest.fixture(scope="session")
 def unbroken(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home of a run that nobody disturbed."""
-    home = tmp_path_factory.mktemp("unbroken") / "home"
-    command = run([*arguments, "--home", str(home)])
-    assert command.process.returncode == 0, command.err
-    assert command.survivors() == []
-    return home
+    """The home of a run that nobody disturbed, one for all workers: a test that changes a home copies it."""
+
+    def make(folder: Path) -> None:
+        command = run([*arguments, "--home", str(folder / "home")])
+        assert command.process.returncode == 0, command.err
+        assert command.survivors() == []
+
+    return shared_folder(tmp_path_factory, "unbroken", make) / "home"

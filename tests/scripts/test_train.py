@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from finetune.launch import ERROR_FILE, RUN_KEY
 from lensmith.errors import InputError, IntegrityError
 from lensmith.failure import read_failure
 from lensmith.process import LAUNCHED_BY
+from lensmith.recipe import load_recipe
+from scripts.train import unused
 from tests.conftest import ROOT, RecipeMaker
 
 SCRIPT = ROOT / "scripts" / "train.py"
@@ -70,3 +74,30 @@ def test_wrong_recipe(make_recipe: RecipeMaker, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "did you mean 'epochs'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "left_out"),
+    [
+        ([], ["sklearn", "bitsandbytes"]),
+        (["train.wandb=disabled"], ["sklearn", "bitsandbytes", "wandb"]),
+        (["train.method=qlora", "train.wandb=disabled"], ["sklearn", "wandb"]),
+    ],
+)
+def test_what_a_training_leaves_out(
+    settings: list[str], left_out: list[str], make_recipe: RecipeMaker
+) -> None:
+    assert unused(load_recipe(make_recipe(), ["train.wandb=offline", *settings])) == left_out
+
+
+@pytest.mark.slow
+def test_what_is_left_out_nothing_needs() -> None:
+    program = "from finetune.train import train_process; import sys; print(*sys.modules)"
+    start = "from lensmith.left_out import leave_out; leave_out('sklearn', 'bitsandbytes', 'wandb');"
+    done = subprocess.run(
+        [sys.executable, "-c", start + program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    modules = set(done.stdout.split())
+    assert {"torch", "transformers", "peft", "trl"} <= modules
+    # What comes along only with one of them.
+    assert not {"sklearn.utils", "bitsandbytes.nn", "wandb.sdk", "torch._inductor.compile_fx"} & modules

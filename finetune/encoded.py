@@ -10,7 +10,8 @@ from torch import Tensor
 IGNORED = -100
 # What a processor gives one value a token for; everything else it gives is of the images.
 PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
-# From a row's tokens and image tensors to its positions in the rope, int64 [3, length].
+# From a row's tokens and image tensors to its positions in the rope, int64 [3, length]; [0, length] where the
+# rope counts tokens alone.
 Positions = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
@@ -37,10 +38,10 @@ class Encoded:
 
     tokens: by name of `PER_TOKEN`, int64 [length]. labels: int64 [length], `IGNORED` where no loss is taken.
     images: tensors of all images of the row, first dimension images or patches, e.g. pixel_values float32
-    [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: of the rope, int64 [3, length],
-    where rows are packed; else the model makes them of a whole batch. features: in place of the pixels,
-    where they are kept. pictures: how many images the row has. rejected: the same conversation, on the same
-    image tensors, with the answer that people found worse; where preferences are taught.
+    [patches, values of a patch], image_grid_thw int64 [images, 3]. positions: what `Positions` gives, where
+    rows are packed; else the model makes them of a whole batch. features: in place of the pixels, where they
+    are kept. pictures: how many images the row has. rejected: the same conversation, on the same image
+    tensors, with the answer that people found worse; where preferences are taught.
     """
 
     row: str

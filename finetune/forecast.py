@@ -13,7 +13,7 @@ from torch import Tensor
 from finetune.adapter import choose_trained
 from finetune.answer_loss import LOGITS
 from finetune.collate import COLUMN, Collator
-from finetune.documents import PackCollator, attend_per_document, rope_positions
+from finetune.documents import PackCollator, attend_per_document, row_positions
 from finetune.dry_run import Step, base_of, dry_step
 from finetune.encoded import IGNORED, Encoded
 from finetune.launcher import Launcher
@@ -102,9 +102,10 @@ class Forecast:
         largest = max(
             ([self.shown[place] for place in pack] for pack in every), key=lambda pack: totals[pack].sum()
         )
-        positions = rope_positions(self._bare)
+        family = self.recipe.model_family
+        positions = row_positions(self._bare, family)
         rows = [self._encode(number) for number in largest]
-        return PackCollator()(
+        return PackCollator.of(family)(
             [{COLUMN: replace(each, positions=positions(each.tokens, each.images))} for each in rows]
         )
 

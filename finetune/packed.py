@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from trl.trainer.sft_config import SFTConfig
 
-from finetune.documents import rope_positions
+from finetune.documents import row_positions
 from finetune.encoded import Positions
 from finetune.launcher import Launcher
 from finetune.packing import PackPlan, image_work, plan_run
@@ -49,4 +49,4 @@ def pack_rows(
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
     # Nothing in a pack is padding; the trainer would look for a mask.
     arguments.include_num_input_tokens_seen = "all"
-    return Packed(plan, rope_positions(bare))
+    return Packed(plan, row_positions(bare, recipe.model_family))

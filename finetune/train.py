@@ -142,7 +142,7 @@ def make_trainer(
     new: NewTokens = NONE,
 ) -> tuple[AnswerTrainer, Tracker]:
     """The trainer over the chosen towers, with our collator and callbacks."""
-    train, work = recipe.train, home.work_path(key)
+    train, family, work = recipe.train, recipe.model_family, home.work_path(key)
     stage = zero_stage(arguments)
     # Weights trained in bfloat16 need a float32 master copy: DeepSpeed keeps one, torch's autocast does not.
     master = train.method == "full" and stage == 0
@@ -156,7 +156,7 @@ def make_trainer(
     if packs is not None:
         attend_per_document(model)
     if needs_blank_image(recipe, stage):
-        see_blank_image(model, recipe.model_family, blank_image(recipe.model_family, rows.encoder.processor))
+        see_blank_image(model, family, blank_image(family, rows.encoder.processor))
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3, new=new)
@@ -166,7 +166,7 @@ def make_trainer(
         model=trained.model,
         args=arguments,
         train_dataset=training_rows(rows),
-        data_collator=PackCollator() if packs else Collator(rows.encoder.pad_id, recipe.model_family.numbers),
+        data_collator=PackCollator.of(family) if packs else Collator(rows.encoder.pad_id, family.numbers),
         packs=packs.plan if packs else None,
         processing_class=rows.encoder.processor,
         # The tracker tells what the examiner has found.

@@ -17,6 +17,7 @@ WHOLE = {
     "rows": "rows, labels and image tokens as its processor",
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
+    "packed": "rows packed as each alone",
     "experts": "LoRA and merge proof, routed experts",
     "zero3": "ZeRO-3, an image on one process alone",
     "merge": "merge proof, LoRA",
@@ -135,11 +136,24 @@ def _facts(family: Family) -> list[str]:
         f" system message: {'yes' if family.speech.system else 'no'}.",
         f"- Places: {family.coordinates.syntax}, {', '.join(family.coordinates.kinds)}.",
         f"- Images: {family.cut}{'' if family.cut == 'area' else ', no pixel budget'}.",
+        f"- Packing: {_packing(family)}.",
         f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
         f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
         *(f"- vLLM, images, built for {device}: {what}." for device, what in family.vllm_images.items()),
         *(f"- vLLM: {limit}" for limit in family.vllm_limits),
     ]
+
+
+def _packing(family: Family) -> str:
+    if family.packs is None:
+        return "refused, not proven"
+    kept = {"rope": "positions in time, height and width", "count": "positions"}[family.packs.positions]
+    seeing = {
+        "": "",
+        "image": "; an image's tokens see each other",
+        "row": "; a row's image tokens see each other",
+    }
+    return f"rows keep their own {kept}{seeing[family.packs.whole]}"
 
 
 def _decoding(decoding: Decoding) -> str:

@@ -14,6 +14,7 @@ from lensmith.coordinates import REF_DET
 from lensmith.families.experts import Experts
 from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
 from lensmith.families.layout import Layout
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 _SAM = "model.vision_tower.sam_encoder"
@@ -174,6 +175,7 @@ FAMILY = Family(
     context=8192,
     cut="tiles",
     answers="apart",
+    packs=Packs("count"),
     foreign=(
         Foreign("deepseek_vl_v2", "DeepseekOCRForCausalLM", _NATIVE),
         Foreign("deepseek_vl_v2", "DeepseekOCR2ForCausalLM", _NATIVE),

@@ -10,6 +10,7 @@ from lensmith.coordinates import CoordinateForm
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts, value_at
 from lensmith.families.layout import AS_IN_CLASS, Layout
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 Tower = Literal["vision", "connector", "language"]
@@ -148,8 +149,8 @@ class Family:
         has; it is never run.
     foreign: checkpoints that are refused with the name of the one to use.
     template: a chat template for checkpoints that are published without one; docs/families.md.
-    packs: whether rows packed into one sequence are proven to learn what they learn apart: the class reads
-        4-row position ids (text, then time, height and width) and makes the last three by get_rope_index.
+    packs: what rows packed into one sequence need to learn what they learn apart, which is proven; None where
+        it is not, and packing is refused.
     new_tokens: whether rows of new tokens are proven to be trained, merged and served as trained.
     """
 
@@ -183,7 +184,7 @@ class Family:
     ships_code: bool = False
     foreign: tuple[Foreign, ...] = ()
     template: str = ""
-    packs: bool = False
+    packs: Packs | None = None
     new_tokens: bool = False
 
     def adaptable(self, tower: Tower) -> bool:

@@ -9,6 +9,7 @@ from 0 to 1000 is ours. The template knows neither thoughts nor tools.
 from lensmith.coordinates import JSON_THOUSAND
 from lensmith.families.family import PLAIN_SPEECH, Decoding, Family, ImageText, Linears
 from lensmith.families.layout import Layout
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
@@ -92,4 +93,5 @@ FAMILY = Family(
     decoding=Decoding(temperature=1.0, top_p=0.95, top_k=64),
     context=131_072,
     cut="fixed",
+    packs=Packs("count", whole="image"),
 )

@@ -7,6 +7,7 @@ and gives none for an image inside a conversation: image://N is ours. Sampling a
 
 from lensmith.coordinates import BOX_TOKENS
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
@@ -89,6 +90,6 @@ FAMILY = Family(
     decoding=Decoding(temperature=0.8, top_p=0.6, top_k=2, repetition_penalty=1.1),
     context=131_072,
     frames=2,
-    packs=True,
+    packs=Packs("rope"),
     new_tokens=True,
 )

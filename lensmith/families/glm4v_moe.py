@@ -19,8 +19,6 @@ FAMILY = replace(
     DENSE,
     name="glm4v_moe",
     title="GLM-4.6V",
-    # transformers 5.20.2 hands its attention the rope's positions, not the text's: documents are not found.
-    packs=False,
     model_type="glm4v_moe",
     architecture="Glm4vMoeForConditionalGeneration",
     linears=(

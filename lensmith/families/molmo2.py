@@ -12,6 +12,7 @@ from typing import Any
 from lensmith.coordinates import POINT_LIST
 from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
 from lensmith.families.layout import Cut, Joined, Layout
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 _REPLACED = "vLLM puts image features in the place of <im_patch>'s embedding, the model adds them to it"
@@ -156,6 +157,7 @@ FAMILY = Family(
     numbers=(("image_token_pooling", "pixel_values"),),
     answers="apart",
     leads=True,
+    packs=Packs("count", whole="row"),
     ships_code=True,
     foreign=(Foreign("molmo", "MolmoForCausalLM", "allenai/Molmo2-4B or allenai/Molmo2-8B"),),
 )

@@ -7,6 +7,7 @@ number, img_idx); sampling and context (the Instruct models') in the model card.
 
 from lensmith.coordinates import JSON_THOUSAND
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
+from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
@@ -83,6 +84,6 @@ FAMILY = Family(
     image_text=ImageText(place="<|image_pad|>", token="<|image_pad|>"),
     decoding=Decoding(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
     context=262_144,
-    packs=True,
+    packs=Packs("rope"),
     new_tokens=True,
 )

@@ -28,7 +28,7 @@ ROWS = [
     row(6, 12, 4, ((8, 2),)),
     row(5, 7, 3),
 ]
-ALL = {**MODELS, "qwen3_vl_moe": qwen3_vl_moe}
+ALL = {**MODELS, "qwen3_vl_moe": qwen3_vl_moe, "glm4v_moe": glm4v_moe}
 Gradients = dict[str, Tensor]
 
 
@@ -82,8 +82,9 @@ def attention(request: pytest.FixtureRequest, model: PreTrainedModel) -> None:
         model.set_attn_implementation({"text_config": request.param})
 
 
-def test_families_that_pack_are_those_shown_here() -> None:
-    assert {name for name, family in families.FAMILIES.items() if family.packs} == set(ALL)
+def test_all_families_with_a_rope_of_three_dimensions_are_shown_here() -> None:
+    packs = {name: family.packs for name, family in families.FAMILIES.items() if family.packs}
+    assert {name for name, each in packs.items() if each.positions == "rope"} == set(ALL)
 
 
 @pytest.mark.usefixtures("attention")
@@ -104,23 +105,26 @@ def test_padded_equals_alone(model: PreTrainedModel, alone: tuple[float, Gradien
     assert largest_difference(found, alone[1]) < 2e-5
 
 
-def text_positions_alone(positions: Tensor) -> Tensor:
+Batch = dict[str, Tensor]
+
+
+def text_positions_alone(batch: Batch) -> Batch:
     """The rope counts tokens, as if an image were text."""
-    return positions[:1].expand(4, -1, -1)
+    return {**batch, "position_ids": batch["position_ids"][:1].expand(4, -1, -1)}
 
 
-def rope_over_the_whole_pack(positions: Tensor) -> Tensor:
+def rope_over_the_whole_pack(batch: Batch) -> Batch:
+    positions = batch["position_ids"]
     count = torch.arange(positions.shape[2]).expand(3, 1, -1)
-    return torch.cat([positions[:1], count])
+    return {**batch, "position_ids": torch.cat([positions[:1], count])}
 
 
-def leaking(positions: Tensor) -> Tensor:
-    """One document for masks and flash attention: each row sees those before it."""
-    return torch.cat([torch.arange(positions.shape[2]).expand(1, 1, -1), positions[1:]])
-
-
-def without_the_first_row(positions: Tensor) -> Tensor:
-    return positions[1:]
+def leaking(batch: Batch) -> Batch:
+    """One document, for transformers' masks and for ours: each row sees those before it."""
+    positions = batch["position_ids"]
+    count = torch.arange(positions.shape[2]).expand(1, 1, -1)
+    ends = batch["cu_seq_lens_q"][[0, -1]]
+    return {**batch, "position_ids": torch.cat([count, positions[1:]]), "cu_seq_lens_q": ends}
 
 
 MUTANTS = [text_positions_alone, rope_over_the_whole_pack, leaking]
@@ -129,11 +133,9 @@ MUTANTS = [text_positions_alone, rope_over_the_whole_pack, leaking]
 @pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_wrong_positions_and_leaks_would_show(
-    model: PreTrainedModel, alone: tuple[float, Gradients], mutant: Callable[[Tensor], Tensor]
+    model: PreTrainedModel, alone: tuple[float, Gradients], mutant: Callable[[Batch], Batch]
 ) -> None:
-    batch = packed(model, ROWS)
-    batch["position_ids"] = mutant(batch["position_ids"])
-    loss, found = learned(model, [batch])
+    loss, found = learned(model, [mutant(packed(model, ROWS))])
     assert loss != pytest.approx(alone[0], rel=1e-4)
     assert largest_difference(found, alone[1]) > 1e-2
 
@@ -158,18 +160,9 @@ def test_a_batch_that_is_not_packed_is_an_error(model: PreTrainedModel) -> None:
     with pytest.raises(ValueError, match="one packed sequence"):
         learned(model, [Collator(0)([{COLUMN: each} for each in ROWS[:2]])])
     batch = packed(model, ROWS[:2])
-    batch["position_ids"] = without_the_first_row(batch["position_ids"])
+    del batch["cu_seq_lens_q"]
     with pytest.raises(ValueError, match="one packed sequence"):
         learned(model, [batch])
-
-
-def test_a_class_that_tells_its_attention_other_positions_is_noticed() -> None:
-    """GLM-4.6V's: the rope's three rows, by which no documents are found."""
-    model = glm4v_moe()
-    teach_answers_only(model)
-    attend_per_document(model)
-    with pytest.raises(ValueError, match="one packed sequence"):
-        learned(model, [packed(model, ROWS)])
 
 
 def test_rows_without_positions_are_not_packed() -> None:

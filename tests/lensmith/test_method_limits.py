@@ -75,7 +75,7 @@ def test_all_problems_of_experts_at_once(tmp_path: Path) -> None:
     told = refusal(tmp_path, train__lora=EXPERTS | {"dropout": 0.1, "variant": "dora"})
     assert "no dropout" in told
     assert "no DoRA" in told
-    told = refusal(tmp_path, family="gemma3", train__pack_length=4096)
+    told = refusal(tmp_path, family="gemma3", train__new_tokens=["<acct>"])
     assert "Gemma 3 has no linear layer that LoRA could adapt in: connector" in told
     assert "Gemma 3 has no routed experts" in told
-    assert "packed rows are not proven" in told
+    assert "not proven to be learned and served in Gemma 3" in told

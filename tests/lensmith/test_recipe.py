@@ -247,7 +247,7 @@ def test_rows_are_packed_where_it_is_proven(folder: Path, monkeypatch: pytest.Mo
     assert load(folder, text).train.pack_length == 8192
     short = changed("method: lora", "method: lora\n  pack_length: 4095")
     assert "pack_length is below max_length 4096: a row may not fit" in only_problem(folder, short)
-    unproven = dataclasses.replace(families.get("qwen3_vl"), packs=False)
+    unproven = dataclasses.replace(families.get("qwen3_vl"), packs=None)
     monkeypatch.setitem(families.FAMILIES, "qwen3_vl", unproven)
     assert "not proven to learn the same in Qwen3-VL: remove train.pack_length" in only_problem(folder, text)
     load(folder, GOOD)

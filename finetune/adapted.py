@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
 from finetune.quantized import QUANTIZED, read_quantized
+from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import IntegrityError, Problem
 
-ADAPTER = "adapter_model.safetensors"
 _SHOWN = 10
 
 
@@ -27,7 +27,7 @@ def load_trained(base: Path, run: Path | None, dtype: torch.dtype) -> PreTrained
     """
     if run is None:
         return load_model(base, dtype).eval()
-    if not (run / ADAPTER).is_file():
+    if not (run / ADAPTER_WEIGHTS).is_file():
         return load_model(run, dtype).eval()
     quantized = read_quantized(run)
     if quantized is None:
@@ -65,7 +65,7 @@ def _with_adapter(model: PreTrainedModel, run: Path) -> PreTrainedModel:
 
 def stored_adapter(run: Path) -> dict[str, torch.Tensor]:
     """The tensors of a run's adapter by their names in its file."""
-    return load_file(run / ADAPTER)
+    return load_file(run / ADAPTER_WEIGHTS)
 
 
 def _check_loaded(model: PeftModel, run: Path) -> None:

@@ -21,38 +21,15 @@ from finetune.checkpoint import add_scores, folder_of
 from finetune.documents import attend_whole
 from finetune.evaluation.metrics import judge, metric_values
 from finetune.greedy import end_ids, greedy
-from finetune.launcher import Launcher
 from finetune.live import note_evaluation
 from finetune.model import DTYPES, load_processor
 from finetune.scores import Scored, best_of, is_over
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
-from lensmith.errors import InputError, Problem
 from lensmith.exam import proof_rows
 from lensmith.recipe import Recipe
 from lensmith.report import TITLES, MetricName
 from lensmith.signals import Noted
-
-
-def check_evaluation(recipe: Recipe, launcher: Launcher, dataset: Artifact) -> None:
-    """Raise InputError, with every problem, where the recipe's evaluations during training cannot be made."""
-    evaluate, answer = recipe.train.evaluate, recipe.data.answer
-    if not evaluate.every:
-        return
-    problems: list[Problem] = []
-    if not dataset.body["rows"]["validation"]:
-        mend = "give data.split.validation a share of the groups; or leave out train.evaluate"
-        problems.append(Problem("the dataset has no validation rows", "train.evaluate", mend))
-    if launcher.zero_stage == 3:
-        what = "ZeRO stage 3 divides the weights: each token of an answer would gather all of them"
-        mend = "use ZeRO stage 2; or leave out train.evaluate and evaluate the run"
-        problems.append(Problem(what, f"train.launcher {launcher.path.name}", mend))
-    if not evaluate.fits(answer):
-        metric = evaluate.task_metric(answer)
-        mend = "use exact_match or character_error_rate"
-        problems.append(Problem(f"{metric} says nothing of {answer} answers", "train.evaluate.metric", mend))
-    if problems:
-        raise InputError("this training cannot be evaluated while it runs", problems)
 
 
 class NoMoreGain(Exception):

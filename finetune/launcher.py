@@ -98,18 +98,14 @@ def read_launcher(path: Path) -> Launcher:
     return launcher
 
 
-def check_method(launcher: Launcher, recipe: Recipe) -> None:
-    """Raise InputError where the recipe's method cannot be trained, or saved, as `launcher` divides the
-    weights. Also where bitsandbytes is needed and not installed.
-    """
-    in_4_bits = recipe.train.method == "qlora"
-    if in_4_bits and find_spec("bitsandbytes") is None:
-        raise InputError(
-            "train.method qlora needs a package that is not here",
-            [Problem("is not installed", "bitsandbytes", "run scripts/bootstrap")],
-        )
-    if problems := division_problems(launcher, recipe):
-        raise InputError(f"this training cannot be divided as {launcher.path} says", problems)
+def method_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:
+    """Why the recipe's method cannot be trained, or saved, as `launcher` divides the weights; also where
+    bitsandbytes is needed and not installed."""
+    problems: list[Problem] = []
+    if recipe.train.method == "qlora" and find_spec("bitsandbytes") is None:
+        what = "train.method qlora needs a package that is not installed"
+        problems.append(Problem(what, "bitsandbytes", "run scripts/bootstrap"))
+    return problems + division_problems(launcher, recipe)
 
 
 def division_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:

@@ -14,11 +14,10 @@ from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import safe_open
 from torch import nn
 
+from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import IntegrityError, Problem
 from lensmith.train_settings import Lora, LoraPart
 
-ADAPTER = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
 _ACTIVE = "default"
 _WRAPPED = ".base_layer"
 _SHOWN = 10
@@ -144,18 +143,18 @@ def check_saved(checkpoint: Path, shape: nn.Module) -> None:
     """
     if not isinstance(shape, PeftModel):
         return
-    stated: dict[str, Any] = json.loads((checkpoint / CONFIG).read_bytes())
+    stated: dict[str, Any] = json.loads((checkpoint / ADAPTER_CONFIG).read_bytes())
     asked = shape.peft_config[_ACTIVE].to_dict()
     problems = [
-        Problem(f"{name} is {stated.get(name)!r}, {asked[name]!r} was trained", CONFIG)
+        Problem(f"{name} is {stated.get(name)!r}, {asked[name]!r} was trained", ADAPTER_CONFIG)
         for name in _DECIDING
         if stated.get(name) != asked[name]
     ]
     # A list, whose order PEFT may change; None where there is none.
     if sorted(stated.get(_EXPERTS) or []) != sorted(asked[_EXPERTS] or []):
-        problems.append(Problem(f"{_EXPERTS} are not those that were trained", CONFIG))
+        problems.append(Problem(f"{_EXPERTS} are not those that were trained", ADAPTER_CONFIG))
     trained = get_peft_model_state_dict(shape, save_embedding_layers=False)
-    with safe_open(checkpoint / ADAPTER, "pt") as file:
+    with safe_open(checkpoint / ADAPTER_WEIGHTS, "pt") as file:
         stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     wanted = {name: tuple(tensor.shape) for name, tensor in trained.items()}
     problems += [

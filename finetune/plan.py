@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, check_taught, row_encoder
-from finetune.examiner import check_evaluation
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
-from finetune.launcher import Launcher, check_method, read_launcher
+from finetune.launcher import Launcher, read_launcher
 from finetune.lengths import RowTokens
 from finetune.memory import Memory
 from finetune.model import load_skeleton
 from finetune.new_tokens import read_new_tokens
+from finetune.possible import check_possible
 from finetune.proposal import Proposal, propose
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
@@ -80,8 +80,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
     """
     source = recipe.base.path
     launcher = read_launcher(recipe.train.launcher)
-    check_method(launcher, recipe)
-    check_evaluation(recipe, launcher, dataset)
+    check_possible(recipe, launcher, dataset)
     skeleton = load_skeleton(source)
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     new = read_new_tokens(source, recipe.train.new_tokens)

@@ -14,6 +14,7 @@ from finetune.launcher import read_launcher
 from finetune.merging.tokenizer_files import extend_files
 from finetune.quantized import Quantized, write_quantized
 from finetune.scores import best_of
+from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.errors import IntegrityError, Problem
@@ -188,7 +189,7 @@ def seal_run(
 ) -> Artifact:
     """Write the run artifact from the last checkpoint of a finished training, or the best one's weights.
 
-    lora, qlora: PEFT's adapter_config.json and adapter_model.safetensors; qlora: quantized.json too. full: a
+    lora, qlora: PEFT's config and weights of the adapter; qlora: quantized.json too. full: a
     whole checkpoint directory, all but weights and new tokens byte-equal to the base's. All:
     metrics.jsonl. Raises InputError when the disk is full.
     """
@@ -198,9 +199,7 @@ def seal_run(
     lines = metrics(state["log_history"], recipe.train.log_every)
     with home.create("run", key, {"base": base, "dataset": dataset}) as draft:
         if recipe.train.adapts:
-            shutil.copyfile(
-                checkpoint / "adapter_model.safetensors", draft.path / "adapter_model.safetensors"
-            )
+            shutil.copyfile(checkpoint / ADAPTER_WEIGHTS, draft.path / ADAPTER_WEIGHTS)
             _write_adapter_config(checkpoint, draft.path, base)
         else:
             _copy_checkpoint(checkpoint_path(base), checkpoint, draft.path)
@@ -233,13 +232,13 @@ def seal_run(
 
 
 def _write_adapter_config(checkpoint: Path, out: Path, base: Artifact) -> None:
-    config = json.loads((checkpoint / "adapter_config.json").read_bytes())
+    config = json.loads((checkpoint / ADAPTER_CONFIG).read_bytes())
     # PEFT writes where the base lay on this machine, and its sets in the order of this process's hash seed.
     config["base_model_name_or_path"] = base.short
     for name, value in config.items():
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             config[name] = sorted(value)
-    write_json(out / "adapter_config.json", config)
+    write_json(out / ADAPTER_CONFIG, config)
 
 
 def _copy_checkpoint(base: Path, checkpoint: Path, out: Path) -> None:

@@ -23,14 +23,15 @@ from finetune.collate import Collator, EncodedRows, training_rows
 from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import check_taught, count_rows, row_encoder
-from finetune.examiner import Examiner, NoMoreGain, check_evaluation
+from finetune.examiner import Examiner, NoMoreGain
 from finetune.features import keep_features
-from finetune.launcher import check_method, read_launcher
+from finetune.launcher import read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.new_tokens import NONE, NewTokens, read_new_tokens
 from finetune.operators import load_operators
 from finetune.packed import Packed, pack_rows
+from finetune.possible import check_possible
 from finetune.preference_trainer import PreferenceTrainer
 from finetune.progress import Progress
 from finetune.quantized import read_quantized
@@ -75,8 +76,7 @@ def train_process(
         new = read_new_tokens(source, recipe.train.new_tokens)
         shape = choose_trained(load_skeleton(source), recipe, new=new)
         launcher = read_launcher(recipe.train.launcher)
-        check_method(launcher, recipe)
-        check_evaluation(recipe, launcher, dataset)
+        check_possible(recipe, launcher, dataset)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
         # Before the processes join, for which DeepSpeed wants them.

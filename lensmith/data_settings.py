@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lensmith.errors import InputError
-from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share, ShareOrCount
+from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share, ShareOrCount, refuse
 
 Action = Literal["ignore", "flag", "redact", "refuse"]
 TextPlace = Literal["id", "group", "question", "answer", "meta"]
@@ -224,12 +224,14 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> Data:
+        problems: list[str] = []
         if (self.source is None) == (not self.sources):
-            raise ValueError("give the data either as source or as sources")
+            problems.append("give the data either as source or as sources")
         if self.sources and (self.format or self.options):
-            raise ValueError("format and options belong to each of the sources")
+            problems.append("format and options belong to each of the sources")
         if self.answer != "json" and self.split.stratify not in ("none", "source"):
-            raise ValueError("split.stratify names a field, which only answers in JSON have")
+            problems.append("split.stratify names a field, which only answers in JSON have")
+        refuse(problems)
         return self
 
     def all_sources(self) -> list[SourceSpec]:

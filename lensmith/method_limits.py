@@ -9,8 +9,8 @@ from lensmith.train_settings import Train
 _MERGE = "merge it: serve.mode: merged"
 
 
-def check_family(train: Train, family: Family) -> None:
-    """Raise ValueError with everything that `train` asks for and cannot be trained in `family`."""
+def family_problems(train: Train, family: Family) -> list[str]:
+    """Everything that `train` asks for and cannot be trained in `family`."""
     problems: list[str] = []
     unable = [tower for tower in train.towers.in_mode("adapt") if not family.adaptable(tower)]
     if unable:
@@ -24,9 +24,7 @@ def check_family(train: Train, family: Family) -> None:
     if train.pack_length and not family.packs:
         problem = f"packed rows are not proven to learn the same in {family.title}"
         problems.append(f"{problem}: remove train.pack_length")
-    problems += _new_token_problems(train, family)
-    if problems:
-        raise ValueError("; ".join(problems))
+    return problems + _new_token_problems(train, family)
 
 
 def _new_token_problems(train: Train, family: Family) -> list[str]:
@@ -49,23 +47,23 @@ def _new_token_problems(train: Train, family: Family) -> list[str]:
     return [f"train.new_tokens: {each}" for each in problems]
 
 
-def check_served_adapter(train: Train, family: Family, tower_connector_lora: bool) -> None:
-    """Raise ValueError where vLLM would not apply the adapter that `train` makes, not all of it, or to other
-    weights.
+def adapter_problems(train: Train, family: Family, tower_connector_lora: bool) -> list[str]:
+    """Why vLLM would not apply the adapter that `train` makes, not all of it, or to other weights.
 
     tower_connector_lora: whether its option of that name is on.
     """
     if not train.adapts:
-        raise ValueError("train.method full makes no adapter to serve: set serve.mode to merged")
+        return ["train.method full makes no adapter to serve: set serve.mode to merged"]
+    problems: list[str] = []
     if train.method == "qlora":
         problem = "vLLM would apply the adapter to the base as it is, it is trained on the base in 4 bits"
-        raise ValueError(f"{problem}: {_MERGE}")
+        problems.append(f"{problem}: {_MERGE}")
     if train.lora.variant == "dora":
-        raise ValueError(f"vLLM applies no DoRA adapter: {_MERGE}")
+        problems.append(f"vLLM applies no DoRA adapter: {_MERGE}")
     if train.lora.experts is not None:
-        raise ValueError(f"an adapter of routed experts is not proven to be served as trained: {_MERGE}")
+        problems.append(f"an adapter of routed experts is not proven to be served as trained: {_MERGE}")
     if train.new_tokens:
-        raise ValueError(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
+        problems.append(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
     options = family.vllm_adapts
     adapted = train.towers.in_mode("adapt")
     unable = [tower for tower in adapted if tower not in options]
@@ -73,4 +71,5 @@ def check_served_adapter(train: Train, family: Family, tower_connector_lora: boo
     left_out = unable + ([] if tower_connector_lora else needing)
     if left_out:
         mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
-        raise ValueError(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
+        problems.append(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
+    return problems

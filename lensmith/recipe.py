@@ -5,7 +5,6 @@ Paths inside a recipe are relative to the recipe file; paths given with `-s` to 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -18,12 +17,13 @@ from lensmith.base_settings import Base
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
-from lensmith.method_limits import check_family, check_served_adapter
+from lensmith.method_limits import adapter_problems, family_problems
+from lensmith.recipe_problems import recipe_problems
 from lensmith.rendering import Rendering
-from lensmith.section import Count, Positive, ResolvedPath, Section
+from lensmith.section import Count, Positive, ResolvedPath, Section, refuse
 from lensmith.tokens import PixelBudget, no_budget, read_area_grid
 from lensmith.train_settings import Train
-from lensmith.yaml_file import YamlFile, parse_scalar, read_yaml
+from lensmith.yaml_file import parse_scalar, read_yaml
 
 # [] stands for every item of a list.
 PATHS = (
@@ -150,17 +150,14 @@ class Recipe(Section):
     gates: ResolvedPath = Field(description="policy that promotion must pass")
 
     @model_validator(mode="after")
-    def _fits_family(self) -> Recipe:
-        family = self.model_family
+    def _fits_family_and_engine(self) -> Recipe:
+        family, problems = self.model_family, list[str]()
         if self.pixels is not None and family.cut != "area":
-            raise ValueError(f"{no_budget(family).summary}: leave out pixels")
-        check_family(self.train, family)
-        return self
-
-    @model_validator(mode="after")
-    def _served_whole(self) -> Recipe:
+            problems.append(f"{no_budget(family).summary}: leave out pixels")
+        problems += family_problems(self.train, family)
         if self.serve.mode == "adapter":
-            check_served_adapter(self.train, self.model_family, self.serve.tower_connector_lora)
+            problems += adapter_problems(self.train, family, self.serve.tower_connector_lora)
+        refuse(problems)
         return self
 
     @property
@@ -208,7 +205,8 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path} cannot be used", _problems(error, path, file, settings)) from error
+        problems = recipe_problems(error, path, file, settings, known_keys)
+        raise InputError(f"{path} cannot be used", problems) from error
 
 
 def _with_absolute_paths(content: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -255,47 +253,6 @@ def _apply(content: dict[str, Any], text: str) -> Problem | None:
         return Problem("sets a key below a value", text)
     section[last] = value
     return None
-
-
-def _problems(error: ValidationError, path: Path, file: YamlFile, settings: Sequence[str]) -> list[Problem]:
-    problems: list[Problem] = []
-    given = {text.partition("=")[0] for text in settings}
-    for each in error.errors():
-        dotted = ".".join(str(part) for part in each["loc"])
-        line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0])
-        where = f"{path}:{line} {dotted}" if line else f"{path} {dotted}".rstrip()
-        where = f"-s {dotted}" if dotted in given else where
-        problems.append(_problem(each["type"], dotted, each["msg"], each["input"], where))
-    return problems
-
-
-def _problem(kind: str, dotted: str, message: str, given: Any, where: str) -> Problem:
-    name = dotted.rpartition(".")[2]
-    if kind == "extra_forbidden":
-        close = difflib.get_close_matches(name, known_keys(dotted.rpartition(".")[0]), n=1)
-        return Problem("unknown key", where, f"did you mean {close[0]!r}?" if close else "remove it")
-    if kind == "missing":
-        return Problem("is missing", where, "add it")
-    if kind.startswith("float") and isinstance(given, str):
-        try:
-            number = float(given)
-        except ValueError:
-            return Problem(f"{given!r} is text, a number is expected", where)
-        mend = f"YAML reads 1e-4 as text: write {_with_point(number)}"
-        return Problem(f"{given!r} is text, a number is expected", where, mend)
-    return Problem(
-        f"{message.removeprefix('Value error, ')}, not {given!r}"
-        if kind != "value_error"
-        else message.removeprefix("Value error, "),
-        where,
-    )
-
-
-def _with_point(number: float) -> str:
-    text = repr(number)
-    if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")
-    return text
 
 
 def section_at(dotted: str) -> type[BaseModel] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -50,3 +51,17 @@ class Section(BaseModel):
     """A part of such a file: unknown keys are errors, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Unusable(ValueError):
+    """What is wrong with a section whose values are each well formed; a line of the error for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise Unusable with `problems`, where there are any."""
+    if problems:
+        raise Unusable(problems)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from lensmith.families.family import TOWERS, Tower
 from lensmith.rendering import ThinkingChoice
-from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite
+from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite, refuse
 from lensmith.train_evaluation import TrainEvaluate
 
 # The largest rank that vLLM serves live.
@@ -127,11 +128,13 @@ class Lora(Section):
             return self
         problems: list[str] = []
         if self.dropout:
-            problems.append("no dropout on routed experts: set dropout to 0")
+            problems.append(
+                "PEFT applies no dropout on routed experts: set dropout to 0, or leave out experts"
+            )
         if self.variant == "dora":
-            problems.append("no DoRA on routed experts: set variant to lora or rslora")
-        if problems:
-            raise ValueError(f"PEFT applies {'; '.join(problems)}; or leave out experts")
+            mend = "set variant to lora or rslora, or leave out experts"
+            problems.append(f"PEFT applies no DoRA on routed experts: {mend}")
+        refuse(problems)
         return self
 
 
@@ -220,63 +223,51 @@ class Train(Section):
     wandb_project: str = Field(default="lensmith", description="tracker project")
 
     @model_validator(mode="after")
-    def _method_fits_towers(self) -> Train:
+    def _can_be_trained(self) -> Train:
+        refuse([*self._method_problems(), *self._tower_problems(), *self._objective_problems()])
+        return self
+
+    def _method_problems(self) -> Iterator[str]:
         adapted, trained = self.towers.in_mode("adapt"), self.towers.in_mode("train")
         if self.adapts and not adapted:
-            raise ValueError(f"method {self.method} adapts no tower: set at least one to adapt")
+            yield f"method {self.method} adapts no tower: set at least one to adapt"
         if self.adapts and trained:
-            raise ValueError(f"method {self.method} cannot train a tower whole: set it to adapt or freeze")
+            yield f"method {self.method} cannot train a tower whole: set it to adapt or freeze"
         if self.method == "full" and not trained:
-            raise ValueError("method full trains no tower: set at least one to train")
+            yield "method full trains no tower: set at least one to train"
         if self.method == "full" and adapted:
-            raise ValueError("method full cannot adapt a tower: set it to train or freeze")
+            yield "method full cannot adapt a tower: set it to train or freeze"
         if self.method != "qlora" and self.quantization != Quantization():
-            raise ValueError(f"quantization is for method qlora, not {self.method}: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _longest_row_fits_a_pack(self) -> Train:
+            yield f"quantization is for method qlora, not {self.method}: leave it out"
         if 0 < self.pack_length < self.max_length:
-            raise ValueError(
-                f"pack_length is below max_length {self.max_length}: a row may not fit; raise it"
-            )
-        return self
+            yield f"pack_length is below max_length {self.max_length}: a row may not fit; raise it"
 
-    @model_validator(mode="after")
-    def _tower_settings_are_used(self) -> Train:
-        frozen = self.towers.in_mode("freeze")
-        rated = [tower for tower in TOWERS if self.tower_learning_rates.of(tower)]
-        if unused := [tower for tower in rated if tower in frozen]:
-            raise ValueError(f"tower_learning_rates: {', '.join(unused)} is frozen: leave out its rate")
+    def _tower_problems(self) -> Iterator[str]:
+        adapted, frozen = self.towers.in_mode("adapt"), self.towers.in_mode("freeze")
+        if unused := [tower for tower in frozen if self.tower_learning_rates.of(tower)]:
+            yield f"tower_learning_rates: {', '.join(unused)} is frozen: leave out its rate"
         ranked = [tower for tower in TOWERS if self.lora.towers.of(tower) != TowerLora()]
-        if unused := [tower for tower in ranked if tower not in self.towers.in_mode("adapt")]:
-            raise ValueError(f"lora.towers: {', '.join(unused)} is not adapted: leave out its rank and alpha")
+        if unused := [tower for tower in ranked if tower not in adapted]:
+            yield f"lora.towers: {', '.join(unused)} is not adapted: leave out its rank and alpha"
         if self.lora.experts is not None and self.towers.language != "adapt":
-            raise ValueError(
-                "lora.experts: they are the language model's, which is not adapted: set towers.language to"
-                " adapt, or leave out lora.experts"
-            )
-        return self
+            mend = "set towers.language to adapt, or leave out lora.experts"
+            yield f"lora.experts: they are the language model's, which is not adapted: {mend}"
+
+    def _objective_problems(self) -> Iterator[str]:
+        if self.objective == "answers":
+            if self.beta is not None:
+                yield "beta is objective dpo's: leave it out, or set objective to dpo"
+            return
+        if not self.adapts:
+            mend = "set method to lora or qlora"
+            yield f"objective dpo compares with the base, which method full changes: {mend}"
+        if self.pack_length:
+            yield "objective dpo scores rows in pairs, which packs take apart: leave out pack_length"
 
     @property
     def adapts(self) -> bool:
         """Whether what is trained is an adapter."""
         return self.method != "full"
-
-    @model_validator(mode="after")
-    def _objective_can_be_trained(self) -> Train:
-        if self.objective == "answers":
-            if self.beta is not None:
-                raise ValueError("beta is objective dpo's: leave it out, or set objective to dpo")
-            return self
-        problems: list[str] = []
-        if not self.adapts:
-            problems.append("compares with the base, which method full changes: set method to lora or qlora")
-        if self.pack_length:
-            problems.append("scores rows in pairs, which packs take apart: leave out pack_length")
-        if problems:
-            raise ValueError(f"objective dpo {'; '.join(problems)}")
-        return self
 
     @property
     def dpo_beta(self) -> float:

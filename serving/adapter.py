@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family, Tower
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # PEFT's standard layout: base_model.model.<module>.lora_A.weight
 _PREFIX = "base_model.model."
 _PARTS = (".lora_A.weight", ".lora_B.weight")
@@ -42,30 +41,34 @@ def read_adapter(folder: Path, family: Family) -> Adapter:
     Raises InputError where there is none, where it has tensors of no known tower, or parts that vLLM
     would leave out whatever its options.
     """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise InputError(
             f"{folder} holds no adapter",
             [Problem("is missing", name, "serve.mode: merged serves whole weights") for name in missing],
         )
-    config = json.loads((folder / CONFIG).read_bytes())
+    config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
     problems = [
-        Problem(f"{key} is {config[key]!r}, vLLM does not apply it", CONFIG, "merge it: serve.mode: merged")
+        Problem(
+            f"{key} is {config[key]!r}, vLLM does not apply it",
+            ADAPTER_CONFIG,
+            "merge it: serve.mode: merged",
+        )
         for key, unused in _NOT_APPLIED.items()
         if key in config and config[key] not in unused
     ]
     modules: set[str] = set()
-    for name in tensor_names(folder / WEIGHTS):
+    for name in tensor_names(folder / ADAPTER_WEIGHTS):
         part = next((part for part in _PARTS if name.endswith(part)), None)
         if part is None or not name.startswith(_PREFIX):
-            problems.append(Problem("is no LoRA matrix of a linear layer", f"{WEIGHTS} {name}"))
+            problems.append(Problem("is no LoRA matrix of a linear layer", f"{ADAPTER_WEIGHTS} {name}"))
         else:
             modules.add(name.removeprefix(_PREFIX).removesuffix(part))
     towers: Counter[Tower] = Counter()
     for module in sorted(modules):
         tower = family.find_tower(module)
         if tower is None:
-            problems.append(Problem(f"is in no tower of {family.title}", f"{WEIGHTS} {module}"))
+            problems.append(Problem(f"is in no tower of {family.title}", f"{ADAPTER_WEIGHTS} {module}"))
         else:
             towers[tower] += 1
     if problems:

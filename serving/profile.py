@@ -9,6 +9,7 @@ from pathlib import Path
 from lensmith import families
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path
+from lensmith.context import context_problems
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
 from lensmith.files import write_atomically
@@ -58,7 +59,8 @@ def derive_profile(
     """The profile that serves `subject` (a model, a base or a run with an adapter) on this machine.
 
     Raises InputError with every reason why vLLM could not serve it whole: another architecture, an adapter
-    applied only in part, images that fill the context, too little memory, too few GPUs, no vLLM.
+    applied only in part, more tokens than positions, images that fill the context, too little memory, too few
+    GPUs, no vLLM.
     """
     profile = make_profile(recipe, subject, base, hardware, installed_engine())
     content = profile.model_dump(mode="json")
@@ -91,6 +93,7 @@ def make_profile(
     budget = grid.budget if isinstance(grid, ImageGrid) else None
     adapter = read_adapter(subject.path, family) if mode == "adapter" else None
     problems = _architecture_problems(weights, family) + _hardware_problems(serve, weights, hardware, build)
+    problems += context_problems(recipe, weights)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve)
     longest = grid.most_tokens * serve.max_images

@@ -36,11 +36,10 @@ SIZES = {
 
 def complaints(text: str, stem: str, recipe: Recipe) -> list[str]:
     """What a recipe's name and first lines say otherwise than its settings."""
-    from finetune.launcher import check_method, read_launcher
+    from finetune.launcher import method_problems, read_launcher
 
-    found: list[str] = []
     launcher = read_launcher(recipe.train.launcher)
-    check_method(launcher, recipe)
+    found = [str(problem) for problem in method_problems(launcher, recipe)]
     named = _HARDWARE.search(stem)
     if named is None:
         return [f"{stem} names no method and hardware"]

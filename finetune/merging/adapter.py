@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from finetune.layout import Places, Shapes
-from finetune.merging.adapter_config import WEIGHTS, rank_and_scale, read_config
+from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.new_rows import Rows, read_rows
 from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
+from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts
 
@@ -92,7 +93,7 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     for NaN or infinite values and for an adapter that changes nothing; IntegrityError for a damaged file.
     """
     config = read_config(root, experts=experts is not None)
-    file = open_tensor_file(root / WEIGHTS)
+    file = open_tensor_file(root / ADAPTER_WEIGHTS)
     dora = bool(config.get("use_dora"))
     parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
     rows, problems = read_rows(file, config)

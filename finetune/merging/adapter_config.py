@@ -8,10 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
 # Settings that merging understands, or that do not change what the adapter computes. Every other one must be
 # off: an unknown setting that is on may change the delta (LoRA bias, saved modules, replaced layers).
@@ -67,11 +65,11 @@ def read_config(root: Path, *, experts: bool) -> dict[str, Any]:
     Raises InputError where a file is missing, for every setting that this version does not merge, and for one
     that changed the base before training.
     """
-    missing = [name for name in (CONFIG, WEIGHTS) if not (root / name).is_file()]
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (root / name).is_file()]
     if missing:
         raise InputError(f"{root} holds no adapter", [Problem("is missing", name) for name in missing])
-    config: dict[str, Any] = json.loads((root / CONFIG).read_bytes())
-    where = str(root / CONFIG)
+    config: dict[str, Any] = json.loads((root / ADAPTER_CONFIG).read_bytes())
+    where = str(root / ADAPTER_CONFIG)
     understood = _UNDERSTOOD | ({"target_parameters"} if experts else set())
     mend = "train without it, or merge with the tool that trained it"
     problems = [

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lensmith.adapter_files import ADAPTER_CONFIG
 from lensmith.artifact import MANIFEST, RECORD
 from lensmith.base import is_legal
 from lensmith.tokens import PixelBudget
@@ -17,7 +18,7 @@ _NOT_COMPANIONS = (
     "model.safetensors.index.json",
     MANIFEST,
     RECORD,
-    "adapter_config.json",
+    ADAPTER_CONFIG,
     "trainer_state.json",
 )
 

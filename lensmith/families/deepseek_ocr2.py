@@ -3,7 +3,8 @@
 Read in transformers 5.20.2 models/deepseek_ocr2 and conversion_mapping.py ("deepseek_ocr2"), and vLLM 0.32
 model_executor/models/deepseek_ocr2.py and transformers_utils/chat_templates (`deepseek_ocr2`); the grounding
 tags and the prompt in transformers' page of the model, sampling in vLLM's recipe for DeepSeek-OCR (there with
-a processor of logits against repeated n-grams), context and licence in the hub's config and card. The first
+a processor of logits against repeated n-grams), context as providers serve it, the licence in the tag of
+deepseek-ai/DeepSeek-OCR-2 on the hub, which names its LICENSE.txt (the first was MIT). The first
 DeepSeek-OCR has no class in transformers.
 """
 
@@ -56,7 +57,8 @@ def _hub_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model_type": "deepseek_vl_v2",
         "architectures": ["DeepseekOCR2ForCausalLM"],
-        "dtype": config["dtype"],
+        # The name that older versions of transformers write.
+        "dtype": config["dtype"] if "dtype" in config else config["torch_dtype"],
         "tile_tag": "2D",
         "global_view_pos": "head",
         "candidate_resolutions": [[1024, 1024]],
@@ -91,7 +93,7 @@ FAMILY = Family(
     title="DeepSeek-OCR-2",
     model_type="deepseek_ocr2",
     architecture="DeepseekOcr2ForConditionalGeneration",
-    licence="MIT",
+    licence="Apache-2.0",
     towers={
         "vision": ("model.vision_tower",),
         "connector": ("model.multi_modal_projector", "model.view_separator"),

@@ -140,6 +140,7 @@ class Family:
     numbers: pairs of tensors that its processor gives, the first of which numbers the patches (first two
         dimensions) of the second, -1 for none: joined from several rows they go on counting.
     context: tokens that its published checkpoints were trained for; config.json decides.
+    context_scaled: config.json states it with the scaling of positions, if any, counted in.
     frames: how often an image counts against the pixel budget: GLM's processor bounds pixels times
         temporal patch size (2 for a still image), Qwen's bounds pixels.
     answers: "template" where the chat template writes an answer right behind its generation prompt;
@@ -170,6 +171,7 @@ class Family:
     image_text: ImageText
     decoding: Decoding
     context: int
+    context_scaled: bool = False
     cut: ImageCut = "area"
     numbers: tuple[tuple[str, str], ...] = ()
     experts: Experts | None = None

@@ -1,9 +1,10 @@
 """Gemma 3 with a vision tower (4B, 12B, 27B; the 1B has none and is another class).
 
 Read in transformers 5.20.2 models/gemma3, models/siglip and conversion_mapping.py ("gemma3", which is
-"llava", and "SiglipVisionModel"), and vLLM 0.32 model_executor/models/gemma3_mm.py and siglip.py; sampling,
-context and licence in the model card, turns in its chat template. The card names no form for places: JSON
-from 0 to 1000 is ours. The template knows neither thoughts nor tools.
+"llava", and "SiglipVisionModel"), and vLLM 0.32 model_executor/models/gemma3_mm.py and siglip.py; context
+and licence in the model card, turns in its chat template; sampling is the Gemma team's advice as LM Studio's
+page of Gemma 3 repeats it. The card names no form for places: JSON from 0 to 1000 is ours. The template knows
+neither thoughts nor tools.
 """
 
 from lensmith.coordinates import JSON_THOUSAND
@@ -92,6 +93,7 @@ FAMILY = Family(
     ),
     decoding=Decoding(temperature=1.0, top_p=0.95, top_k=64),
     context=131_072,
+    context_scaled=True,
     cut="fixed",
     packs=Packs("count", whole="image"),
 )

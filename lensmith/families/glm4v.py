@@ -2,7 +2,8 @@
 
 Read in transformers 5.20.2 models/glm4v and vLLM 0.32 model_executor/models/glm4_1v.py; coordinates,
 thinking and calls in the model card and its chat template. The card says that calls name images by address
-and gives none for an image inside a conversation: image://N is ours. Sampling and context in the card.
+and gives none for an image inside a conversation: image://N is ours. Sampling and context in the card, and
+so on LM Studio's page of GLM-4.6V-Flash.
 """
 
 from lensmith.coordinates import BOX_TOKENS

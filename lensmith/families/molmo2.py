@@ -3,7 +3,9 @@
 Read in transformers 5.20.2 models/molmo2 and conversion_mapping.py ("molmo2", "Molmo2TextModel"), and vLLM
 0.32 model_executor/models/molmo2.py; the published config, index, chat template and the form of points in the
 files of allenai/Molmo2-4B. Its template writes a space before an answered turn that its generation prompt
-lacks, and no end behind the answer, so answers are put apart. The first Molmo has no class in transformers.
+lacks, and no end behind the answer, so answers are put apart. The context is the
+default of its class; greedy answers are our choice, no card that was read names sampling. The first Molmo has
+no class in transformers.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Read in transformers 5.20.2 models/qwen3_vl and vLLM 0.32 model_executor/models/qwen3_vl.py; coordinates,
 thinking and calls in the model card, its chat template and the cookbook think_with_images (an image by its
-number, img_idx); sampling and context (the Instruct models') in the model card.
+number, img_idx); sampling (the Instruct models', for images) and context in the model card.
 """
 
 from lensmith.coordinates import JSON_THOUSAND

@@ -85,3 +85,14 @@ def test_groups_of_experts_are_numbers(
     config = deepseek.config | {"text_config": deepseek.config["text_config"] | stated}
     language = write(config)["language_config"]
     assert [language["n_group"], language["topk_group"]] == groups
+
+
+def test_the_dtype_has_two_names(made: dict[str, Checkpoint]) -> None:
+    """Older versions of transformers wrote torch_dtype."""
+    deepseek = made["deepseek_ocr2"]
+    write = deepseek.family.vllm_config
+    assert write is not None
+    older = dict(deepseek.config)
+    older["torch_dtype"] = older.pop("dtype")
+    assert write(older) == write(deepseek.config)
+    assert write(older)["dtype"] == "float32"

@@ -17,6 +17,7 @@ from finetune import checkpoint as checkpoints
 from finetune.launcher import read_launcher
 from finetune.live import read_evaluations
 from finetune.plan import plan
+from finetune.possible import evaluation_problems
 from finetune.run import run_key
 from finetune.train import train_process
 from lensmith.artifact import Artifact
@@ -194,9 +195,9 @@ def test_what_cannot_be_evaluated(
     rows = {**training.dataset.body["rows"], "validation": 0}
     manifest = training.dataset.manifest.model_copy(update={"body": {**training.dataset.body, "rows": rows}})
     empty = Artifact(training.dataset.path, manifest)
-    recipe = load_recipe(
-        make_recipe(train__evaluate={"every": 5}, train__launcher=str(path)), ["data.answer=text"]
-    )
+    asked: dict[str, Any] = {"train__method": "qlora", "train__evaluate": {"every": 5}}
+    asked |= {"train__launcher": str(path), "serve__max_model_len": 1025}
+    recipe = load_recipe(make_recipe(**asked), ["data.answer=text"])
     wrong = recipe.model_copy(
         update={
             "train": recipe.train.model_copy(
@@ -204,14 +205,14 @@ def test_what_cannot_be_evaluated(
             )
         }
     )
-    with pytest.raises(InputError, match="cannot be evaluated while it runs") as error:
+    with pytest.raises(InputError, match=r"cannot be trained with .*zero3\.yaml") as error:
         plan(wrong, empty)
     assert "train.evaluate: the dataset has no validation rows" in str(error.value)
     assert "zero3.yaml: ZeRO stage 3 divides the weights" in str(error.value)
     assert "train.evaluate.metric: field_f1 says nothing of text answers" in str(error.value)
-    finetune.examiner.check_evaluation(
-        recipe, read_launcher(training.recipe.train.launcher), training.dataset
-    )
+    assert "train.launcher: a base in 4 bits cannot be trained so" in str(error.value)
+    assert "serve.max_model_len: 1,025 tokens, tiny has positions for 1,024" in str(error.value)
+    assert evaluation_problems(recipe, read_launcher(training.recipe.train.launcher), training.dataset) == []
 
 
 def test_patience_without_evaluations_is_told(make_recipe: RecipeMaker) -> None:

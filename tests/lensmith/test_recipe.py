@@ -37,6 +37,9 @@ gates: ../gates/default.yaml
 """
 
 
+PIXELS = "pixels={min_pixels: 1, max_pixels: 4}"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "recipes" / "forms"
@@ -190,16 +193,61 @@ def test_all_problems_at_once_each_with_its_line(folder: Path) -> None:
     assert "did you mean qwen3_vl?" in found["recipe.yaml:2 family"].what
 
 
-@pytest.mark.parametrize(
-    ("method", "vision", "says"),
-    [
-        ("lora", "train", "cannot train a tower whole"),
-        ("full", "adapt", "full trains no tower"),
-    ],
-)
-def test_method_and_towers_must_fit(folder: Path, method: str, vision: str, says: str) -> None:
-    text = GOOD.replace("method: lora", f"method: {method}").replace("vision: adapt", f"vision: {vision}")
-    assert says in only_problem(folder, text)
+def test_method_and_towers_must_fit(folder: Path) -> None:
+    assert "method lora cannot train a tower whole" in only_problem(
+        folder, changed("vision: adapt", "vision: train")
+    )
+    told = [problem.what for problem in problems(folder, changed("method: lora", "method: full"))]
+    assert told == [
+        "method full trains no tower: set at least one to train",
+        "method full cannot adapt a tower: set it to train or freeze",
+    ]
+
+
+def test_everything_that_does_not_fit_together_is_told_at_once(folder: Path) -> None:
+    """Each on a line of its own, with the line of its section: of a section, then of sections together."""
+    text = GOOD.replace("vision: adapt", "vision: freeze").replace("connector: adapt", "connector: train")
+    settings = (
+        "train.objective=dpo",
+        "train.pack_length=16",
+        "train.quantization.type=fp4",
+        "train.lora={experts: {}, dropout: 0.1, variant: dora, towers: {vision: {rank: 2}}}",
+        "train.tower_learning_rates.vision=0.5",
+        "data.sources=[{path: other}]",
+        "data.format=coco",
+        "data.answer=text",
+        "data.split.stratify=total",
+    )
+    told = [
+        str(problem).replace(f"{folder}/recipe.yaml", "") for problem in problems(folder, text, *settings)
+    ]
+    assert told == [
+        ":5 data: give the data either as source or as sources",
+        ":5 data: format and options belong to each of the sources",
+        ":5 data: split.stratify names a field, which only answers in JSON have",
+        "-s train.lora: PEFT applies no dropout on routed experts: set dropout to 0, or leave out experts",
+        "-s train.lora: PEFT applies no DoRA on routed experts: set variant to lora or rslora, or leave out"
+        " experts",
+    ]
+    settings = (*settings[:3], "train.lora.towers={vision: {rank: 2}}", settings[4])
+    told = [problem.what for problem in problems(folder, text, *settings)]
+    assert [each.partition(":")[0] for each in told] == [
+        "method lora cannot train a tower whole",
+        "quantization is for method qlora, not lora",
+        "pack_length is below max_length 4096",
+        "tower_learning_rates",
+        "lora.towers",
+        "objective dpo scores rows in pairs, which packs take apart",
+    ]
+    text = changed("family: qwen3_vl", "family: gemma3")
+    settings = ("train.lora.variant=dora", "serve.mode=adapter", PIXELS)
+    told = [str(problem).removeprefix(str(folder)) for problem in problems(folder, text, *settings)]
+    assert [each.partition(":")[2].partition(":")[0].strip() for each in told] == [
+        "Gemma 3 cuts images to sizes of its own",
+        "Gemma 3 has no linear layer that LoRA could adapt in",
+        "vLLM applies no DoRA adapter",
+        "the adapter would be served in part, without vision, connector",
+    ]
 
 
 def test_lora_on_frozen_towers_only(folder: Path) -> None:

@@ -110,11 +110,14 @@ def test_the_tower_option_or_the_language_alone_is_whole(tmp_path: Path, home: H
 
 def test_all_that_does_not_fit_is_said_together(tmp_path: Path, home: Home) -> None:
     recipe = small_recipe(tmp_path, max_model_len=300, kv_cache_gib=64.0)
+    config = {**CONFIG, "text_config": {**CONFIG["text_config"], "max_position_embeddings": 256}}
+    (recipe.base.path / "config.json").write_text(json.dumps(config))
     base = small_base(home, recipe)
     with pytest.raises(InputError) as caught:
         make_profile(recipe, base, base, CPU, CPU_BUILD)
     assert "256 tokens" in str(caught.value)
     assert "64.0 GiB of 8.0" in str(caught.value)
+    assert "serve.max_model_len: 300 tokens, base has positions for 256" in str(caught.value)
 
 
 def test_too_few_or_too_small_gpus(tmp_path: Path, home: Home) -> None:

@@ -12,21 +12,30 @@ from torch.nn import functional
 
 @contextlib.contextmanager
 def patches_as_products(model: nn.Module) -> Iterator[None]:
-    """Run the model's convolutions over single patches as matrix products, which give the same to rounding.
-
-    torch unfolds each patch for itself, several times as slow as the product. A convolution that slides over
-    a larger input stays one.
-    """
-    convolutions = [
-        each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Conv3d) and _plain(each)
-    ]
-    for each in convolutions:
-        each.forward = functools.partial(_embed, each, each.forward)  # pyright: ignore[reportAttributeAccessIssue]
+    """Run `embed_by_products` for a block; what is a product already stays one behind it."""
+    changed = embed_by_products(model)
     try:
         yield
     finally:
-        for each in convolutions:
+        for each in changed:
             del each.forward
+
+
+def embed_by_products(model: nn.Module) -> list[nn.Conv2d | nn.Conv3d]:
+    """Run the model's convolutions over single patches as matrix products, which give the same to rounding.
+
+    On a CPU torch unfolds each patch for itself, several times as slow as the product; cuDNN in bfloat16 has
+    had no kernel for it (pytorch#166643, transformers#45750). A convolution that slides over a larger input
+    stays one. Gives those that were changed.
+    """
+    convolutions = [
+        each
+        for each in model.modules()
+        if isinstance(each, nn.Conv2d | nn.Conv3d) and _plain(each) and "forward" not in vars(each)
+    ]
+    for each in convolutions:
+        each.forward = functools.partial(_embed, each, each.forward)  # pyright: ignore[reportAttributeAccessIssue]
+    return convolutions
 
 
 def _plain(convolution: nn.Conv2d | nn.Conv3d) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, check_taught, row_encoder
+from finetune.experts import experts_way
 from finetune.forecast import Forecast
 from finetune.gpus import Gpu
 from finetune.launcher import Launcher, read_launcher
@@ -54,7 +55,8 @@ class Plan:
     """A training before it starts.
 
     packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; new_tokens: the
-    id of each; adapted and trained_parameters by tower. memory: of one device, of the longest rows or the
+    id of each; adapted and trained_parameters by tower. experts: how transformers computes routed ones, None
+    without any. memory: of one device, of the longest rows or the
     largest packs. proposals: one for each GPU that was asked about.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     new_tokens: dict[str, int]
     adapted: dict[LoraPart, int]
     trained_parameters: dict[Tower, int]
+    experts: str | None
     memory: Memory
     proposals: list[Proposal]
 
@@ -99,6 +102,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
         new_tokens=new.ids,
         adapted=trained.adapted,
         trained_parameters=trained.parameters,
+        experts=experts_way(recipe.model_family),
         memory=forecast.memory(recipe.train, launcher),
         proposals=[propose(forecast, recipe.train, launcher, gpu) for gpu in gpus],
     )

@@ -24,6 +24,7 @@ from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import check_taught, count_rows, row_encoder
 from finetune.examiner import Examiner, NoMoreGain
+from finetune.experts import check_experts, group_experts
 from finetune.features import keep_features
 from finetune.launcher import read_launcher
 from finetune.lora import check_saved
@@ -31,6 +32,7 @@ from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.new_tokens import NONE, NewTokens, read_new_tokens
 from finetune.operators import load_operators
 from finetune.packed import Packed, pack_rows
+from finetune.patches import embed_by_products
 from finetune.possible import check_possible
 from finetune.preference_trainer import PreferenceTrainer
 from finetune.progress import Progress
@@ -110,7 +112,8 @@ def train_process(
             with contextlib.suppress(NoMoreGain):
                 trainer.train(resume_from_checkpoint=str(start.path) if start else None)
             record.update(check_base(trainer.model, recipe))
-            record.update(engine=engine_facts(trainer, launcher), wandb=tracker.status)
+            experts = check_experts(trainer.base, recipe.model_family)
+            record.update(engine=engine_facts(trainer, launcher) | experts, wandb=tracker.status)
             stopper.raise_if_stopped()
             record["resumed_at"] = start.manifest.step if start else 0
         state.wait_for_everyone()
@@ -148,6 +151,10 @@ def make_trainer(
     master = train.method == "full" and stage == 0
     model = load_model(source, torch.float32 if master else DTYPES[train.dtype])
     model.config.use_cache = False
+    group_experts(model, recipe.model_family)
+    if arguments.device.type != "cpu":
+        # On a CPU, too, it would be faster; what trainings give there would change in the last bits.
+        embed_by_products(model)
     if train.method == "qlora":
         # Imported only where it is used: bitsandbytes takes seconds.
         from finetune.four_bit import hold_in_four_bits

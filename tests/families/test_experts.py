@@ -13,10 +13,12 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import ParamWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import finetune.adapter
 from finetune.adapted import load_trained
 from finetune.adapter import choose_trained
+from finetune.experts import check_experts, group_experts
 from finetune.lora import adapter_layers, check_saved, lora_config
 from finetune.model import load_skeleton
 from finetune.peft_names import named_in_full
@@ -186,3 +188,28 @@ def test_peft_still_takes_no_more_than_plain_lora(
     setattr(config, setting, value)
     with pytest.raises(ValueError, match="does not work with"), named_in_full(model):
         get_peft_model(model, config, low_cpu_mem_usage=True)
+
+
+class GroupedProducts(TorchDispatchMode):
+    """Counts torch's products of all experts of a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._grouped_mm.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_experts_run_in_one_product(routed: Checkpoint) -> None:
+    """Whatever the model was set to; what runs otherwise is no run."""
+    model, family = routed.load(), routed.family
+    model.set_experts_implementation("eager")
+    with pytest.raises(IntegrityError, match="eager ran, not grouped_mm"):
+        check_experts(model, family)
+    group_experts(model, family)
+    assert check_experts(model, family) == {"experts": "grouped_mm"}
+    with GroupedProducts() as products, torch.no_grad():
+        logits(model, batch_of(routed, routed.recipe("lora", language="adapt")))
+    assert products.count == len(fused(routed))

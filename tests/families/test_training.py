@@ -42,6 +42,7 @@ def test_forms_become_a_run(checkpoint: Checkpoint, bank_forms: Path, tmp_path: 
     assert planned.rows.image_tokens > 0
     assert set(planned.adapted) == set(towers_of(name, "lora"))
     assert planned.memory.activations > 0
+    assert planned.experts == ("grouped_mm" if checkpoint.family.experts else None)
 
     shown = preview(recipe, base, dataset, 2)
     assert all(row.image_tokens > 0 for row in shown)
@@ -50,6 +51,7 @@ def test_forms_become_a_run(checkpoint: Checkpoint, bank_forms: Path, tmp_path: 
     train_process(recipe, home, base, dataset)
     run = home.find("run", run_key(recipe, base, dataset))
     assert run is not None
+    assert run.record()["engine"].get("experts") == planned.experts
     losses = [json.loads(line)["loss"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 2
     assert all(0 < loss < 100 for loss in losses)

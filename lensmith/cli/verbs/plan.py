@@ -122,6 +122,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         *([("packs", _packs(planned.packs))] if planned.packs else []),
         ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
         ("parameters", f"{planned.parameters:,}"),
+        *([("routed experts", f"computed by {planned.experts}")] if planned.experts else []),
         *([("new tokens", _new_tokens(planned.new_tokens))] if planned.new_tokens else []),
     ]
     train = recipe.train

@@ -1,0 +1,156 @@
+"""The benchmarks for GPUs, tiny on a CPU: both sides compute the same, and an MFU counts what is computed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import machine, patch_embedding
+from benchmarks.gpu.case import CASES
+from benchmarks.gpu.compare import check, line_of, main
+from benchmarks.gpu.sizes import SIZES
+from tests.benchmarks.runs import KEYS
+
+SIDE: dict[str, Any] = {
+    "tokens_per_s": 100.0,
+    "peak_bytes": 10_000_000,
+    "mfu": 0.2,
+    "mfu_with_attention": 0.3,
+    "loss_before": 9.0,
+    "loss_one_by_one": 9.0,
+    "loss_after": 8.0,
+    "settings": {"experts": "eager"},
+}
+OURS = SIDE | {"tokens_per_s": 600.0, "peak_bytes": 6_000_000, "mfu": 0.5}
+OURS |= {"planned_bytes": 6_000_000, "settings": {"experts": "grouped_mm"}}
+
+
+def test_all_that_a_bare_image_lacks_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        machine.importlib.util, "find_spec", lambda name: None if name in ("trl", "PIL") else real(name)
+    )
+    with pytest.raises(SystemExit, match=r"pip install trl==\S+ pillow") as told:
+        machine.check(tiny=False, peak=None)
+    assert "no GPU is seen by torch" in str(told.value)
+
+
+def test_a_machine_without_a_gpu_runs_the_tiny_form_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU is seen by torch"):
+        main("qwen3_vl_8b_lora", "", [])
+    with pytest.raises(SystemExit):
+        main("qwen3_vl_8b_lora", "", ["--tiny", "--write"])
+    assert "--tiny measures nothing" in capsys.readouterr().err
+
+
+def test_a_peak_is_known_by_the_drivers_name() -> None:
+    assert machine.peak_of("NVIDIA H200") == machine.peak_of("NVIDIA H100 80GB HBM3") == 989e12
+    assert machine.peak_of("NVIDIA H100 PCIe") == 756e12
+    assert machine.peak_of("Tesla T4") is None
+
+
+@pytest.mark.parametrize(
+    ("side", "what", "told"),
+    [
+        ("ours", {"loss_before": 9.2, "loss_one_by_one": 9.2}, "first losses are 0.2 nats apart"),
+        ("ours", {"loss_one_by_one": 9.1}, "ours: rows together and alone are 0.1 nats apart"),
+        ("baseline", {"loss_after": 9.0}, "baseline: the loss did not fall"),
+        ("ours", {"settings": {"experts": "eager"}}, "the experts ran otherwise"),
+    ],
+)
+def test_sides_that_compute_otherwise_are_refused(side: str, what: dict[str, Any], told: str) -> None:
+    found = {"baseline": SIDE, "ours": OURS}
+    check(CASES["qwen3_vl_30b_a3b_lora"], found)
+    with pytest.raises(SystemExit, match=told):
+        check(CASES["qwen3_vl_30b_a3b_lora"], found | {side: found[side] | what})
+
+
+def test_what_was_asked_is_held_against_what_was_found() -> None:
+    line = line_of(CASES["qwen3_vl_4b_full"], {"baseline": SIDE, "ours": OURS})
+    assert list(line)[: len(KEYS)] == KEYS
+    assert line["asked"] == {"mfu": 0.45, "memory": 0.7}
+    assert line["met"] == {"mfu": True, "memory": True}
+    less = OURS | {"mfu": 0.42, "peak_bytes": 8_000_000}
+    assert line_of(CASES["qwen3_vl_4b_full"], {"baseline": SIDE, "ours": less})["met"] == {
+        "mfu": False,
+        "memory": False,
+    }
+    assert line_of(CASES["qwen3_vl_30b_a3b_lora"], {"baseline": SIDE, "ours": OURS})["met"] == {"ratio": True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_both_sides_run_and_learn_the_same(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(name, "", ["--tiny"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(line)[: len(KEYS)] == KEYS
+    assert line["tiny"]
+    assert "met" not in line, "it says nothing of a GPU"
+    assert 0 < line["mfu"] < line["mfu_with_attention"]
+    assert line["planned_peak_mb"] > 0
+
+
+@pytest.mark.slow
+def test_the_patch_embedding_is_the_same_product(capsys: pytest.CaptureFixture[str]) -> None:
+    assert patch_embedding.main(["--tiny"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["apart"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_adds_up_to_the_published_weights(name: str) -> None:
+    from benchmarks.gpu.model import count_parameters
+
+    assert count_parameters(SIZES[name]) == SIZES[name].parameters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3_vl_4b_full", "qwen3_vl_30b_a3b_lora"])
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    """Of a row: forward to the last product, and in all three passes of a training of all weights."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.gpu.flops import Cost, Counter
+    from benchmarks.gpu.model import budget, make_config, make_model, make_processor
+    from benchmarks.gpu.rows import make_rows
+    from finetune.answer_loss import teach_answers_only
+    from finetune.collate import COLUMN, Collator
+    from finetune.rows import RowEncoder
+    from lensmith import families
+    from lensmith.rendering import Rendering
+
+    case = CASES[name].tiny()
+    family = families.get(case.size.family)
+    processor = make_processor(family.name, budget(case))
+    model = make_model(case, make_config(case.size, processor), torch.device("cpu"))
+    # Whose every product torch counts.
+    model.set_attn_implementation("eager")
+    if family.experts is not None:
+        model.set_experts_implementation("eager")
+    teach_answers_only(model)
+    encoder = RowEncoder(processor, Rendering(family), [processor.tokenizer.eos_token_id], 1024)
+    encoded = encoder.encode(make_rows(case)[0])
+    batch = Collator(0, family.numbers)([{COLUMN: encoded}])
+    labels = batch.pop("labels")
+    tokens, answers = labels.shape[1], int((labels >= 0).sum())
+    image = int((batch["input_ids"] == model.config.image_token_id).sum())
+    counted = Counter(model, family).forward([Cost(tokens, (image,), answers)])
+
+    with FlopCounterMode(display=False) as seen:
+        loss, *_ = model(**batch, use_cache=False, answer_labels=labels)
+    forward = sum(each.weights + each.attention for each in counted.values())
+    assert seen.get_total_flops() == pytest.approx(forward, rel=0.002)
+    with FlopCounterMode(display=False) as back:
+        loss.backward()
+    # Pixels have no gradient.
+    embedding = model.get_parameter("model.visual.patch_embed.proj.weight")
+    spared = 2 * embedding.numel() * len(batch["pixel_values"])
+    assert back.get_total_flops() == pytest.approx(2 * forward - spared, rel=0.002)

@@ -52,7 +52,7 @@ class Case:
     size: str
     method: str
     dtype: str
-    checkpointing: bool
+    checkpointing: bool | int
     edge: int
     batch: int
     accumulation: int = 1
@@ -61,6 +61,7 @@ class Case:
 CASES = {
     "qwen_lora": Case("qwen3_vl", "middle", "lora", "float32", False, 768, 2),
     "qwen_lora_again": Case("qwen3_vl", "middle", "lora", "float32", True, 768, 4),
+    "qwen_lora_every_second": Case("qwen3_vl", "middle", "lora", "float32", 2, 768, 2),
     "qwen_lora_half": Case("qwen3_vl", "middle", "lora", "bfloat16", False, 768, 1),
     "qwen_full": Case("qwen3_vl", "middle", "full", "float32", False, 384, 2),
     "qwen_full_again": Case("qwen3_vl", "middle", "full", "float32", True, 768, 2, 2),

@@ -12,6 +12,11 @@ from lensmith.recipe import Recipe
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
+def checkpointing(every: int) -> dict[str, bool | int]:
+    """How transformers is told to recompute one of `every` blocks."""
+    return {"use_reentrant": False, "every_n_layers": every}
+
+
 def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTConfig:
     """The trainer's settings; making them joins this process with the launcher's others."""
     train = recipe.train
@@ -28,7 +33,8 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
         warmup_steps=train.warmup,
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        gradient_checkpointing=train.gradient_checkpointing,
+        gradient_checkpointing=train.recomputed > 0,
+        gradient_checkpointing_kwargs=checkpointing(train.recomputed) if train.recomputed else None,
         bf16=train.dtype == "bfloat16",
         # With DeepSpeed its own accelerator decides, and accelerate's CPU switch would turn it off.
         use_cpu=launcher.cpu and launcher.zero_stage == 0,

@@ -96,21 +96,22 @@ def dry_step(
     model: PreTrainedModel | PeftModel,
     batch: Mapping[str, Tensor],
     *,
-    checkpointing: bool,
+    recomputed: int,
     autocast: bool,
     pairs: bool = False,
 ) -> Step:
     """What one pass of `model` over `batch` holds; `model` lies on the meta device and is used up.
 
     batch: as the collator makes it, labels included; of pairs, it is scored by the reference too.
-    checkpointing: with gradient checkpointing. autocast: to bfloat16, as the trainer does without DeepSpeed.
+    recomputed: every how many blocks one is computed again, 0 for none. autocast: to bfloat16, as the trainer
+    does without DeepSpeed.
     """
     base = base_of(model)
     ledger = Ledger()
     teach_answers_only(base)
     model.train()
-    if checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+    if recomputed:
+        base.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=recomputed)
     left = _thin(model, ledger)
     _take_shapes(model, ledger.shapes)
     for weight in [*model.parameters(), *model.buffers()]:
@@ -147,9 +148,9 @@ def _input(values: Tensor, shapes: FakeTensorMode) -> Tensor:
     return FakeTensor(shapes, torch.empty_like(values, device="meta"), torch.device("cpu"))
 
 
-def _signature(block: nn.Module) -> tuple[Any, ...]:
+def _signature(block: GradientCheckpointingLayer) -> tuple[Any, ...]:
     shapes = ((name, each.shape, each.dtype, each.requires_grad) for name, each in block.named_parameters())
-    return (type(block), *shapes)
+    return (type(block), block.gradient_checkpointing, *shapes)
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,19 @@ def _thin(model: nn.Module, ledger: Ledger) -> list[_Left]:
             if len(places) <= _RUN:
                 continue
             out = places[1 : 1 - _RUN]
-            like, behind = (_Watched(blocks[place], ledger) for place in places[-2:])
-            blocks[places[-2]], blocks[places[-1]] = like, behind
+            # Behind it comes the next of the list, of whatever kind.
+            like, behind = (_watched(blocks, place, ledger) for place in (places[-2], places[-2] + 1))
             for place in out:
                 blocks[place] = _Standing()
             found.append(_Left(len(out), like, behind))
     return found
+
+
+def _watched(blocks: nn.ModuleList, place: int, ledger: Ledger) -> _Watched:
+    block = blocks[place]
+    watched = block if isinstance(block, _Watched) else _Watched(block, ledger)
+    blocks[place] = watched
+    return watched
 
 
 def _take_shapes(model: nn.Module, shapes: FakeTensorMode) -> None:

@@ -64,7 +64,7 @@ class Forecast:
         self._in_4_bits = sum(self._bare.get_parameter(f"{name}.weight").numel() for name in held)
         self._encoded: dict[int, Encoded] = {}
         self._packs: dict[int, PackPlan] = {}
-        self._steps: dict[tuple[int, int, bool, bool], Step] = {}
+        self._steps: dict[tuple[int, int, int, bool], Step] = {}
 
     def memory(self, train: Train, launcher: Launcher) -> Memory:
         """Of one device, under the recipe's `train` and `launcher` or these with another setting."""
@@ -123,7 +123,7 @@ class Forecast:
 
     def _step(self, train: Train, batch: Batch, *, divided: bool) -> Step:
         """`divided`: by DeepSpeed, which computes in the weights' dtype; without it torch casts."""
-        key = (train.batch_size, train.pack_length, train.gradient_checkpointing, divided)
+        key = (train.batch_size, train.pack_length, train.recomputed, divided)
         if key not in self._steps:
             # As finetune/train.py loads it.
             whole = train.method == "full" and not divided
@@ -135,7 +135,7 @@ class Forecast:
                 model,
                 # As the trainer does for DeepSpeed.
                 in_dtype(batch, DTYPES[train.dtype]) if divided else batch,
-                checkpointing=train.gradient_checkpointing,
+                recomputed=train.recomputed,
                 autocast=train.dtype == "bfloat16" and not divided,
                 pairs=self.encoder.pairs,
             )

@@ -48,10 +48,11 @@ def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> P
     # Settings that differ in what a pass takes alone follow each other, the largest first.
     for _, group in itertools.groupby(settings(train, launcher), key=lambda each: each.speed[:-1]):
         smallest_first = list(group)[::-1]
+        if spare(smallest_first[0]) < 0:
+            continue
         many = bisect.bisect_left(smallest_first, True, key=lambda each: spare(each) < 0)
-        if many:
-            best = smallest_first[many - 1]
-            break
+        best = smallest_first[many - 1]
+        break
     return Proposal(
         gpu=gpu,
         spare=spare(now),

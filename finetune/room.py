@@ -48,7 +48,7 @@ def _mends(train: Train) -> list[Problem]:
     states = {
         "train.pack_length": f"{largest:,} tokens at a time",
         "train.batch_size": f"{train.batch_size} rows at a time",
-        "train.gradient_checkpointing": "is off",
+        "train.gradient_checkpointing": f"is {train.recomputed}" if train.recomputed else "is off",
     }
     problems: list[Problem] = []
     if size not in possible:
@@ -61,7 +61,7 @@ def _mends(train: Train) -> list[Problem]:
         problems.append(
             Problem(states.get(key, "can change"), key, f"set it to {value}{also}: {REASONS[key]}")
         )
-    if train.gradient_checkpointing:
+    if train.recomputed == 1:
         problems.append(Problem("is on already", "train.gradient_checkpointing"))
     problems.append(Problem("`lensmith plan RECIPE --gpu NAME` proposes the fastest setting that fits"))
     return problems

@@ -17,12 +17,16 @@ REASONS = {
     "train.pack_length": "more and smaller packs for the same optimizer step: the least loss of speed",
     "deepspeed_config.zero_stage": "stage 3 gathers the weights of each block when they are used: half as "
     "much traffic again as stage 2 (Rajbhandari et al. 2020, arXiv:1910.02054, section 7)",
-    "train.gradient_checkpointing": "each block is computed again in the backward pass: about a third more "
-    "computing (Chen et al. 2016, arXiv:1604.06174)",
+    "train.gradient_checkpointing": "blocks are computed again in the backward pass: about a third more "
+    "computing for all of them (Chen et al. 2016, arXiv:1604.06174), less for every second or fourth",
     "deepspeed_config.offload_optimizer_device": "the optimizer's state lies in host memory: each step waits "
     "for the bus and the CPU",
     "deepspeed_config.offload_param_device": "weights come from host memory in each pass",
 }
+
+
+# Every how many blocks one is computed again, fastest first; 0 for none.
+_RECOMPUTED = (0, 4, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,27 @@ class Setting:
     pack_length: int
     batch_size: int
     gradient_accumulation: int
-    gradient_checkpointing: bool
+    recomputed: int
     zero_stage: int
     offload_optimizer: bool
     offload_parameters: bool
 
     @property
-    def speed(self) -> tuple[int, int, int, int, int]:
+    def speed(self) -> tuple[int, int, float, int, int]:
         """Sorts settings from fastest to slowest."""
         return (
             self.offload_parameters,
             self.offload_optimizer,
-            self.gradient_checkpointing,
+            # The share of the blocks.
+            1 / self.recomputed if self.recomputed else 0,
             self.zero_stage,
             -self.pack_length or -self.batch_size,
         )
+
+    @property
+    def _checkpointing(self) -> bool | int:
+        """As the recipe says it."""
+        return self.recomputed if self.recomputed > 1 else bool(self.recomputed)
 
     def values(self) -> dict[str, str]:
         """By the key in recipe or launcher config, as YAML."""
@@ -57,7 +67,7 @@ class Setting:
             "train.pack_length": str(self.pack_length),
             "train.batch_size": str(self.batch_size),
             "train.gradient_accumulation": str(self.gradient_accumulation),
-            "train.gradient_checkpointing": str(self.gradient_checkpointing).lower(),
+            "train.gradient_checkpointing": str(self._checkpointing).lower(),
         }
         if self.zero_stage:
             values["deepspeed_config.zero_stage"] = str(self.zero_stage)
@@ -75,7 +85,7 @@ class Setting:
                 "pack_length": self.pack_length,
                 "batch_size": self.batch_size,
                 "gradient_accumulation": self.gradient_accumulation,
-                "gradient_checkpointing": self.gradient_checkpointing,
+                "gradient_checkpointing": self._checkpointing,
             }
         )
 
@@ -95,7 +105,7 @@ def setting_of(train: Train, launcher: Launcher) -> Setting:
         train.pack_length,
         train.batch_size,
         train.gradient_accumulation,
-        train.gradient_checkpointing,
+        train.recomputed,
         launcher.zero_stage,
         launcher.offload_optimizer,
         launcher.offload_parameters,
@@ -120,7 +130,7 @@ def settings(train: Train, launcher: Launcher) -> list[Setting]:
         places = [(2, False, False), (3, False, False), (2, True, False), (3, True, False), (3, True, True)]
         if reads_whole_weights(train) or train.evaluate.every:
             places = [each for each in places if each[0] == 2]
-    found = {Setting(*each, again, *place) for each in passes for again in (False, True) for place in places}
+    found = {Setting(*each, again, *place) for each in passes for again in _RECOMPUTED for place in places}
     return sorted(found | {setting_of(train, launcher)}, key=lambda each: each.speed)
 
 

@@ -34,6 +34,16 @@ def _share_or_count(value: object) -> object:
 
 # Without the validator a wrong value would be told twice, once as each.
 ShareOrCount = Annotated[Share | Count, BeforeValidator(_share_or_count)]
+
+
+def _every(value: object) -> object:
+    if isinstance(value, bool) or (isinstance(value, int) and value >= 2):
+        return value
+    raise ValueError(f"true, false, or every how many (2 or more) is expected, not {value!r}")
+
+
+# All, none, or one of so many.
+Every = Annotated[bool | Annotated[int, Field(ge=2)], BeforeValidator(_every)]
 ResolvedPath = Annotated[Path, Field(strict=False)]
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lensmith.families.family import TOWERS, Tower
 from lensmith.rendering import ThinkingChoice
-from lensmith.section import Count, Positive, ResolvedPath, Section, Share, finite, refuse
+from lensmith.section import Count, Every, Positive, ResolvedPath, Section, Share, finite, refuse
 from lensmith.train_evaluation import TrainEvaluate
 
 # The largest rank that vLLM serves live.
@@ -193,7 +193,10 @@ class Train(Section):
         default=0.0, description="AdamW's"
     )
     max_grad_norm: Positive = Field(default=1.0, description="gradients are clipped to this norm")
-    gradient_checkpointing: bool = Field(default=False, description="recompute activations to save memory")
+    gradient_checkpointing: Every = Field(
+        default=False,
+        description="recompute activations to save memory: true in every block, 2 in every second one, ...",
+    )
     max_length: Count = Field(default=4096, description="tokens; a longer row is an error, never cut")
     pack_length: Annotated[int, Field(ge=0)] = Field(
         default=0,
@@ -221,6 +224,11 @@ class Train(Section):
     )
     wandb: Literal["offline", "online", "disabled"] = Field(default="offline", description="tracker mode")
     wandb_project: str = Field(default="lensmith", description="tracker project")
+
+    @property
+    def recomputed(self) -> int:
+        """Every how many blocks one is recomputed; 0 where none is."""
+        return int(self.gradient_checkpointing)
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Train:

@@ -38,14 +38,14 @@ def longest(training: Training) -> dict[str, torch.Tensor]:
     return Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)}])
 
 
-def held(training: Training, checkpointing: bool, modes: dict[str, str] | None = None) -> Step:
+def held(training: Training, recomputed: int, modes: dict[str, str] | None = None) -> Step:
     """What a dry pass over the longest row holds."""
     recipe = training.recipe
     if modes:
         towers = recipe.train.towers.model_copy(update=modes)
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"towers": towers})})
     model = choose_trained(load_skeleton(recipe.base.path), recipe).model
-    return dry_step(model, longest(training), checkpointing=checkpointing, autocast=False)
+    return dry_step(model, longest(training), recomputed=recomputed, autocast=False)
 
 
 class Saved:
@@ -82,25 +82,25 @@ def test_a_pass_holds_what_autograd_keeps(new_training: TrainingMaker, variant: 
     real = kept_by_autograd(training)
     given = sum(each.nbytes for each in longest(training).values())
     # At its peak a pass holds results beside what it keeps.
-    assert 1 < (held(training, checkpointing=False).held - given) / real < 1.25
+    assert 1 < (held(training, 0).held - given) / real < 1.25
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("recomputed", [0, 1, 2])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_dry_pass_holds_what_the_same_pass_holds_for_real(
-    new_training: TrainingMaker, method: str, checkpointing: bool
+    new_training: TrainingMaker, method: str, recomputed: int
 ) -> None:
     mode = {"lora": "adapt", "full": "train"}[method]
     towers = dict.fromkeys(("vision", "connector", "language"), mode)
     training = new_training(train__method=method, train__towers=towers)
     recipe, base = training.recipe, training.recipe.base.path
-    dry = held(training, checkpointing)
+    dry = held(training, recomputed)
 
     model = choose_trained(load_model(base, torch.float32), recipe).model.train()
     teach_answers_only(base_of(model))
-    if checkpointing:
-        base_of(model).gradient_checkpointing_enable({"use_reentrant": False})
+    if recomputed:
+        base_of(model).gradient_checkpointing_enable(None, every_n_layers=recomputed)
     batch = longest(training)
     labels = batch.pop("labels")
     ledger = Ledger()
@@ -117,30 +117,30 @@ def test_a_dry_pass_holds_what_the_same_pass_holds_for_real(
 
 @pytest.mark.slow
 def test_a_pass_holds_less_where_less_is_trained_or_kept(training: Training) -> None:
-    every = held(training, checkpointing=False)
-    language = held(training, False, {"vision": "freeze", "connector": "freeze"})
-    vision = held(training, False, {"connector": "freeze", "language": "freeze"})
+    every = held(training, 0)
+    language = held(training, 0, {"vision": "freeze", "connector": "freeze"})
+    vision = held(training, 0, {"connector": "freeze", "language": "freeze"})
     assert language.held < every.held
     assert vision.held > 0.8 * every.held, "gradients flow back through the towers above"
-    assert held(training, checkpointing=True).held < every.held
+    assert held(training, 1).held < every.held
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("recomputed", [0, 1, 2])
 def test_blocks_left_out_count_as_if_they_were_run(
-    training: Training, checkpointing: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    training: Training, recomputed: int, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = Path(shutil.copytree(tiny_base, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors")))
     config = json.loads((base / "config.json").read_bytes())
-    config["text_config"]["num_hidden_layers"], config["vision_config"]["depth"] = 9, 8
+    config["text_config"]["num_hidden_layers"], config["vision_config"]["depth"] = 13, 12
     (base / "config.json").write_text(json.dumps(config))
     recipe = training.recipe.model_copy(
         update={"base": training.recipe.base.model_copy(update={"path": base})}
     )
     deep = dataclasses.replace(training, recipe=recipe)
-    thin = held(deep, checkpointing)
+    thin = held(deep, recomputed)
     monkeypatch.setattr(dry_run, "_RUN", 1000)
-    whole = held(deep, checkpointing)
+    whole = held(deep, recomputed)
     assert thin.held == pytest.approx(whole.held, rel=0.01)
     assert thin.gradients == whole.gradients
     assert thin.together == pytest.approx(whole.together, rel=0.02)

@@ -44,7 +44,7 @@ def test_stage_3_is_not_proposed_where_it_is_refused(more: dict[str, Any]) -> No
 
 def test_the_order_is_from_fastest_to_slowest() -> None:
     order = settings(train(), launcher(2))
-    assert (order[0].batch_size, order[0].gradient_checkpointing, order[0].zero_stage) == (8, False, 2)
+    assert (order[0].batch_size, order[0].recomputed, order[0].zero_stage) == (8, 0, 2)
     assert (order[-1].batch_size, order[-1].offload_parameters) == (1, True)
     # Stage 3 before computing twice, both before offloading.
     first = {
@@ -65,7 +65,7 @@ def test_advice_is_what_a_plan_would_take_up_next() -> None:
     assert savings(train(), launcher(2)) == {
         "train.batch_size": "2",
         "deepspeed_config.zero_stage": "3",
-        "train.gradient_checkpointing": "true",
+        "train.gradient_checkpointing": "4",
         "deepspeed_config.offload_optimizer_device": "cpu",
     }
     order = settings(train(), launcher(0))
@@ -79,6 +79,16 @@ def test_advice_is_what_a_plan_would_take_up_next() -> None:
 
 def test_a_cost_is_told_of_what_gets_slower_alone() -> None:
     now = setting_of(train(gradient_checkpointing=True), launcher(2))
-    then = dataclasses.replace(now, gradient_checkpointing=False, zero_stage=3, batch_size=2)
+    then = dataclasses.replace(now, recomputed=0, zero_stage=3, batch_size=2)
     assert costs(now, then).keys() == {"deepspeed_config.zero_stage", "train.batch_size"}
     assert costs(then, now).keys() == {"train.gradient_checkpointing"}
+
+
+def test_blocks_are_recomputed_by_and_by() -> None:
+    order = settings(train(), launcher(0))
+    shown = [each.values()["train.gradient_checkpointing"] for each in order if each.batch_size == 1]
+    assert shown == ["false", "4", "2", "true"]
+    assert [each.train(train()).recomputed for each in order if each.batch_size == 1] == [0, 4, 2, 1]
+    assert savings(train(batch_size=1, gradient_checkpointing=4), launcher(0)) == {
+        "train.gradient_checkpointing": "2"
+    }

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from transformers.modeling_layers import GradientCheckpointingLayer
 from trl.trainer.sft_config import SFTConfig
 
 import finetune.train
@@ -119,8 +120,22 @@ def test_accumulated_batches_count_by_answer_tokens(
     assert mutant.losses() != pytest.approx(lora.losses(), abs=1e-5)
 
 
-def test_recomputed_activations_learn_the_same(new_training: TrainingMaker, lora: Training) -> None:
-    assert new_training(train__gradient_checkpointing=True).losses() == pytest.approx(lora.losses(), abs=1e-5)
+@pytest.mark.parametrize("every", [True, 2])
+def test_recomputed_activations_learn_the_same(
+    new_training: TrainingMaker, lora: Training, monkeypatch: pytest.MonkeyPatch, every: bool | int
+) -> None:
+    make, made = finetune.train.make_trainer, []
+
+    def noted(*arguments: Any) -> Any:
+        made.append(make(*arguments))
+        return made[0]
+
+    monkeypatch.setattr(finetune.train, "make_trainer", noted)
+    training = new_training(train__gradient_checkpointing=every)
+    assert training.losses() == pytest.approx(lora.losses(), abs=1e-5)
+    blocks = [each for each in made[0][0].model.modules() if isinstance(each, GradientCheckpointingLayer)]
+    assert [each.gradient_checkpointing for each in blocks] == [n % every == 0 for n in range(len(blocks))]
+    assert len(blocks) >= 4
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

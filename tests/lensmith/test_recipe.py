@@ -132,6 +132,14 @@ def test_a_share_or_a_count(folder: Path, value: float) -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["1", "0", "0.5", "-2", "maybe", "null"])
+def test_what_is_no_every_how_many_is_told_once(folder: Path, value: str) -> None:
+    told = only_problem(
+        folder, changed("  method: lora", f"  method: lora\n  gradient_checkpointing: {value}")
+    )
+    assert " train.gradient_checkpointing: true, false, or every how many (2 or more) is expected" in told
+
+
 def test_no_more_pixels_are_promised_than_pillow_opens(folder: Path) -> None:
     most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
     given = changed("  answer: json", f"  answer: json\n  max_image_pixels: {most}")

@@ -34,7 +34,7 @@ def planned_bytes(given: Prepared, trainer: Any) -> int:
     step = dry_step(
         chosen.model,
         {name: each for name, each in batch.items() if isinstance(each, Tensor)},
-        checkpointing=recipe.train.gradient_checkpointing,
+        recomputed=recipe.train.recomputed,
         autocast=DTYPES[recipe.train.dtype] == torch.bfloat16,
     )
     answers = int((batch["labels"][:, 1:] != IGNORED).sum())

@@ -22,6 +22,7 @@ from finetune.collate import FEATURES, encoder_outputs
 from finetune.model import DTYPES, in_dtype
 from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
 from finetune.rates import split_by_rate
+from finetune.thin import multiply_thin
 from lensmith.errors import InputError
 from lensmith.recipe import Recipe
 
@@ -44,6 +45,8 @@ class AnswerTrainer(SFTTrainer):
             raise TypeError(f"{type(base).__name__} is not a model of transformers")
         self.base = base
         teach_answers_only(base)
+        if not self.is_deepspeed_enabled:
+            multiply_thin(base)
         # Answer tokens since the last log, and those the model would have written itself.
         self._answers = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         # Rows and loss of each pass since the last log; the losses are read only where a step breaks down.

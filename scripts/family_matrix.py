@@ -18,6 +18,11 @@ WHOLE = {
     "train": "labelled forms become a run",
     "batch": "rows in a batch as each alone",
     "packed": "rows packed as each alone",
+    "resume": "stopped and resumed, the same run in every byte",
+    "evaluate": "its answers judged, in training and after",
+    "dpo": "preferences (DPO)",
+    "qlora": "QLoRA, 4 bits",
+    "new tokens": "new tokens",
     "experts": "LoRA and merge proof, routed experts",
     "zero3": "ZeRO-3, an image on one process alone",
     "merge": "merge proof, LoRA",
@@ -32,17 +37,19 @@ BY_TOWER = {
     "serve adapter": "serve proof, adapter",
 }
 UNTESTED = "untested"
-# Of a cell whose tests show that it does not hold, and that this is found: "serve image refused".
+# Of a cell whose tests show that it does not hold, and that this is found: "serve image refused". What a
+# recipe may not ask for says why instead.
 REFUSED = "no, the proof names it"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell: how its tests ended, when, and with which versions."""
+    """A cell: how its tests ended, when, with which versions; of what is refused, what a user is told."""
 
     outcome: str
     date: str
     versions: tuple[tuple[str, str], ...]
+    why: str = ""
 
     @property
     def stamp(self) -> str:
@@ -58,7 +65,7 @@ def read_cells(path: Path = RESULTS) -> Cells:
     """The committed results by (family, tower, what)."""
     return {
         (each["family"], each["tower"], each["what"]): Shown(
-            each["outcome"], each["date"], tuple(sorted(each["versions"].items()))
+            each["outcome"], each["date"], tuple(sorted(each["versions"].items())), each.get("why", "")
         )
         for each in json.loads(path.read_bytes())["cells"]
     }
@@ -79,14 +86,17 @@ def families_reference(cells: Cells | None = None) -> str:
         "",
         "On tiny checkpoints of the real classes, float32 on a CPU.",
         "",
-        _row(["family", *WHOLE.values()]),
-        _row(["---"] * (len(WHOLE) + 1)),
+        _row(["shown", *(family.title for family in FAMILIES.values())]),
+        _row(["---"] * (len(FAMILIES) + 1)),
     ]
-    for family in FAMILIES.values():
-        cells_of = {what: _cell(shown, stamps, family.name, "", what) for what in WHOLE}
-        if family.experts is None:
-            cells_of["experts"] = "none"
-        lines.append(_row([family.title, *cells_of.values()]))
+    for what, words in WHOLE.items():
+        cells_of = [
+            "none"
+            if what == "experts" and family.experts is None
+            else _cell(shown, stamps, family.name, "", what)
+            for family in FAMILIES.values()
+        ]
+        lines.append(_row([words, *cells_of]))
     lines += ["", _row(["family", "tower", *BY_TOWER.values()]), _row(["---"] * (len(BY_TOWER) + 2))]
     for family in FAMILIES.values():
         for tower in TOWERS:
@@ -105,7 +115,8 @@ def _cell(cells: Cells, stamps: list[str], family: str, tower: str, what: str) -
     found = cells.get((family, tower, what))
     refused = cells.get((family, tower, f"{what} refused"))
     if found is None and refused is not None:
-        word = REFUSED if refused.outcome == "passed" else _WORDS[refused.outcome]
+        said = f"refused: {refused.why}" if refused.why else REFUSED
+        word = said if refused.outcome == "passed" else _WORDS[refused.outcome]
         return f"{word} ({stamps.index(refused.stamp) + 1})"
     if found is None:
         return UNTESTED

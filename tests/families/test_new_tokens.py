@@ -18,6 +18,7 @@ from lensmith.home import Home
 from lensmith.recipe import Recipe
 from tests.artifacts import make_held_out, make_run
 from tests.families.conftest import Checkpoint
+from tests.family_results import REFUSED, Shows
 from tests.roomy import with_room
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,10 @@ def roomy(
     return Checkpoint(families.get(request.param), with_room(made[request.param].root, root, 8))
 
 
-def test_rows_are_merged_and_proven(roomy: Checkpoint, bank_forms: Path, tmp_path: Path) -> None:
+def test_rows_are_merged_and_proven(
+    roomy: Checkpoint, bank_forms: Path, tmp_path: Path, shows: Shows
+) -> None:
+    shows(roomy.family.name, "", "new tokens")
     recipe, home = roomy.recipe("lora", language="adapt"), Home(tmp_path / "home")
     base = pin_base(recipe, home)
     run = make_run(home, base, ["language"], new_tokens=TOKENS)
@@ -49,7 +53,8 @@ def test_rows_are_merged_and_proven(roomy: Checkpoint, bank_forms: Path, tmp_pat
         assert changed == sorted(run.body["new_tokens"].values())
 
 
-def test_only_rows_and_adapter_learn(roomy: Checkpoint) -> None:
+def test_only_rows_and_adapter_learn(roomy: Checkpoint, shows: Shows) -> None:
+    shows(roomy.family.name, "", "new tokens")
     new = read_new_tokens(roomy.root, TOKENS)
     content = roomy.recipe("lora", language="adapt").model_dump(mode="json")
     content["train"]["new_tokens"] = TOKENS
@@ -63,3 +68,13 @@ def test_only_rows_and_adapter_learn(roomy: Checkpoint) -> None:
     assert {name for name in moved if "lora_" not in name} == {
         name for name in before if "trainable_tokens_delta" in name
     }
+
+
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name not in LEARNING])
+def test_other_families_are_refused(made: dict[str, Checkpoint], family: str, shows: Shows) -> None:
+    why = "not proven to be learned and served"
+    shows(family, "", f"new tokens{REFUSED}", why)
+    content = made[family].recipe("lora", language="adapt").model_dump(mode="json")
+    content["train"]["new_tokens"] = TOKENS
+    with pytest.raises(ValueError, match=f"train.new_tokens: {why} in {families.get(family).title}"):
+        Recipe.model_validate(content)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,20 @@ def lines_of(title: str, text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(f"| {title} |")]
 
 
+def cells_of(line: str) -> list[str]:
+    return line.strip("| ").split(" | ")[1:]
+
+
 def test_without_results_nothing_is_shown() -> None:
     text = families_reference({})
     assert "| yes" not in text
+    for what, words in WHOLE.items():
+        (line,) = lines_of(words, text)
+        for family, cell in zip(FAMILIES.values(), cells_of(line), strict=True):
+            # Nothing to test where there are none.
+            assert cell == ("none" if what == "experts" and family.experts is None else UNTESTED)
     for family in FAMILIES.values():
-        whole, *towers = lines_of(family.title, text)
-        cells = dict(zip(WHOLE, whole.strip("| ").split(" | ")[1:], strict=True))
-        # Nothing to test where there are none.
-        assert (cells.pop("experts") == "none") == (family.experts is None)
-        assert set(cells.values()) == {UNTESTED}
-        assert len(towers) == 3
+        assert len(lines_of(family.title, text)) == 3
 
 
 def test_a_cell_names_its_run() -> None:
@@ -48,10 +53,20 @@ def test_a_failure_is_no_yes() -> None:
 
 def test_what_is_shown_not_to_hold_is_no_yes() -> None:
     text = families_reference({("gemma3", "", "serve image refused"): SHOWN})
-    assert lines_of("Gemma 3", text)[0].endswith("| no, the proof names it (1) |")
+    (line,) = lines_of(WHOLE["serve image"], text)
+    assert dict(zip(FAMILIES, cells_of(line), strict=True))["gemma3"] == "no, the proof names it (1)"
     failed = Shown("failed", "2026-01-02", ())
     assert "| FAILED (1) |" in families_reference({("gemma3", "", "serve image refused"): failed})
     assert "yes (" not in text
+
+
+def test_what_a_recipe_may_not_ask_for_says_why() -> None:
+    refused = replace(SHOWN, why="experts stay whole")
+    text = families_reference({("glm4v_moe", "", "qlora refused"): refused})
+    assert "| refused: experts stay whole (1) |" in text
+    assert "yes (" not in text
+    failed = replace(refused, outcome="failed")
+    assert "refused:" not in families_reference({("glm4v_moe", "", "qlora refused"): failed})
 
 
 def test_committed_cells_are_of_families_that_exist() -> None:
@@ -67,12 +82,16 @@ def test_a_run_replaces_its_own_cells_alone(tmp_path: Path) -> None:
     kept = {"family": "gemma3", "tower": "", "what": "load", "outcome": "passed"}
     kept |= {"date": "2020-01-01", "versions": {"torch": "1"}}
     ran = kept | {"what": "rows"}
+    # Once refused and now not, and the other way round.
+    turned = [kept | {"what": "qlora refused", "why": "it was"}, kept | {"what": "dpo"}]
     results = tmp_path / "families.json"
-    results.write_text(json.dumps({"cells": [kept, ran]}))
+    results.write_text(json.dumps({"cells": [kept, ran, *turned]}))
     (tmp_path / "test_cells.py").write_text(
         "def test_one(shows):\n    shows('gemma3', '', 'rows')\n"
         "def test_two(shows):\n    shows('gemma3', '', 'rows')\n    assert False\n"
         "def test_three(shows):\n    shows('gemma3', 'vision', 'lora')\n"
+        "def test_four(shows):\n    shows('gemma3', '', 'qlora')\n"
+        "def test_five(shows):\n    shows('gemma3', '', 'dpo refused', 'pairs')\n"
     )
     environment = {**os.environ, "LENSMITH_FAMILY_RESULTS": str(results), "PYTHONPATH": str(ROOT)}
     environment.pop("PYTEST_XDIST_WORKER", None)
@@ -84,3 +103,6 @@ def test_a_run_replaces_its_own_cells_alone(tmp_path: Path) -> None:
     assert cells["", "rows"]["outcome"] == "failed"
     assert cells["", "rows"]["date"] != "2020-01-01"
     assert cells["vision", "lora"]["outcome"] == "passed"
+    assert "why" not in cells["", "qlora"]
+    assert cells["", "dpo refused"]["why"] == "pairs"
+    assert len(cells) == 5

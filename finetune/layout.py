@@ -66,7 +66,7 @@ def find_places(shapes: Shapes, family: Family, config: Mapping[str, Any]) -> Pl
     if family.experts is not None:
         for name in family.experts.fused(config):
             del places[name]
-            places |= _experts(name, shapes[name], family.experts)
+            places |= expert_places(name, shapes[name], family.experts)
     for joined in family.layout.joined:
         _join(places, joined)
     for cut in family.layout.cut:
@@ -77,7 +77,8 @@ def find_places(shapes: Shapes, family: Family, config: Mapping[str, Any]) -> Pl
     return {family.layout.disk_name(name): parts for name, parts in places.items()}
 
 
-def _experts(name: str, shape: Sequence[int], experts: Experts) -> Places:
+def expert_places(name: str, shape: Sequence[int], experts: Experts) -> Places:
+    """Where a fused parameter of this name and shape lies on disk, before renames."""
     if experts.stored == "transposed":
         return {name: (Part(name, transposed=True),)}
     module, _, parameter = name.rpartition(".")

@@ -2,12 +2,14 @@
 
 The definition: the base's weight in float32 plus scale * B @ A in float32, for DoRA with each row set to its
 trained length, rounded once to the base's dtype. Where the base was trained on in 4 bits its weight is what
-these are worth. Rows of new tokens are the trained ones, rounded once. Works on the safetensors files, a
-tensor at a time; keys, dtypes, shapes and shards stay the base's.
+these are worth. Rows of new tokens are the trained ones, rounded once. Works on the safetensors files, some
+rows at a time; keys, dtypes, shapes and shards stay the base's. A merge that was killed goes on with the file
+that it was at.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 
@@ -15,7 +17,7 @@ from finetune.merging.companions import copy_companions
 from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path, template_digest, verify_base
-from lensmith.errors import InputError, Problem
+from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
 from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
@@ -50,7 +52,12 @@ def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact
             from finetune.merging.weights import write_merged
 
         root = checkpoint_path(base)
-        merged = write_merged(root, recipe.model_family, run, draft.path)
+        try:
+            merged = write_merged(root, recipe.model_family, run, draft.path, home.work_path(key))
+        except LensmithError:
+            # To be done again it would fail again.
+            shutil.rmtree(home.work_path(key), ignore_errors=True)
+            raise
         budget = recipe.pixel_budget
         copy_companions(root, draft.path, budget)
         extend_files(draft.path, learned_tokens(run.body))

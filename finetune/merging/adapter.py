@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import torch
 
-from finetune.layout import Places, Shapes
 from finetune.merging.adapter_config import rank_and_scale, read_config
-from finetune.merging.checkpoint import Checkpoint
+from finetune.merging.change import Compute
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.new_rows import Rows, read_rows
-from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
+from finetune.merging.tensor_file import FLOATS, TensorFile, is_finite, open_tensor_file
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts
@@ -25,9 +23,6 @@ _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_((?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(\.weight)?)"
 )
 _MAGNITUDE = "magnitude_vector"
-_SHOWN = 20
-# Float32 bytes of the rows that are computed at a time.
-_BLOCK = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Adapter:
     rows: dict[str, Rows]
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """By name of each weight that it changes: the shape that fits, and a tensor of its change."""
+        """By name of each weight that has a delta: the shape that fits, and a tensor of the delta."""
         entries = self.file.entries
         linears = {
             f"{module}.weight": ((entries[delta.b].shape[0], entries[delta.a].shape[1]), delta.a)
@@ -65,24 +60,25 @@ class Adapter:
             name: (shape_of(self.file, delta) or (), delta.a) for name, delta in self.experts.items()
         }
 
-    def merged(self, delta: Delta, base: torch.Tensor) -> torch.Tensor:
-        """What the base's weight W [out, in] becomes, rounded once from float32 to its dtype.
+    def merger(self, delta: Delta) -> Compute:
+        """What makes rows of the base's weight W [out, in], stored or already in float32, those that they
+        become, in float32.
 
         LoRA: W + scale * B @ A, with B [out, r] and A [r, in]. DoRA (arXiv:2402.09353, equation 5): the same,
-        each row multiplied by magnitude / its length. In PEFT's order of operations; in blocks of rows, none
-        of which is small: a product of few rows is summed otherwise.
+        each row multiplied by magnitude / its length. In PEFT's order of operations.
         """
         a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
         magnitude = self.file.read(delta.magnitude).to(torch.float32) if delta.magnitude else None
-        merged = torch.empty_like(base)
-        count = min(len(base), math.ceil(base.numel() * torch.float32.itemsize / _BLOCK))
-        for number in range(count):
-            rows = slice(len(base) * number // count, len(base) * (number + 1) // count)
-            changed = base[rows].to(torch.float32) + (b[rows] @ a) * delta.scale
+
+        def merged(base: torch.Tensor, first: int) -> torch.Tensor:
+            rows = slice(first, first + len(base))
+            changed = torch.mm(b[rows], a).mul_(delta.scale)
+            changed += base.to(torch.float32)
             if magnitude is not None:
                 lengths = torch.linalg.norm(changed, dim=1)
-                changed = (magnitude[rows] / lengths).unsqueeze(1) * changed
-            merged[rows] = changed
+                changed *= (magnitude[rows] / lengths).unsqueeze(1)
+            return changed
+
         return merged
 
 
@@ -164,8 +160,8 @@ def _check_values(adapter: Adapter) -> None:
     filled: dict[str, bool] = {}
     for name in adapter.file.entries:
         values = adapter.file.read(name)
-        filled[name] = bool(values.count_nonzero())
-        if not torch.isfinite(values).all():
+        filled[name] = bool(values.any())
+        if not is_finite(values):
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)
@@ -177,48 +173,3 @@ def _check_values(adapter: Adapter) -> None:
             f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
             [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],
         )
-
-
-def check_fits(adapter: Adapter, base: Checkpoint, places: Places, shapes: Shapes) -> None:
-    """Refuse an adapter of a module that the class lacks or has in another shape, and a base that holds its
-    weights elsewhere than `places`, in another shape or not as floats.
-
-    Raises InputError.
-    """
-    problems: list[Problem] = []
-    adapted = adapter.shapes()
-    for name, (shape, tensor) in adapted.items():
-        if name not in shapes:
-            problems.append(Problem(f"the base has no {name}", tensor))
-        elif shapes[name] != shape:
-            problems.append(Problem(f"is {list(shapes[name])}, the adapter's {list(shape)}", name))
-    for name, rows in adapter.rows.items():
-        width, most = adapter.file.entries[rows.tensor].shape[1], max(rows.numbers)
-        if name not in shapes:
-            problems.append(Problem(f"the base has no {name}", rows.tensor))
-        elif len(shapes[name]) != 2 or shapes[name][1] != width or most >= shapes[name][0]:
-            what = f"is {list(shapes[name])}, the adapter has row {most} of width {width}"
-            problems.append(Problem(what, name))
-    _refuse("the adapter belongs to another base", problems)
-    for name, parts in places.items():
-        held = [part.name for part in parts if part.name in adapted or part.name in adapter.rows]
-        if not held:
-            continue
-        # One below the other.
-        pieces = [part.shape(shapes[part.name]) for part in parts]
-        shape = (sum(piece[0] for piece in pieces), *pieces[0][1:])
-        if name not in base.place:
-            problems.append(Problem(f"holds {held[0]} in published checkpoints and is not there", name))
-        elif base.entry(name).dtype not in FLOATS:
-            problems.append(Problem(f"is {base.entry(name).dtype}: merge into the dequantised base", name))
-        elif base.entry(name).shape != shape:
-            problems.append(Problem(f"is {list(base.entry(name).shape)}, not {list(shape)}", name))
-    _refuse(
-        "the base does not lie on disk as its family is published: merging would leave weights out", problems
-    )
-
-
-def _refuse(title: str, problems: list[Problem]) -> None:
-    if problems:
-        more = [Problem(f"and {len(problems) - _SHOWN} more")] if len(problems) > _SHOWN else []
-        raise InputError(title, [*problems[:_SHOWN], *more])

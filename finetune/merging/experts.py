@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from finetune.layout import Part
+from finetune.merging.change import Compute
 from finetune.merging.tensor_file import TensorFile
 from lensmith.families.experts import Experts
 
 _WRAPPED = ".base_layer"
+# Gives what computes the rows of one expert's matrix, where a `Part` of a fused parameter holds it.
+StartExpert = Callable[[Part, int], Compute]
 # A layer's parameters, whose experts may lie in turn on disk.
 _KEPT = 2
 
@@ -70,11 +73,11 @@ def shape_of(file: TensorFile, delta: ExpertDelta) -> tuple[int, ...] | None:
     return a[0] // delta.rank, b[0], a[1]
 
 
-def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Callable[[Part, Tensor], None]:
-    """Gives what adds an adapter's change, in place, to the piece of a fused parameter that a `Part` names.
+def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
+    """Gives what makes rows of one expert's matrix, where a `Part` of a fused parameter holds it, those that
+    they become, in float32: base + scale * B @ A.
 
-    base + scale * B @ A in float32, rounded once to the piece's dtype, an expert at a time. PEFT itself
-    rounds the change to that dtype before it adds it: in float32 the same.
+    PEFT itself rounds the change to the weight's dtype before it adds it: in float32 the same.
     """
 
     @functools.lru_cache(maxsize=_KEPT)
@@ -87,12 +90,16 @@ def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Callab
             b.reshape(b.shape[0], delta.rank, -1).permute(2, 0, 1).contiguous(),
         )
 
-    def merge(part: Part, piece: Tensor) -> None:
-        a, b = factors(part.name)
-        rows = slice(*part.rows) if part.rows else slice(None)
-        numbers, matrices = (range(len(a)), piece) if part.expert is None else ([part.expert], [piece])
-        for number, matrix in zip(numbers, matrices, strict=True):
-            change = (b[number][rows] @ a[number]) * deltas[part.name].scale
-            matrix.copy_(matrix.to(torch.float32) + (change.T if part.transposed else change))
+    def start(part: Part, number: int) -> Compute:
+        a, b = (each[number] for each in factors(part.name))
+        b = b[slice(*part.rows)] if part.rows else b
 
-    return merge
+        def merged(base: Tensor, first: int) -> Tensor:
+            rows = slice(first, first + len(base))
+            change = torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
+            change.mul_(deltas[part.name].scale)
+            return change.add_(base.to(torch.float32))
+
+        return merged
+
+    return start

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from finetune.merging.change import Compute, Piece
 from finetune.merging.tensor_file import FLOATS, TensorFile
 from lensmith.errors import Problem
 
@@ -22,11 +24,20 @@ class Rows:
     numbers: Sequence[int]
     tensor: str
 
-    def merged(self, file: TensorFile, base: torch.Tensor) -> torch.Tensor:
-        """`base` with the rows in place of its own, rounded once to its dtype."""
-        merged = base.clone()
-        merged[list(self.numbers)] = file.read(self.tensor).to(torch.float32).to(base.dtype)
-        return merged
+    def pieces(self, weight: str, file: TensorFile, first: int, end: int) -> list[Piece]:
+        """The rows `[first, end)` of `weight`, first to last: the new values where it has some."""
+        pieces: list[Piece] = []
+        at = first
+        for number, place in sorted((number, place) for place, number in enumerate(self.numbers)):
+            if first <= number < end:
+                pieces.append(Piece(weight, number - at))
+                pieces.append(Piece(weight, 1, functools.partial(self._start, file, place)))
+                at = number + 1
+        return [*pieces, Piece(weight, end - at)]
+
+    def _start(self, file: TensorFile, place: int) -> Compute:
+        row = file.read_rows(self.tensor, place, 1).to(torch.float32)
+        return lambda base, first: row
 
 
 def read_rows(file: TensorFile, config: Mapping[str, Any]) -> tuple[dict[str, Rows], list[Problem]]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,6 @@ from lensmith.errors import IntegrityError, Problem
 _LENGTH_BYTES = 8
 # The format's own limit on the header, against hostile files.
 _MAX_HEADER = 100_000_000
-_BLOCK = 16 << 20
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -49,6 +46,16 @@ class Entry:
     start: int
     end: int
 
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and width of the tensor seen as a matrix: its last dimension, and all before it."""
+        return math.prod(self.shape[:-1]), self.shape[-1] if self.shape else 1
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row of that matrix takes in the file."""
+        return self.matrix[1] * DTYPES[self.dtype].itemsize
+
 
 @dataclass(frozen=True)
 class TensorFile:
@@ -58,22 +65,36 @@ class TensorFile:
     head: bytes
     entries: dict[str, Entry]
 
-    def read_bytes(self, name: str) -> bytearray:
-        """The stored bytes of a tensor."""
-        entry = self.entries[name]
-        data = bytearray(entry.end - entry.start)
-        with self.path.open("rb") as stream:
-            stream.seek(entry.start)
-            if stream.readinto(data) != len(data):
-                raise IntegrityError(f"{self.path} ended inside {name}")
-        return data
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return max((entry.end for entry in self.entries.values()), default=len(self.head))
 
     def read(self, name: str) -> torch.Tensor:
         """A tensor in its stored dtype and shape, on the CPU."""
         entry = self.entries[name]
-        if entry.start == entry.end:
-            return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        return torch.frombuffer(self.read_bytes(name), dtype=DTYPES[entry.dtype]).reshape(entry.shape)
+        return self.read_rows(name, 0, entry.matrix[0]).reshape(entry.shape)
+
+    def read_rows(self, name: str, first: int, count: int) -> torch.Tensor:
+        """Rows of a tensor seen as a matrix, [count, width], in its stored dtype.
+
+        Raises IntegrityError where the file ends inside them.
+        """
+        entry = self.entries[name]
+        shape, dtype = (count, entry.matrix[1]), DTYPES[entry.dtype]
+        data = bytearray(count * entry.row_bytes)
+        if not data:
+            return torch.empty(shape, dtype=dtype)
+        with self.path.open("rb", buffering=0) as stream:
+            stream.seek(entry.start + first * entry.row_bytes)
+            view = memoryview(data)
+            while view:
+                # A read may give less than it was asked for: Linux ends one at 2 GB.
+                read = stream.readinto(view)
+                if not read:
+                    raise IntegrityError(f"{self.path} ended inside {name}")
+                view = view[read:]
+        return torch.frombuffer(data, dtype=dtype).reshape(shape)
 
 
 def open_tensor_file(path: Path) -> TensorFile:
@@ -123,36 +144,11 @@ def _check(path: Path, entries: list[Entry], base: int, size: int) -> None:
         raise IntegrityError(f"{path} is damaged", problems)
 
 
-def rewrite(source: TensorFile, target: Path, changed: Callable[[str], torch.Tensor | None]) -> int:
-    """Write `source` to `target` with the same header, each tensor for which `changed` gives one replaced.
-
-    A replacement has the stored dtype and shape. Returns the bytes of all tensors. One tensor is in memory
-    at a time.
-    """
-    with source.path.open("rb") as origin, target.open("wb") as stream:
-        stream.write(source.head)
-        for entry in source.entries.values():
-            tensor = changed(entry.name)
-            if tensor is None:
-                for block in _blocks(origin.fileno(), entry):
-                    stream.write(block)
-            else:
-                if tensor.dtype != DTYPES[entry.dtype] or tuple(tensor.shape) != entry.shape:
-                    raise IntegrityError(f"{entry.name} changed its dtype or shape in merging")
-                stream.write(tensor_bytes(tensor))
-    return sum(entry.end - entry.start for entry in source.entries.values())
-
-
-def _blocks(handle: int, entry: Entry) -> Iterator[bytes]:
-    at = entry.start
-    while at < entry.end:
-        block = os.pread(handle, min(_BLOCK, entry.end - at), at)
-        if not block:
-            raise IntegrityError(f"the file of {entry.name} ended inside it")
-        at += len(block)
-        yield block
-
-
-def tensor_bytes(tensor: torch.Tensor) -> bytes:
-    """The bytes of a tensor as safetensors stores them (row-major, little-endian)."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def is_finite(values: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinite values."""
+    if not values.is_floating_point():
+        return True
+    # Some dtypes can only be stored.
+    known = values if values.dtype.itemsize > 1 else values.to(torch.float32)
+    # Cheaper than to look at each: a sum that is finite has no other summands.
+    return bool(known.sum().isfinite()) or bool(known.isfinite().all())

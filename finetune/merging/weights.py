@@ -1,29 +1,27 @@
-"""The merged weights of a run on a base, written tensor by tensor."""
+"""The merged weights of a run on a base, written file by file and journalled."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from finetune.layout import read_places
-from finetune.merging.adapter import check_fits, read_adapter
+from finetune.merging.change import Changes
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
-from finetune.merging.experts import expert_merger
-from finetune.merging.full import TrainedWeights, check_full, full_weights
-from finetune.merging.start import start_of
-from finetune.merging.tensor_file import DTYPES, rewrite
+from finetune.merging.crew import Crew, crew_at_work
+from finetune.merging.full import TrainedWeights, plan_full
+from finetune.merging.journal import Finished, Journal
+from finetune.merging.lora import plan_lora
+from finetune.merging.shard import Written, write_shard
+from finetune.merging.tensor_file import DTYPES
 from finetune.merging.tied import tied_head
 from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import Family
-
-# Gives the new value of the base's tensor of that name, or None where it stays as it is.
-Changed = Callable[[str], torch.Tensor | None]
+from lensmith.files import sync_file
 
 
 @dataclass(frozen=True)
@@ -35,27 +33,50 @@ class Merged:
     changed: int
 
 
-def write_merged(root: Path, family: Family, run: Artifact, target: Path) -> Merged:
+def write_merged(root: Path, family: Family, run: Artifact, target: Path, work: Path) -> Merged:
     """Write the weights of `run` on the base in `root` into `target`, in the base's keys, dtypes and shards.
 
-    Raises InputError for a run that cannot be merged whole, is broken, overflows or changes nothing.
+    work: a directory on the same disk, for this base and run alone: what is finished lies there until all is.
+    After a kill the same call goes on with it. Raises InputError for a run that cannot be merged whole, is
+    broken, overflows or changes nothing.
     """
+    with crew_at_work() as crew:
+        return _merge(root, family, run, target, Journal(work), crew)
+
+
+def _merge(root: Path, family: Family, run: Artifact, target: Path, journal: Journal, crew: Crew) -> Merged:
     base = open_checkpoint(root)
-    used: Counter[str] = Counter()
-    make = _full if run.body["method"] == "full" else _lora
-    changed, expected = make(base, family, run, used)
-    moved = _write(base, target, changed)
-    unused = [name for name in expected if used[name] != 1]
-    if unused or len(used) != len(expected):
+    if run.body["method"] == "full":
+        trained = TrainedWeights(open_checkpoint(run.path), base, family, tied_head(root))
+        plan = plan_full(trained)
+    else:
+        plan = plan_lora(base, family, run.path)
+    _write(base, plan.changes, journal, crew)
+    finished = [journal.finished[name] for name in base.files]
+    computed: Counter[str] = Counter()
+    for each in finished:
+        computed.update(each.elements)
+    wrong = sorted(
+        name
+        for name in plan.expected.keys() | computed.keys()
+        if computed[name] != plan.expected.get(name, 0)
+    )
+    if wrong:
         raise IntegrityError(
-            f"{sum(used.values())} weights were merged, the run has {len(expected)}",
-            [Problem("was not merged exactly once", name) for name in unused],
+            f"of {len(plan.expected)} weights {len(wrong)} were not merged exactly once",
+            [Problem(f"{computed[name]} of {plan.expected.get(name, 0)} elements", name) for name in wrong],
         )
+    moved = sum(len(each.moved) for each in finished)
     if not moved:
         raise InputError(
             f"{run.short} changes nothing: the merged weights would equal the base's",
             [Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")],
         )
+    for name in base.files:
+        # What is finished stays in its place until the model is sealed, which takes a while too.
+        os.link(journal.work / name, target / name)
+    if base.indexed:
+        _write_index(base, target)
     return Merged(main_dtype(base), len(base.place), moved)
 
 
@@ -68,85 +89,31 @@ def main_dtype(checkpoint: Checkpoint) -> str:
     return str(DTYPES[sizes.most_common(1)[0][0]]).removeprefix("torch.")
 
 
-def _lora(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:
-    """What becomes of each tensor on disk, and the weights that must be counted in `used` once."""
-    adapter = read_adapter(run.path, family.experts)
-    tied = tied_head(base.root)
-    heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
-    if heads:
-        raise InputError(
-            "the adapter changes the output head, which the base ties to its embeddings",
-            [Problem("merging it would change the embeddings too", heads[0], "train without the head")],
-        )
-    places, shapes = read_places(base.root, family)
-    check_fits(adapter, base, places, shapes)
-    start = start_of(run.path)
-    deltas = {f"{module}.weight": delta for module, delta in adapter.deltas.items()}
-    changing = {*deltas, *start.changed, *adapter.rows}
-    merge_experts = expert_merger(adapter.file, adapter.experts)
-    # Fused experts may be many tensors on disk: each counts.
-    # The embeddings under a second name: a tied head that is stored all the same.
-    twins = [tied] if tied in base.place and adapter.rows else []
-    fused = [name for name, parts in places.items() if any(part.name in adapter.experts for part in parts)]
-
-    def changed(name: str) -> torch.Tensor | None:
-        if name in twins:
-            used[name] += 1
-            (rows,) = adapter.rows.values()
-            return rows.merged(adapter.file, base.place[name].read(name))
-        parts = places.get(name, ())
-        if not any(part.name in changing or part.name in adapter.experts for part in parts):
-            return None
-        whole = base.place[name].read(name)
-        pieces = whole.split([part.shape(shapes[part.name])[0] for part in parts])
-        for part, piece in zip(parts, pieces, strict=True):
-            if part.name in changing:
-                weight, delta = start.of(part.name, piece), deltas.get(part.name)
-                weight = weight if delta is None else adapter.merged(delta, weight)
-                rows = adapter.rows.get(part.name)
-                piece.copy_(weight if rows is None else rows.merged(adapter.file, weight))
-                used[part.name] += 1
-            elif part.name in adapter.experts:
-                merge_experts(part, piece)
-                used[name] += 1
-        return whole
-
-    return changed, [*sorted(changing), *fused, *twins]
+def _write(base: Checkpoint, changes: Changes, journal: Journal, crew: Crew) -> None:
+    """Write every file that the journal does not know yet. While one is brought to the disk, the next is
+    written."""
+    with ThreadPoolExecutor(1, "finish") as finishing:
+        ends: list[Future[None]] = []
+        for name, source in base.files.items():
+            if name not in journal.finished:
+                partial = journal.work / f"{name}.partial"
+                written = write_shard(source, partial, changes, crew)
+                ends.append(finishing.submit(_finish, journal, name, partial, written))
+        for end in ends:
+            end.result()
 
 
-def _full(base: Checkpoint, family: Family, run: Artifact, used: Counter[str]) -> tuple[Changed, list[str]]:
-    tied = tied_head(base.root)
-    places, _ = read_places(base.root, family)
-    trained = TrainedWeights(open_checkpoint(run.path), base, family.layout, places)
-    check_full(trained, base, tied)
-    value = full_weights(trained, base, tied)
-
-    def changed(name: str) -> torch.Tensor:
-        used[name] += 1
-        return value(name)
-
-    return changed, list(base.place)
+def _finish(journal: Journal, name: str, partial: Path, written: Written) -> None:
+    written.wait()
+    sync_file(partial)
+    partial.rename(journal.work / name)
+    size = (journal.work / name).stat().st_size
+    journal.add(name, Finished(bytes=size, elements=dict(written.elements), moved=sorted(written.moved)))
 
 
-def _write(base: Checkpoint, target: Path, changed: Changed) -> int:
-    """Write every shard; how many tensors hold other values now."""
-    moved = 0
-
-    def counted(name: str) -> torch.Tensor | None:
-        nonlocal moved
-        tensor = changed(name)
-        if tensor is None:
-            return None
-        if not torch.isfinite(tensor).all():
-            raise InputError(
-                "the merged weights overflow the base's dtype", [Problem("NaN or infinite", name)]
-            )
-        moved += not torch.equal(tensor, base.place[name].read(name))
-        return tensor
-
-    total = sum(rewrite(file, target / name, counted) for name, file in base.files.items())
-    if base.indexed:
-        index = json.loads((base.root / INDEX).read_bytes())
-        index["metadata"] = {**index.get("metadata", {}), "total_size": total}
-        (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return moved
+def _write_index(base: Checkpoint, target: Path) -> None:
+    """The base's index, with the size of all tensors in bytes: some tools write another."""
+    total = sum(entry.end - entry.start for file in base.files.values() for entry in file.entries.values())
+    index = json.loads((base.root / INDEX).read_bytes())
+    index["metadata"] = {**index.get("metadata", {}), "total_size": total}
+    (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 class Joined:
     """One tensor on disk that is several of the class, one after the other along its first dimension.
 
-    parts: modules below each of `block`'s numbered ones. disk: what takes their place in the name.
+    parts: modules below each of `block`'s numbered ones. disk: what takes their place in the name. like: a
+    module whose weight has as many columns as the first part has rows, the others sharing the rest evenly;
+    without one all parts are of the same size.
     """
 
     block: str
     parts: tuple[str, ...]
     disk: str
+    like: str = ""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,10 @@ FAMILY = Family(
     layout=Layout(
         joined=(
             Joined(
-                _LAYER, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "self_attn.att_proj"
+                _LAYER,
+                ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+                "self_attn.att_proj",
+                like="self_attn.o_proj",
             ),
             Joined(_LAYER, ("mlp.up_proj", "mlp.gate_proj"), "mlp.ff_proj"),
         ),

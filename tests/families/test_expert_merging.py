@@ -24,8 +24,9 @@ from finetune.adapter import choose_trained
 from finetune.layout import Part, published
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
-from finetune.merging import weights
-from finetune.merging.experts import ExpertDelta
+from finetune.merging import lora, weights
+from finetune.merging.change import Compute
+from finetune.merging.experts import ExpertDelta, StartExpert
 from finetune.merging.tensor_file import TensorFile
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
@@ -233,21 +234,24 @@ def test_a_merge_that_reads_b_as_a_is_found(
 ) -> None:
     """The mutant: PEFT's two layouts, in A experts first, in B ranks first, taken for one."""
 
-    def merger(file: TensorFile, deltas: dict[str, ExpertDelta]) -> Callable[[Part, Tensor], None]:
-        def add(part: Part, piece: Tensor) -> None:
+    def merger(file: TensorFile, deltas: dict[str, ExpertDelta]) -> StartExpert:
+        def start(part: Part, number: int) -> Compute:
             delta = deltas[part.name]
             b = experts_before_ranks(file.read(delta.b), delta.rank)
             a = file.read(delta.a).reshape(len(b), delta.rank, -1)
-            piece.add_(part.of(b @ a * delta.scale))
+            change = replace(part, expert=number).of(b @ a * delta.scale)
+            return lambda base, first: base + change[first : first + len(base)]
 
-        return add
+        return start
 
     walked = walks(family)
-    monkeypatch.setattr(weights, "expert_merger", merger)
+    monkeypatch.setattr(lora, "expert_merger", merger)
 
     def plant(root: Path) -> None:
         (root / WEIGHTS).unlink()
-        weights.write_merged(walked.recipe.base.path, walked.recipe.model_family, walked.run, root)
+        weights.write_merged(
+            walked.recipe.base.path, walked.recipe.model_family, walked.run, root, walked.home.work_path("b")
+        )
 
     proof = prove(planted(walked, f"b-as-a-{family}", plant))
     assert not proof.passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -12,7 +13,10 @@ from finetune import layout
 from finetune.layout import Places
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
-from finetune.model import load_model
+from finetune.merging import lora
+from finetune.merging.checkpoint import open_checkpoint
+from finetune.merging.slots import Slot, Slots, Wanted, find_slots
+from finetune.model import load_model, load_skeleton
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
@@ -104,19 +108,26 @@ def test_a_wrong_map_is_found_by_who_does_not_use_it(
     walks: Callable[[str], Walk], family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two adapted weights of one shape are taken for each other, by merge and by its proof."""
-    walked, right = walks(family), layout.find_places
+    walked, right, right_slots = walks(family), layout.find_places, lora.find_slots
 
-    def wrong(*given: object) -> Places:
-        places = right(*given)  # pyright: ignore[reportArgumentType]
+    def swapped(places: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
         one, two = [
             disk
-            for disk, parts in places.items()
-            if parts[0].name.startswith("model.language_model.layers.")
-            and parts[0].name.endswith(("self_attn.q_proj.weight",))
+            for disk, name in names.items()
+            if name.startswith("model.language_model.layers.") and name.endswith("self_attn.q_proj.weight")
         ][:2]
         return places | {one: places[two], two: places[one]}
 
+    def wrong(*given: object) -> Places:
+        places = right(*given)  # pyright: ignore[reportArgumentType]
+        return swapped(places, {disk: parts[0].name for disk, parts in places.items()})
+
+    def wrong_slots(*given: object) -> Slots:
+        slots = right_slots(*given)  # pyright: ignore[reportArgumentType]
+        return swapped(slots, {disk: each[0].part.name for disk, each in slots.items()})
+
     monkeypatch.setattr(layout, "find_places", wrong)
+    monkeypatch.setattr(lora, "find_slots", wrong_slots)
     with walked.home.create("model", "a" * 24, {"base": walked.base, "run": walked.run}) as draft:
         _merge_into(draft.path, walked)
         draft.body.update(walked.model.body)
@@ -128,11 +139,40 @@ def test_a_wrong_map_is_found_by_who_does_not_use_it(
     assert "logits differ" in text
 
 
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_headers_say_where_weights_lie_as_the_class_does(walks: Callable[[str], Walk], family: str) -> None:
+    """Merging asks the files' headers and the layout; transformers' class says the same of every matrix."""
+    root, known = walks(family).recipe.base.path, families.get(family)
+    places, shapes = layout.read_places(root, known)
+    config = load_skeleton(root).config.to_dict()
+    fused = known.experts.fused(config) if known.experts else []
+    there = {part.name for parts in places.values() for part in parts}
+    wanted = {
+        name: Wanted(shapes[name], name, name in fused) for name in there if len(shapes[name]) in (2, 3)
+    }
+    slots = find_slots(wanted, open_checkpoint(root), known)
+    assert slots == {
+        disk: tuple(Slot(part, part.shape(shapes[part.name])[0]) for part in parts)
+        for disk, parts in places.items()
+        if parts[0].name in wanted
+    }
+    # One alone of those that lie together finds its place without the others.
+    for name, each in wanted.items():
+        for disk, alone in find_slots({name: each}, open_checkpoint(root), known).items():
+            assert alone == slots[disk]
+
+
 def _merge_into(target: Path, walked: Walk) -> None:
     from finetune.merging.companions import copy_companions
     from finetune.merging.weights import write_merged
 
-    write_merged(walked.recipe.base.path, walked.recipe.model_family, walked.run, target)
+    write_merged(
+        walked.recipe.base.path,
+        walked.recipe.model_family,
+        walked.run,
+        target,
+        walked.home.work_path("again"),
+    )
     copy_companions(walked.recipe.base.path, target, None)
 
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune.merging.change import Changes, Piece
 from finetune.merging.checkpoint import INDEX, open_checkpoint
-from finetune.merging.tensor_file import open_tensor_file, rewrite
+from finetune.merging.crew import crew_at_work
+from finetune.merging.shard import Written, write_shard
+from finetune.merging.tensor_file import TensorFile, open_tensor_file
 from lensmith.errors import InputError, IntegrityError
 
 TENSORS = {
@@ -49,24 +52,40 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert torch.equal(file.read(name), tensor)
 
 
+def rewritten(source: TensorFile, target: Path, changes: Changes) -> Written:
+    with crew_at_work() as crew:
+        written = write_shard(source, target, changes, crew)
+        written.wait()
+    return written
+
+
 def test_rewriting_changes_only_what_it_is_told(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "x.safetensors", metadata={"format": "pt"})
     file = open_tensor_file(tmp_path / "x.safetensors")
-    size = rewrite(file, tmp_path / "same.safetensors", lambda name: None)
-    assert size == sum(tensor.nbytes for tensor in TENSORS.values())
+    written = rewritten(file, tmp_path / "same.safetensors", {})
+    assert not written.moved
     assert (tmp_path / "same.safetensors").read_bytes() == file.path.read_bytes()
-    rewrite(file, tmp_path / "y.safetensors", lambda name: TENSORS["b"] * 2 if name == "b" else None)
+    twice = Piece("weight", 1, lambda: lambda stored, first: stored * 2)
+    written = rewritten(file, tmp_path / "y.safetensors", {"b": [twice]})
+    assert (written.moved, written.elements) == ({"b"}, {"weight": 4})
     found = load_file(tmp_path / "y.safetensors")
     assert torch.equal(found.pop("b"), TENSORS["b"] * 2)
     assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in found.items())
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(4), torch.ones(2, 2, dtype=torch.bfloat16)])
-def test_a_replacement_of_another_kind_is_an_error(tmp_path: Path, wrong: torch.Tensor) -> None:
+@pytest.mark.parametrize("wrong", [torch.ones(4), torch.ones(2, 2)])
+def test_new_values_of_another_shape_are_an_error(tmp_path: Path, wrong: torch.Tensor) -> None:
     save_file(TENSORS, tmp_path / "x.safetensors")
     file = open_tensor_file(tmp_path / "x.safetensors")
-    with pytest.raises(IntegrityError, match="b changed its dtype or shape"):
-        rewrite(file, tmp_path / "y.safetensors", lambda name: wrong if name == "b" else None)
+    with pytest.raises(IntegrityError, match="b changed its shape"):
+        rewritten(file, tmp_path / "y", {"b": [Piece("b", 1, lambda: lambda stored, first: wrong)]})
+
+
+def test_pieces_are_all_of_a_tensor(tmp_path: Path) -> None:
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    file = open_tensor_file(tmp_path / "x.safetensors")
+    with pytest.raises(IntegrityError, match="not all of its 2 rows"):
+        rewritten(file, tmp_path / "y", {"a": [Piece("a", 1)]})
 
 
 def with_header(**edits: dict) -> bytes:

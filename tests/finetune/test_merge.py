@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from finetune.merge import merge
-from finetune.merging.adapter import read_adapter
 from finetune.merging.adapter_config import rank_and_scale
 from lensmith.artifact import Artifact
 from lensmith.base import pin_base
@@ -114,20 +113,16 @@ def test_dora_is_bit_equal_to_peft(
     assert other.model.body["tensors_changed"] == 26
 
 
-def test_blocks_of_rows_give_the_same_bits(whole: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_rows_give_the_same_bits(
+    whole: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(whole.home, whole.base, dora=True)
-    adapter, base = read_adapter(run.path), tensors_of(whole.recipe.base.path)
-
-    def merged() -> dict[str, torch.Tensor]:
-        return {
-            module: adapter.merged(delta, base[f"{module}.weight"])
-            for module, delta in adapter.deltas.items()
-        }
-
-    in_one = merged()
+    in_one = tensors_of(merge(whole.recipe, whole.home, whole.base, run).path)
     # At least 32 rows a block: 64 inputs to a row.
-    monkeypatch.setattr("finetune.merging.adapter._BLOCK", 32 * 64 * 4)
-    assert_bit_equal(merged(), in_one)
+    monkeypatch.setattr("finetune.merging.shard._BLOCK", 32 * 64)
+    monkeypatch.setattr("finetune.merging.shard._ROWS", 32)
+    in_blocks = merge(whole.recipe, Home(tmp_path), whole.base, run)
+    assert_bit_equal(tensors_of(in_blocks.path), in_one)
 
 
 def test_a_pattern_fits_the_end_of_a_name() -> None:

@@ -16,6 +16,7 @@ from finetune.adapted import load_trained
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
 from finetune.merging.adapter import Adapter, Delta
+from finetune.merging.change import Compute
 from finetune.merging.weights import write_merged
 from finetune.proving import weights
 from finetune.proving.companions import companions_part
@@ -99,7 +100,9 @@ def double_alpha(whole: Walk) -> Callable[[Path], None]:
             (draft.path / "adapter_config.json").write_text(json.dumps(config))
             draft.body.update(whole.run.body)
         (root / WEIGHTS).unlink()
-        write_merged(whole.recipe.base.path, whole.recipe.model_family, draft.artifact, root)
+        write_merged(
+            whole.recipe.base.path, whole.recipe.model_family, draft.artifact, root, whole.home.work_path("d")
+        )
 
     return fault
 
@@ -197,16 +200,22 @@ def in_few_digits(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tenso
 def test_planted_dora_faults_fail(
     dora: Walk, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., torch.Tensor], wrong: int
 ) -> None:
-    def merged(adapter: Adapter, delta: Delta, base: torch.Tensor) -> torch.Tensor:
+    def merger(adapter: Adapter, delta: Delta) -> Compute:
         assert delta.magnitude
         a, b, magnitude = (adapter.file.read(name) for name in (delta.a, delta.b, delta.magnitude))
-        return fault(base + b @ a * delta.scale, magnitude)
+        return lambda base, first: fault(base + b @ a * delta.scale, magnitude)
 
     def write(root: Path) -> None:
         (root / WEIGHTS).unlink()
-        write_merged(dora.recipe.base.path, dora.recipe.model_family, dora.run, root)
+        write_merged(
+            dora.recipe.base.path,
+            dora.recipe.model_family,
+            dora.run,
+            root,
+            dora.home.work_path(fault.__name__),
+        )
 
-    monkeypatch.setattr(Adapter, "merged", merged)
+    monkeypatch.setattr(Adapter, "merger", merger)
     broken = planted(dora, fault.__name__, write)
     passed, text = prove(broken)
     assert not passed

@@ -118,14 +118,14 @@ def test_merged_into_what_the_4_bits_were_worth(whole: Training, model: Artifact
 
 
 def test_merged_into_the_original_base_fails(
-    whole: Training, model: Artifact, exam: Artifact, monkeypatch: pytest.MonkeyPatch
+    whole: Training, model: Artifact, exam: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(Start, "of", lambda self, name, stored: stored)
     with whole.home.create("model", "f" * 24, {"base": whole.base, "run": whole.run()}) as draft:
         for path in model.path.iterdir():
             if path.name not in ("manifest.json", "record.json", WEIGHTS):
                 shutil.copyfile(path, draft.path / path.name)
-        write_merged(whole.recipe.base.path, whole.recipe.model_family, whole.run(), draft.path)
+        write_merged(whole.recipe.base.path, whole.recipe.model_family, whole.run(), draft.path, tmp_path)
         draft.body.update(model.body)
     proof = prove(whole, draft.artifact, exam)
     assert not proof.passed
@@ -135,7 +135,9 @@ def test_merged_into_the_original_base_fails(
     assert "logits_4_bits: logits differ by" in told
 
 
-def test_other_values_in_4_bits_are_refused(whole: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_values_in_4_bits_are_refused(
+    whole: Training, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As of another version of bitsandbytes, or a machine that quantises otherwise."""
 
     def other(weight: torch.Tensor, quantization: Quantization) -> tuple[torch.Tensor, QuantState]:
@@ -144,7 +146,7 @@ def test_other_values_in_4_bits_are_refused(whole: Training, monkeypatch: pytest
     monkeypatch.setattr(finetune.four_bit, "quantize", other)
     root, run = whole.recipe.base.path, whole.run()
     for act in (
-        lambda: write_merged(root, whole.recipe.model_family, run, whole.home.root),
+        lambda: write_merged(root, whole.recipe.model_family, run, tmp_path, tmp_path),
         lambda: load_trained(root, run.path, torch.float32),
         lambda: load_in_four_bits(root, run.path, torch.float32),
     ):

@@ -1,0 +1,39 @@
+"""What becomes of a tensor on disk: pieces of consecutive rows, each as it is or with new values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# Of stored rows [n, width], and the number of the first among its piece's: their new values, in a dtype from
+# which they are rounded once.
+Compute = Callable[[Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """`rows` consecutive rows of a tensor, seen as a matrix of its last dimension.
+
+    weight: the weight of the class that they belong to. start: reads what it takes and gives what computes
+    the new values; called once, when the piece's turn comes; None where the rows stay. whole: all of them
+    are computed at once.
+    """
+
+    weight: str
+    rows: int
+    start: Callable[[], Compute] | None = None
+    whole: bool = False
+
+
+# By tensor on disk its pieces, which are all of its rows. What is not named stays.
+Changes = Mapping[str, Sequence[Piece]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a base's tensors, and by weight how many elements are computed for that."""
+
+    changes: Changes
+    expected: Mapping[str, int]

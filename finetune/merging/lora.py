@@ -1,0 +1,124 @@
+"""What an adapter makes of a base's tensors."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from finetune.merging.adapter import Adapter, Delta, read_adapter
+from finetune.merging.change import Compute, Piece, Plan
+from finetune.merging.checkpoint import Checkpoint
+from finetune.merging.experts import StartExpert, expert_merger
+from finetune.merging.slots import Slot, Slots, Wanted, find_slots
+from finetune.merging.start import Start, start_of
+from finetune.merging.tied import tied_head
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import Family
+
+
+def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
+    """Every weight that the adapter in `run` has a part of, and every one that was trained on in 4 bits.
+
+    Raises InputError for an adapter that cannot be merged whole, is broken or belongs to another base.
+    """
+    adapter = read_adapter(run, family.experts)
+    tied = tied_head(base.root)
+    _check_head(adapter, tied)
+    start = start_of(run)
+    wanted = {name: Wanted(None, name) for name in start.changed}
+    wanted |= {name: Wanted(None, rows.tensor) for name, rows in adapter.rows.items()}
+    wanted |= {
+        name: Wanted(shape, tensor, name in adapter.experts)
+        for name, (shape, tensor) in adapter.shapes().items()
+    }
+    slots = find_slots(wanted, base, family)
+    _check_rows(adapter, slots, base)
+    making = _Making(adapter, start, expert_merger(adapter.file, adapter.experts))
+    changes = {
+        disk: [piece for slot in each for piece in making.pieces(slot, base.entry(disk).shape)]
+        for disk, each in slots.items()
+    }
+    # What the adapter itself says, where it does; not what was planned.
+    expected = {name: math.prod(each.shape) for name, each in wanted.items() if each.shape}
+    for disk, each in slots.items():
+        for slot in each:
+            if slot.part.name in start.changed - expected.keys():
+                expected[slot.part.name] = slot.rows * base.entry(disk).matrix[1]
+    for name, rows in adapter.rows.items():
+        expected[name] = math.prod(adapter.file.entries[rows.tensor].shape)
+        # The embeddings under a second name: a tied head that is stored all the same.
+        if tied and tied in base.place:
+            changes[tied] = rows.pieces(tied, adapter.file, 0, base.entry(tied).shape[0])
+            expected[tied] = expected[name]
+    return Plan(changes, expected)
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What the pieces are made of."""
+
+    adapter: Adapter
+    start: Start
+    expert: StartExpert
+
+    def pieces(self, slot: Slot, shape: tuple[int, ...]) -> list[Piece]:
+        """Those of a slot, which lies in a tensor of this shape."""
+        part = slot.part
+        if part.name in self.adapter.experts:
+            if part.expert is not None:
+                return [Piece(part.name, slot.rows, functools.partial(self.expert, part, part.expert))]
+            count, rows = shape[0], math.prod(shape[1:-1])
+            return [
+                Piece(part.name, rows, functools.partial(self.expert, part, number))
+                for number in range(count)
+            ]
+        first, end = part.rows or (0, slot.rows)
+        if rows := self.adapter.rows.get(part.name):
+            return rows.pieces(part.name, self.adapter.file, first, end)
+        delta = self.adapter.deltas.get(part.name.removesuffix(".weight"))
+        whole = part.name in self.start.changed
+        if delta is None and not whole:
+            return [Piece(part.name, slot.rows)]
+        return [Piece(part.name, slot.rows, functools.partial(self._begin, part.name, delta), whole)]
+
+    def _begin(self, name: str, delta: Delta | None) -> Compute:
+        merged = self.adapter.merger(delta) if delta else None
+
+        def compute(stored: Tensor, first: int) -> Tensor:
+            weight = self.start.of(name, stored)
+            return merged(weight, first) if merged else weight
+
+        return compute
+
+
+def _check_head(adapter: Adapter, tied: str | None) -> None:
+    heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
+    if heads:
+        raise InputError(
+            "the adapter changes the output head, which the base ties to its embeddings",
+            [Problem("merging it would change the embeddings too", heads[0], "train without the head")],
+        )
+
+
+def _check_rows(adapter: Adapter, slots: Slots, base: Checkpoint) -> None:
+    """Refuse (InputError) rows of new tokens that the base's weight has no place for."""
+    problems: list[Problem] = []
+    for name, rows in adapter.rows.items():
+        (width,) = adapter.file.entries[rows.tensor].shape[1:]
+        held = [
+            (slot.rows, base.entry(disk).shape[1:])
+            for disk, each in slots.items()
+            for slot in each
+            if slot.part.name == name
+        ]
+        if any(rest != (width,) for _, rest in held) or max(rows.numbers) >= sum(count for count, _ in held):
+            what = f"has row {max(rows.numbers)} of width {width}, the base {held}"
+            problems.append(Problem(what, rows.tensor))
+        if name.removesuffix(".weight") in adapter.deltas:
+            problems.append(Problem("has a delta and rows of new tokens", name))
+    if problems:
+        raise InputError("the adapter belongs to another base", problems)

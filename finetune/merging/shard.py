@@ -1,0 +1,130 @@
+"""One file of merged weights, made from the base's: same header, some rows with new values."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from finetune.merging.change import Changes, Compute, Piece
+from finetune.merging.crew import Crew
+from finetune.merging.kernel_copy import copy_range, share_blocks, write_at
+from finetune.merging.tensor_file import DTYPES, Entry, TensorFile, is_finite
+from lensmith.errors import InputError, IntegrityError, Problem
+
+# Elements of the rows that are computed at a time: in float32 they stay in a core's cache. More only where so
+# few rows would be a product that is summed in another order than a whole one.
+_BLOCK, _ROWS = 1 << 20, 64
+# Bytes of a copy by the kernel.
+_STRETCH = 64 << 20
+
+
+@dataclass
+class Written:
+    """What was done to a file. elements: computed, by weight of the class. moved: tensors that hold other
+    values than the base's. jobs: still at it."""
+
+    elements: Counter[str] = field(default_factory=Counter)
+    moved: set[str] = field(default_factory=set)
+    jobs: list[Future[None]] = field(default_factory=list)
+
+    def wait(self) -> None:
+        """Until every job is done. Raises what one raised."""
+        for job in self.jobs:
+            job.result()
+
+
+def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) -> Written:
+    """Have `crew` write `source` to `target` with the `changes` of its tensors; bytes that stay are copied by
+    the kernel, and shared with the base by file systems that can.
+
+    A job raises InputError for a value that is not finite, IntegrityError where the source ends early.
+    """
+    written = Written()
+    changes = {name: changes[name] for name in source.entries.keys() & changes.keys()}
+    if not changes and share_blocks(source.path, target):
+        return written
+    target.write_bytes(source.head)
+    with target.open("r+b") as stream:
+        stream.truncate(source.size)
+    at = len(source.head)
+    for entry in source.entries.values():
+        if entry.name not in changes:
+            continue
+        pieces = changes[entry.name]
+        if sum(piece.rows for piece in pieces) != entry.matrix[0]:
+            raise IntegrityError(f"the pieces of {entry.name} are not all of its {entry.matrix[0]} rows")
+        row = 0
+        for piece in pieces:
+            if piece.start is not None and piece.rows:
+                start = entry.start + row * entry.row_bytes
+                _copy(source, target, at, start, written, crew)
+                _compute(source, target, entry, row, piece, written, crew)
+                at = start + piece.rows * entry.row_bytes
+            row += piece.rows
+    _copy(source, target, at, source.size, written, crew)
+    return written
+
+
+def _copy(source: TensorFile, target: Path, start: int, end: int, written: Written, crew: Crew) -> None:
+    for at in range(start, end, _STRETCH):
+        job = functools.partial(copy_range, source.path, target, at, min(at + _STRETCH, end))
+        written.jobs.append(crew.do(job))
+
+
+def _compute(
+    source: TensorFile, target: Path, entry: Entry, row: int, piece: Piece, written: Written, crew: Crew
+) -> None:
+    assert piece.start is not None
+    compute = piece.start()
+    width = entry.matrix[1]
+    for first, count in [(0, piece.rows)] if piece.whole else blocks(piece.rows, width):
+        job = functools.partial(
+            _block, source, target, entry, row + first, count, first, compute, written.moved
+        )
+        written.jobs.append(crew.do(job))
+        written.elements[piece.weight] += count * width
+
+
+def blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each block that `rows` are computed in, all of about the same size."""
+    at_once = max(_BLOCK // max(width, 1), _ROWS)
+    count = math.ceil(rows / at_once)
+    for number in range(count):
+        first = rows * number // count
+        yield first, rows * (number + 1) // count - first
+
+
+def _block(
+    source: TensorFile,
+    target: Path,
+    entry: Entry,
+    row: int,
+    count: int,
+    first: int,
+    compute: Compute,
+    moved: set[str],
+) -> None:
+    """Read rows, compute what they become, check it and write it."""
+    stored = source.read_rows(entry.name, row, count)
+    values = compute(stored, first)
+    new = values.to(DTYPES[entry.dtype])
+    if new.shape != stored.shape:
+        raise IntegrityError(f"{entry.name} changed its shape in merging")
+    if not is_finite(new):
+        if is_finite(values):
+            raise InputError(
+                "the merged weights overflow the base's dtype", [Problem("NaN or infinite", entry.name)]
+            )
+        raise InputError("the merged weights are broken", [Problem("NaN or infinite", entry.name)])
+    if entry.name not in moved and not torch.equal(new, stored):
+        moved.add(entry.name)
+    data = new.contiguous().view(-1).view(torch.uint8).numpy().data
+    with target.open("r+b", buffering=0) as stream:
+        write_at(stream.fileno(), data, entry.start + row * entry.row_bytes)

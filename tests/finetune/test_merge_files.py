@@ -1,0 +1,252 @@
+"""How merged files are written: by the kernel, never shared with the base, and gone on with after a kill."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from finetune.merge import merge
+from finetune.merging import kernel_copy, weights
+from finetune.merging.journal import JOURNAL, Finished, Journal
+from finetune.merging.kernel_copy import copy_range, share_blocks
+from finetune.merging.shard import blocks
+from finetune.merging.weights import write_merged
+from lensmith.base import pin_base
+from lensmith.errors import InputError, IntegrityError
+from lensmith.home import Home
+from tests.artifacts import make_full_run, make_run
+from tests.finetune.merged import Walk, as_bfloat16, as_shards, lively_base, recipe_for, walk
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Walk:
+    """In shards, with an adapter on the language model alone: shards with the vision tower stay."""
+
+    def lying(base: Path) -> None:
+        as_shards(base)
+        (path,) = base.glob("*.index.json")
+        index = json.loads(path.read_bytes())
+        path.write_text(json.dumps(index | {"metadata": {"total_size": 1, "told": "by the base"}}))
+
+    return walk(tmp_path_factory.mktemp("walk"), tiny_base, bank_forms, lying, towers=("language",))
+
+
+def test_a_part_of_a_file_is_copied_to_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(200)))
+    (tmp_path / "b").write_bytes(b"x" * 200)
+    copy_range(tmp_path / "a", tmp_path / "b", 50, 150)
+    assert (tmp_path / "b").read_bytes() == b"x" * 50 + bytes(range(50, 150)) + b"x" * 50
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_the_kernel_refuses_is_copied_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    calls = 0
+
+    def refusing(source: int, target: int, count: int, at: int, to: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return os.pwrite(target, os.pread(source, 7, at), to)
+
+    monkeypatch.setattr(os, "copy_file_range", refusing)
+    monkeypatch.setattr(kernel_copy, "_PLAIN", 64)
+    (tmp_path / "a").write_bytes(bytes(range(200)))
+    (tmp_path / "b").write_bytes(bytes(200))
+    copy_range(tmp_path / "a", tmp_path / "b", 0, 200)
+    assert (tmp_path / "b").read_bytes() == bytes(range(200))
+    assert calls == after + 1
+
+
+def test_another_error_of_the_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    for name in "ab":
+        (tmp_path / name).write_bytes(bytes(8))
+    with pytest.raises(OSError, match="No space"):
+        copy_range(tmp_path / "a", tmp_path / "b", 0, 8)
+
+
+def test_a_source_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_bytes(bytes(8))
+    with pytest.raises(IntegrityError, match="ended at 8 of 16 bytes"):
+        copy_range(tmp_path / "a", tmp_path / "b", 0, 16)
+
+
+def test_shared_blocks_or_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    shared = share_blocks(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == (b"content" if shared else b"")
+
+
+def test_blocks_are_about_alike_and_never_few_rows() -> None:
+    for rows, width in [(1, 5), (151_936, 2048), (100, 1 << 20), (70, 1 << 20), (6144, 2048), (0, 7)]:
+        found = list(blocks(rows, width))
+        assert [first for first, _ in found] == [
+            sum(count for _, count in found[:at]) for at in range(len(found))
+        ]
+        assert sum(count for _, count in found) == rows
+        assert all(count * width * 4 <= 64 << 20 or count <= 64 for _, count in found)
+        assert len(found) < 2 or min(count for _, count in found) >= 32
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_base_does_not_reach_the_model(whole: Walk) -> None:
+    same = 0
+    for path in whole.recipe.base.path.glob("*.safetensors"):
+        ours = whole.model.path / path.name
+        assert not ours.samefile(path)
+        same += ours.read_bytes() == path.read_bytes()
+    assert same, "the vision tower's shards stay"
+
+
+@pytest.mark.slow
+def test_an_index_that_lies_is_corrected(whole: Walk) -> None:
+    index = json.loads((whole.model.path / "model.safetensors.index.json").read_bytes())
+    tensors = [t for path in whole.model.path.glob("*.safetensors") for t in load_file(path).values()]
+    assert index["metadata"] == {
+        "total_size": sum(tensor.nbytes for tensor in tensors),
+        "told": "by the base",
+    }
+
+
+@pytest.mark.slow
+def test_values_in_a_dtype_that_holds_them_are_no_overflow(
+    tmp_path: Path, tiny_base: Path, bank_forms: Path
+) -> None:
+    """Of a sum that leaves the dtype, each summand is looked at; one that left it is refused."""
+
+    def huge(base: Path) -> None:
+        as_bfloat16(base)
+        path = base / "model.safetensors"
+        tensors = load_file(path)
+        name = "model.language_model.layers.0.mlp.up_proj.weight"
+        save_file(tensors | {name: torch.full_like(tensors[name], 3e38)}, path, metadata={"format": "pt"})
+
+    other = walk(tmp_path, tiny_base, bank_forms, huge)
+    run = make_run(other.home, other.base, scale=1e38, seed=5)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        merge(other.recipe, other.home, other.base, run)
+    assert not list(other.home.root.glob("work/*"))
+
+
+@pytest.mark.slow
+def test_whole_weights_that_are_broken_are_refused(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> None:
+    root = lively_base(tiny_base, tmp_path / "base")
+    recipe, home = recipe_for(root, bank_forms, tmp_path / "r.yaml"), Home(tmp_path / "home")
+    base = pin_base(recipe, home)
+    run = make_full_run(home, base)
+    path = run.path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.language_model.norm.weight"][3] = float("nan")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"are broken\n.*language_model.norm.weight: NaN"):
+        write_merged(root, recipe.model_family, run, tmp_path / "out", tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_a_weight_computed_twice_is_an_error(
+    whole: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_lora = weights.plan_lora
+
+    def twice(*given: Any) -> Any:
+        plan = plan_lora(*given)
+        one, two = [name for name in plan.changes if name.endswith("0.mlp.up_proj.weight")][:1] * 2
+        pieces = [replace(piece, weight=f"{piece.weight}.again") for piece in plan.changes[two]]
+        return replace(plan, changes=plan.changes | {one: pieces})
+
+    monkeypatch.setattr(weights, "plan_lora", twice)
+    with pytest.raises(IntegrityError, match="2 were not merged exactly once"):
+        write_merged(
+            whole.recipe.base.path, whole.recipe.model_family, whole.run, tmp_path / "out", tmp_path / "work"
+        )
+
+
+def killed(whole: Walk, home: Home, seen: Path, begun: Path) -> bool:
+    """Merge in a process that is killed before the first rename that is not among the lines of `seen`, and
+    adds it; whether it was. It writes which files it begins into `begun`."""
+    begun.write_text("")
+    if pid := os.fork():
+        _, status = os.waitpid(pid, 0)
+        assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
+        return os.WIFSIGNALED(status)
+    rename, write_shard = os.rename, weights.write_shard
+
+    def dying(source: Any, target: Any, **rest: Any) -> None:
+        # The journal is renamed once a file, longer each time.
+        place = f"{Path(target).name} {Path(source).stat().st_size}"
+        if place not in seen.read_text().splitlines():
+            seen.write_text(f"{seen.read_text()}{place}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target, **rest)
+
+    def noted(source: Any, *rest: Any) -> Any:
+        with begun.open("a") as stream:
+            stream.write(f"{source.path.name}\n")
+        return write_shard(source, *rest)
+
+    os.rename = os.replace = dying
+    weights.write_shard = noted
+    try:
+        merge(whole.recipe, home, whole.base, whole.run)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.slow
+def test_killed_at_each_rename_it_goes_on(whole: Walk, tmp_path: Path) -> None:
+    home, seen, begun = Home(tmp_path / "home"), tmp_path / "seen", tmp_path / "begun"
+    work = home.work_path(whole.model.manifest.key)
+    seen.write_text("")
+    done: set[str] = set()
+    while killed(whole, home, seen, begun):
+        assert not done & set(begun.read_text().split()), "a finished file is not written again"
+        done = set(Journal(work).finished) if (work / JOURNAL).exists() else set()
+    shards = {path.name for path in whole.recipe.base.path.glob("*.safetensors")}
+    assert done == shards, "all were finished before the last kills"
+    places = seen.read_text()
+    assert all(f"{name} " in places for name in (*shards, JOURNAL, "manifest.json"))
+    assert places.count(JOURNAL) == len(shards)
+    model = home.find("model", whole.model.manifest.key)
+    assert model
+    assert model.id == whole.model.id
+    assert not list(home.root.glob("artifacts/*/*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["gone", "cut", "other"])
+def test_what_the_journal_does_not_know_whole_is_done_again(
+    whole: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    home = Home(tmp_path / "home")
+    work = home.work_path(whole.model.manifest.key)
+    one, two = sorted(path.name for path in whole.model.path.glob("*.safetensors"))[:2]
+    journal = Journal(work)
+    for name in (one, two):
+        data = (whole.model.path / name).read_bytes()
+        (work / name).write_bytes(data)
+        journal.add(name, Finished(bytes=len(data), elements={}, moved=[]))
+    if fault == "gone":
+        (work / one).unlink()
+    elif fault == "cut":
+        os.truncate(work / one, 100)
+    else:
+        (work / JOURNAL).write_text("{}")
+    known = set(Journal(work).finished)
+    assert known == (set() if fault == "other" else {two})

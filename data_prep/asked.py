@@ -16,6 +16,7 @@ from data_prep.report import Before
 from data_prep.sources.opening import open_sources
 from data_prep.sources.source import Source
 from data_prep.templates import FOLDER
+from data_prep.videos.films import Films
 from lensmith.artifact import Artifact
 from lensmith.files import digest_json
 from lensmith.home import Home
@@ -45,12 +46,13 @@ _TOLD_BY_CONTENT: dict[str, Any] = {
 @dataclass(frozen=True)
 class Asked:
     """The recipe with its data on this machine and the schema of answers in it, the places that the data came
-    from, the sources as opened, the earlier datasets that bind this one, what is forgotten, the image grid of
-    the base, and the three keys."""
+    from, the sources as opened, what is kept of videos, the earlier datasets that bind this one, what is
+    forgotten, the image grid of the base, and the three keys."""
 
     recipe: Recipe
     places: list[str]
     sources: list[Source]
+    films: Films | None
     previous: Artifact | None
     before: Before | None
     exams: list[Artifact]
@@ -70,7 +72,8 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     places = [str(each.path) for each in recipe.data.all_sources()]
     recipe = _with_schema_here(with_sources_here(recipe, home))
     data = recipe.data
-    sources = open_sources(data, home.root / "cache/downloads")
+    films = Films(home.root / "cache/videos", data.video) if data.video else None
+    sources = open_sources(data, home.root / "cache/downloads", films)
     grid = _grid(recipe)
     previous = resolve_previous(data, home)
     exams = resolve_exams(data, home)
@@ -101,6 +104,7 @@ def ask(recipe: Recipe, home: Home) -> Asked:
         recipe,
         places,
         sources,
+        films,
         previous,
         before,
         exams,
@@ -129,7 +133,8 @@ def _grid(recipe: Recipe) -> Grid | None:
 
 
 def _source_asked(source: Source) -> list[object]:
-    """Name, format and content of a source; size and time of change of every picture that its rows name."""
-    paths = {image.path for found in source.rows() if found.sample for image in found.sample.images}
+    """Name, format and content of a source; size and time of change of every file that its rows name."""
+    samples = (found.sample for found in source.rows() if found.sample)
+    paths = {each.path for sample in samples for each in (*sample.images, *sample.videos)}
     stamps = [[path, *source.picture_stamp(path)] for path in sorted(paths)]
     return [source.name, source.format, source.facts(), digest_json(stamps)]

@@ -14,7 +14,13 @@ from data_prep.refusal import CODES, Code, Refusal
 from data_prep.sources.source import Source
 from data_prep.split import rule_of
 from data_prep.splitting import Alike
-from data_prep.statistics import counts, image_statistics, text_statistics, token_statistics
+from data_prep.statistics import (
+    counts,
+    image_statistics,
+    text_statistics,
+    token_statistics,
+    video_statistics,
+)
 from data_prep.workbook import Workbook
 from lensmith.data_settings import Data
 from lensmith.files import canonical_json
@@ -89,6 +95,7 @@ def dataset_body(
         "answer": recipe.data.answer,
         "family": recipe.family,
         "images": image_statistics(book),
+        "videos": video_statistics(book) if recipe.data.video else None,
         "text": text_statistics(book),
         "image_tokens": token_statistics(book, grid) if grid else None,
         **describe(book, grid),

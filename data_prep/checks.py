@@ -9,7 +9,7 @@ from typing import Any, Literal
 from data_prep.refusal import Flaw, quoted
 from data_prep.tools import tool_flaws
 from data_prep.turns import place_flaws, turn_flaws
-from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall, Video
 from lensmith.strict_json import parse_strict_json
 
 
@@ -40,7 +40,7 @@ def check_sample(
 
 
 def _contents(sample: Sample, text_only: bool) -> Iterator[Flaw]:
-    if not sample.images and not text_only:
+    if not sample.stills and not sample.videos and not text_only:
         mend = 'add {"type": "image", "path": ...} to the question, or set data.text_only where none is meant'
         yield Flaw("no_image", "no message shows an image", mend)
     for number, message in enumerate(sample.messages, start=1):
@@ -54,16 +54,19 @@ def _contents(sample: Sample, text_only: bool) -> Iterator[Flaw]:
 
 def _says_something(message: Message) -> bool:
     return bool(message.text.strip()) or any(
-        isinstance(part, (Image, Region, ToolCall)) for part in message.parts
+        isinstance(part, (Image, Video, Region, ToolCall)) for part in message.parts
     )
 
 
 def _too_many_images(sample: Sample, most: int) -> Iterator[Flaw]:
     # Counted as a request counts them: those of every message, one that is shown twice two times.
-    count = len(sample.images)
+    count = len(sample.stills)
     if count > most:
         mend = "raise serve.max_images, or give fewer images"
         yield Flaw("too_many_images", f"{count} images, a request may show {most}", mend)
+    # The engine is told the times of one video a request.
+    if (videos := len(sample.videos)) > 1:
+        yield Flaw("too_many_images", f"{videos} videos, a request may show one", "divide the row")
 
 
 def _markup(sample: Sample, markup: tuple[str, ...]) -> Iterator[Flaw]:

@@ -17,7 +17,7 @@ from data_prep.refusal import Flaw, quoted
 from data_prep.seen import Seen
 from data_prep.workbook import Workbook
 from lensmith.files import canonical_json
-from lensmith.sample import Image, Message, Part, Sample
+from lensmith.sample import Image, Message, Part, Sample, Video
 
 
 def question_digest(sample: Sample, seen: Sequence[Seen | None]) -> bytes:
@@ -39,6 +39,8 @@ def _said(part: Part, pictures: Iterator[Seen | None]) -> Any:
     if isinstance(part, Image):
         seen = next(pictures, None)
         return ["image", seen.identity.hex() if seen else part.path]
+    if isinstance(part, Video):
+        return ["video", part.seconds, [_said(frame, pictures) for frame in part.frames] or part.path]
     return [type(part).__name__, asdict(part)]
 
 

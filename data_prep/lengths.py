@@ -89,12 +89,15 @@ def too_long_rows(
         while batch := list(islice(waiting, _ROWS_AT_ONCE)):
             numbers, samples, sizes = zip(*batch, strict=True)
             counts = counter.count(samples, sizes, grid).tolist()
-            for number, shown, (text, images, answer) in zip(numbers, sizes, counts, strict=True):
+            counted = zip(numbers, samples, sizes, counts, strict=True)
+            for number, sample, shown, (text, images, answer) in counted:
                 flaw = _flaw(recipe, text, images, answer)
                 if flaw is None:
                     continue
                 most = min(recipe.train.max_length - answer, _asked_room(recipe))
-                smaller = fit(shown, text, grid, most) if recipe.data.too_long == "resize" else None
+                # A frame of a video costs less than an image: `fit` does not know what.
+                may = recipe.data.too_long == "resize" and not sample.videos
+                smaller = fit(shown, text, grid, most) if may else None
                 if smaller is None:
                     found[number] = flaw
                 else:

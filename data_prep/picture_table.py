@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from data_prep.refusal import Flaw
 from data_prep.row_text import dump_flaws, load_flaws
 from data_prep.seen import Seen
+from data_prep.videos.names import FRAMES
 from lensmith.stored_image import StoredImage
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE IF NOT EXISTS pictures (
     p INTEGER PRIMARY KEY, source INTEGER NOT NULL, path TEXT NOT NULL, looked INTEGER NOT NULL DEFAULT 0,
     width INTEGER, height INTEGER, file BLOB, identity BLOB, fingerprint BLOB, flaw TEXT,
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS reduced (
     r INTEGER PRIMARY KEY, p INTEGER NOT NULL, identity BLOB NOT NULL, width INTEGER NOT NULL,
     height INTEGER NOT NULL, digest TEXT, png BLOB, fingerprint BLOB, UNIQUE (identity, width, height));
 CREATE VIEW IF NOT EXISTS sizes AS SELECT n, at, COALESCE(fit_width, width) AS width,
-    COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p);
+    COALESCE(fit_height, height) AS height FROM shown JOIN pictures USING (p) WHERE path NOT LIKE '{FRAMES}';
 """
 _PAGE = 512
 

@@ -46,6 +46,7 @@ from data_prep.split import SplitName
 from data_prep.splitting import Alike, split_rows
 from data_prep.stored_before import StoredBefore
 from data_prep.thumbnails import ThumbnailFile
+from data_prep.videos.showing import Showing
 from data_prep.workbook import Workbook
 from data_prep.writing import write_split
 from data_prep.written import Written
@@ -127,7 +128,7 @@ def _decide(
 ) -> _Told:
     """Which rows are taken, and which split each lies in."""
     recipe, data = asked.recipe, asked.recipe.data
-    read_rows(book, asked.sources, engine, asked.forgotten)
+    read_rows(book, asked.sources, engine, asked.forgotten, Showing(asked.films, asked.limits))
     with PictureCache(home.root / "cache/pictures.sqlite", asked.limits) as cache:
         fetch_pictures(book, asked.sources)
         look_at_pictures(book, asked.sources, asked.limits, cache, engine)

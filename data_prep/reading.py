@@ -9,6 +9,7 @@ from itertools import chain, groupby, islice
 from data_prep.engines.engine import Engine
 from data_prep.forgetting import Forgotten
 from data_prep.sources.source import Found, Source
+from data_prep.videos.showing import Showing
 from data_prep.workbook import Workbook
 from lensmith.errors import InputError, Problem
 from lensmith.progress import Progress
@@ -17,7 +18,9 @@ STEP = "read"
 _ROWS_AT_ONCE = 1000
 
 
-def read_rows(book: Workbook, sources: Sequence[Source], engine: Engine, forgotten: Forgotten) -> None:
+def read_rows(
+    book: Workbook, sources: Sequence[Source], engine: Engine, forgotten: Forgotten, showing: Showing
+) -> None:
     """Read what was not read before; a killed reading goes on after the last rows that were written down.
 
     Raises InputError where a source holds no row, or the recipe's schema of answers cannot be used.
@@ -34,7 +37,8 @@ def read_rows(book: Workbook, sources: Sequence[Source], engine: Engine, forgott
         for at, mine in groupby(waiting, key=lambda each: each[1][0]):
             while batch := list(islice(mine, _ROWS_AT_ONCE)):
                 heads.append((at, batch[0][0]))
-                yield [_unless_forgotten(found, forgotten) for _, (_, found) in batch]
+                kept = [_unless_forgotten(found, forgotten) for _, (_, found) in batch]
+                yield showing.shown(sources[at], kept)
 
     with Progress("rows read", start=known) as progress:
         for rows in engine.screen(batches()):

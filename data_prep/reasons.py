@@ -119,6 +119,19 @@ REFUSED: dict[Code, Reason] = {
         " than it is.",
         "Pack the archive again, plain files only.",
     ),
+    "video_unwanted": Reason(
+        "The row shows a video, and the recipe has no `data.video` that says how videos are sampled.",
+        "Leave the row out, or ask for the recipe to be changed.",
+    ),
+    "video_unreadable": Reason(
+        "The video is not there, cut off, broken, of an unknown kind, too large, or has a single frame; or it"
+        " lies in an archive or on the web.",
+        "Save it as MP4 (H.264) beside the labels; hand over a single frame as an image.",
+    ),
+    "video_unsafe": Reason(
+        "Opening the video takes too much time or memory, or crashes the program that opens it.",
+        "Cut it into shorter clips, or save it anew from a program that shows it.",
+    ),
     "duplicate_id": Reason("Another row has this id.", "Give each row an id of its own."),
     "duplicate_row": Reason(
         "Image, question and answer are those of an earlier row.", "Nothing: the first one is kept."

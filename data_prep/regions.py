@@ -29,7 +29,7 @@ def region_flaws(sample: Sample, form: CoordinateForm) -> Iterator[Flaw]:
                 continue
             regions = [part for part in run if isinstance(part, Region)]
             for region in regions:
-                for problem in region_problems(region, len(sample.images)):
+                for problem in _problems(sample, region):
                     yield Flaw("region", f"message {number}: {problem}", _OUTSIDE)
                 if region.kind not in form.kinds:
                     mend = f"this model family writes {', '.join(form.kinds)} only"
@@ -40,6 +40,16 @@ def region_flaws(sample: Sample, form: CoordinateForm) -> Iterator[Flaw]:
             if len({region.image for region in regions}) > 1:
                 what = f"message {number} lists places in several images without a word between them"
                 yield Flaw("region", what, "say in words which image each list is of")
+
+
+def _problems(sample: Sample, region: Region) -> list[str]:
+    if region.kind != "span" or not sample.videos:
+        return region_problems(region, len(sample.stills))
+    problems = region_problems(region, len(sample.videos))
+    # 0 where the video could not be opened, which is a flaw of its own.
+    if not problems and (lasts := sample.videos[region.image].duration) and region.values[1] > lasts:
+        problems = [f"the span ends at {region.values[1]:g} seconds, its video at {lasts:g}"]
+    return problems
 
 
 def region_flags(sample: Sample, form: CoordinateForm) -> Iterator[Flag]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from data_prep.personal.screen import Screened
 from data_prep.refusal import Code, Flaw
-from lensmith.sample import Image, Sample
+from lensmith.sample import Image, Sample, Video
 
 _FORM: frozenset[Code] = frozenset({"answer_not_json", "answer_schema"})
 _MEND = "correct it, or leave it out"
@@ -39,8 +39,8 @@ def _told(what: str) -> str:
 
 
 def _flaws(sample: Sample) -> Iterator[Flaw]:
-    if any(isinstance(part, Image) for part in sample.rejected):
-        yield Flaw("image_place", "it shows an image", _MEND)
+    if any(isinstance(part, Image | Video) for part in sample.rejected):
+        yield Flaw("image_place", "it shows an image or a video", _MEND)
     if sample.rejected == sample.messages[-1].parts:
         yield Flaw("schema", "it is the answer itself", _MEND)
     if sample.messages[-1].role != "assistant":

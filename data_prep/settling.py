@@ -72,5 +72,5 @@ def _label(row: BookRow) -> Label:
     made = read_labelling(sample.origin, False, datetime.now(UTC))
     # Screening refused the rows whose labelling cannot be read.
     assert isinstance(made, Labelling)
-    image = sample.images[0].path if sample.images else ""
+    image = next((each.path for each in (*sample.stills, *sample.videos)), "")
     return Label(sample.id, row.place, made, sample.answer, image)

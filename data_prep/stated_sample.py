@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from data_prep.refusal import Flaw
 from data_prep.seen import Seen
-from lensmith.sample import Image, Part, Sample
+from lensmith.sample import Image, Part, Sample, Video
 
 
 def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
@@ -15,12 +15,19 @@ def with_pictures(sample: Sample, shown: Sequence[Seen | Flaw]) -> Sample:
     waiting = iter(shown)
 
     def known(part: Part) -> Part:
-        if not isinstance(part, Image):
-            return part
+        match part:
+            case Image():
+                return picture(part)
+            case Video():
+                return replace(part, frames=tuple(picture(frame) for frame in part.frames))
+            case _:
+                return part
+
+    def picture(image: Image) -> Image:
         seen = next(waiting)
         if isinstance(seen, Flaw):
-            return part
-        return replace(part, digest=seen.identity.hex(), size=(seen.width, seen.height))
+            return image
+        return replace(image, digest=seen.identity.hex(), size=(seen.width, seen.height))
 
     messages = tuple(
         replace(message, parts=tuple(known(part) for part in message.parts)) for message in sample.messages

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.split import SPLITS, SplitName
+from data_prep.videos.names import FIRST_FRAMES, FRAMES
 from data_prep.workbook import Workbook
 from lensmith.tokens import Grid
 
@@ -32,7 +33,8 @@ def spread(values: Iterable[int]) -> dict[str, int]:
 
 
 def image_statistics(book: Workbook) -> dict[str, Any]:
-    """Images of all taken rows: how many, their width, height and area in pixels, and the commonest sizes."""
+    """Images of all taken rows, not frames of videos: how many, width, height and area in pixels, and the
+    commonest sizes."""
     shown = "FROM rows JOIN sizes USING (n) WHERE taken"
     common = book.db.execute(
         f"SELECT width, height, COUNT(*) AS images {shown} GROUP BY width, height"
@@ -50,6 +52,17 @@ def image_statistics(book: Workbook) -> dict[str, Any]:
         "pixels": pixels,
         "commonest": [{"width": w, "height": h, "images": n} for w, h, n in common],
     }
+
+
+def video_statistics(book: Workbook) -> dict[str, int]:
+    """Videos of all taken rows, and the frames that were taken of them."""
+
+    def count(like: str) -> int:
+        shown = "FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
+        query = f"SELECT COUNT(*) {shown} WHERE taken AND path LIKE ?"
+        return book.db.execute(query, (like,)).fetchone()[0]
+
+    return {"videos": count(FIRST_FRAMES), "frames": count(FRAMES)}
 
 
 def text_statistics(book: Workbook) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def tool_flaws(sample: Sample) -> Iterator[Flaw]:
     for number, message in enumerate(sample.messages, start=1):
         for call in message.parts:
             if isinstance(call, ToolCall):
-                for what, mend in _call_problems(call, schemas, len(sample.images)):
+                for what, mend in _call_problems(call, schemas, len(sample.stills)):
                     yield Flaw("tool_call", f"message {number} calls {quoted(call.name)}: {what}", mend)
 
 

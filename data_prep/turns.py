@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from data_prep.refusal import Flaw
-from lensmith.sample import Image, Message, Sample, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Sample, Text, Thinking, ToolCall, Video
 
 _ORDER = "a system message may come first, then user and assistant in turn"
 
@@ -55,6 +55,8 @@ def place_flaws(sample: Sample) -> Iterator[Flaw]:
         who = f"message {number}, of the {message.role},"
         if message.role not in ("user", "tool") and any(isinstance(part, Image) for part in message.parts):
             yield Flaw("image_place", f"{who} shows an image", "move it to the question")
+        if message.role != "user" and any(isinstance(part, Video) for part in message.parts):
+            yield Flaw("image_place", f"{who} shows a video", "move it to the question")
         if message.role != "assistant":
             if any(isinstance(part, (Thinking, ToolCall)) for part in message.parts):
                 yield Flaw("part_place", f"{who} thinks or calls a tool", "only the assistant does")

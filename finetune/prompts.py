@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
+from finetune.videos import as_images, videos_given
+from lensmith.families.family import Family
 from lensmith.rendering import Rendering
 from lensmith.sample import Sample
+from lensmith.video_tokens import apart
 
 
 def render_text(processor: ProcessorMixin, rendering: Rendering, sample: Sample, *, answered: bool) -> str:
@@ -47,15 +50,28 @@ def encode_conversation(
 ) -> dict[str, torch.Tensor]:
     """The model's inputs for one conversation: `input_ids` int64 [1, length] and what belongs to them.
 
-    `images` are encoded pictures in the order of the messages' image parts; each becomes as many tokens as
-    the processor's pixel budget gives it.
+    `images` are encoded pictures in the order of `sample.images`; each becomes as many tokens as the
+    processor's pixel budget gives it.
     """
     text = render_text(processor, rendering, sample, answered=answered)
+    return processed(processor, rendering.family, text, sample, images)
+
+
+def processed(
+    processor: ProcessorMixin, family: Family, text: str, sample: Sample, images: Sequence[bytes]
+) -> dict[str, torch.Tensor]:
+    """What `processor` makes of a rendered conversation and the encoded pictures of `sample`, batch of one.
+
+    Groups of frames of a video are images there (see `finetune.videos`).
+    """
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
+    stills, videos = apart(sample, pictures)
+    asked = videos_given(family.video, videos) if family.video and videos else {}
     given = processor(
         text=[text],
-        images=pictures or None,
+        images=stills or None,
         add_special_tokens=False,  # pyright: ignore[reportCallIssue]
         return_tensors="pt",  # pyright: ignore[reportCallIssue]
+        **asked,
     )
-    return dict(given)
+    return as_images(given, sample, processor) if videos else dict(given)

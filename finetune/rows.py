@@ -19,13 +19,15 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from finetune.encoded import IGNORED, PER_TOKEN, Encoded
 from finetune.lengths import RowTokens, too_long
-from finetune.prompts import render_text
+from finetune.prompts import processed, render_text
+from finetune.videos import video_grid
 from lensmith.counting import Counts, count_tokens, sum_by_row
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.sample import Sample
 from lensmith.tokens import Grid
+from lensmith.video_tokens import apart
 
 # Rows that are tokenized together.
 _BATCH = 1024
@@ -161,13 +163,16 @@ class RowEncoder:
     ) -> Counts:
         """What samples cost in tokens: int64 [samples, 3], of text, images and answer.
 
-        sizes: (width, height) in pixels of each sample's images. No processor runs: texts are tokenized
+        sizes: (width, height) in pixels of each sample's pictures. No processor runs: texts are tokenized
         together and images counted from their sizes. Raises InputError as `render` does.
         """
         counts = np.zeros((len(samples), 3), np.int64)
-        edges = np.array([size for each in sizes for size in each], np.int64).reshape(-1, 2)
-        owners = [at for at, each in enumerate(sizes) for _ in each]
+        shown = [apart(sample, each) for sample, each in zip(samples, sizes, strict=True)]
+        edges = np.array([size for stills, _ in shown for size in stills], np.int64).reshape(-1, 2)
+        owners = [at for at, (stills, _) in enumerate(shown) for _ in stills]
         counts[:, 1] = sum_by_row(count_tokens(grid, edges[:, 0], edges[:, 1]), owners, len(samples))
+        for at, (_, videos) in enumerate(shown):
+            counts[at, 1] += sum(self._video_tokens(frames) for _, frames in videos)
         for start in range(0, len(samples), _BATCH):
             batch = samples[start : start + _BATCH]
             prompts, wholes = (
@@ -175,9 +180,8 @@ class RowEncoder:
                 for done in (False, True)
             )
             parted = self._parted(batch, prompts, wholes)
-            images = [len(each) for each in sizes[start : start + len(batch)]]
             asked = [prompt for prompt, _ in parted]
-            counts[start : start + len(batch), 0] = self._text_tokens(prompts, asked, images)
+            counts[start : start + len(batch), 0] = self._text_tokens(batch, prompts, asked)
             counts[start : start + len(batch), 2] = [len(answer) for _, answer in parted]
         if self.pairs and (paired := [at for at, each in enumerate(samples) if each.rejected]):
             others = self.count(
@@ -187,13 +191,33 @@ class RowEncoder:
         return counts
 
     def _text_tokens(
-        self, prompts: Sequence[str], asked: Sequence[Sequence[int]], images: Sequence[int]
+        self, samples: Sequence[Sample], prompts: Sequence[str], asked: Sequence[Sequence[int]]
     ) -> list[int]:
-        """What prompts cost beside their images; `asked` are their ids with one place an image."""
-        text = self.rendering.family.image_text
+        """What prompts cost beside their pictures; `asked` are their ids with one place for each of them."""
+        family = self.rendering.family
+        text, video = family.image_text, family.video
+        written = list(prompts)
         if text.written != "{}":
-            asked = self._ids([text.fill(prompt, each) for prompt, each in zip(prompts, images, strict=True)])
-        return [len(ids) - each for ids, each in zip(asked, images, strict=True)]
+            counted = zip(prompts, samples, strict=True)
+            written = [text.fill(prompt, len(sample.stills)) for prompt, sample in counted]
+        for at, sample in enumerate(samples):
+            if video and sample.videos:
+                written[at] = video.fill(written[at], [each.seconds for each in sample.videos])
+        again = [at for at, prompt in enumerate(prompts) if written[at] != prompt]
+        lengths = [len(ids) for ids in asked]
+        for at, ids in zip(again, self._ids([written[at] for at in again]) if again else [], strict=True):
+            lengths[at] = len(ids)
+        return [length - self._pictures(sample) for length, sample in zip(lengths, samples, strict=True)]
+
+    def _pictures(self, sample: Sample) -> int:
+        """How many pictures the model is given of a row: its images, and groups of frames."""
+        video = self.rendering.family.video
+        groups = sum(video.groups(len(each.frames)) for each in sample.videos) if video else 0
+        return len(sample.stills) + groups
+
+    def _video_tokens(self, frames: Sequence[tuple[int, int]]) -> int:
+        """What a video costs whose frames have these sizes, which are all one."""
+        return video_grid(self.processor).tokens(len(frames), *frames[0])
 
     def encode(self, row: Row) -> Encoded:
         """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut.
@@ -201,18 +225,14 @@ class RowEncoder:
         Where `pairs` are taught, those of its rejected answer are `rejected`: its images are processed once.
         """
         rendered = self.render(row.sample)
-        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in row.images]
-        given = self.processor(
-            text=[rendered.prompt_text],
-            images=pictures or None,
-            add_special_tokens=False,  # pyright: ignore[reportCallIssue]
-            return_tensors="pt",  # pyright: ignore[reportCallIssue]
-        )
-        encoded = self._answered(row.sample, rendered, given, len(pictures))
+        family = self.rendering.family
+        given = processed(self.processor, family, rendered.prompt_text, row.sample, row.images)
+        pictures = self._pictures(row.sample)
+        encoded = self._answered(row.sample, rendered, given, pictures)
         if not self.pairs or not row.sample.rejected:
             return encoded
         other = row.sample.with_rejected()
-        return replace(encoded, rejected=self._answered(other, self.render(other), given, len(pictures)))
+        return replace(encoded, rejected=self._answered(other, self.render(other), given, pictures))
 
     def _answered(
         self, sample: Sample, rendered: Rendered, given: Mapping[str, Any], pictures: int

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from lensmith.errors import InputError
 from lensmith.section import Count, Place, Positive, ResolvedPath, Section, Share, ShareOrCount, refuse
+from lensmith.video_settings import VideoSampling
 
 Action = Literal["ignore", "flag", "redact", "refuse"]
 TextPlace = Literal["id", "group", "question", "answer", "meta"]
@@ -217,6 +218,9 @@ class Data(Section):
         " its own on this machine where that is unset); the dataset is the same",
     )
     download: Download = Field(default_factory=Download, description="images named by address")
+    video: VideoSampling | None = Field(
+        default=None, description="how videos are sampled; a row that shows one is refused where absent"
+    )
     max_image_pixels: Annotated[int, Field(ge=1, le=PILLOW_PIXELS)] = Field(
         default=100_000_000, description="decoded size accepted, in pixels"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lensmith.data_settings import Data
 from lensmith.families.family import Family
 from lensmith.new_tokens import string_problems
 from lensmith.train_settings import Train
@@ -9,8 +10,8 @@ from lensmith.train_settings import Train
 _MERGE = "merge it: serve.mode: merged"
 
 
-def family_problems(train: Train, family: Family) -> list[str]:
-    """Everything that `train` asks for and cannot be trained in `family`."""
+def family_problems(train: Train, data: Data, family: Family) -> list[str]:
+    """Everything that `train` and `data` ask for and cannot be trained in `family`."""
     problems: list[str] = []
     unable = [tower for tower in train.towers.in_mode("adapt") if not family.adaptable(tower)]
     if unable:
@@ -24,6 +25,9 @@ def family_problems(train: Train, family: Family) -> list[str]:
     if train.pack_length and not family.packs:
         problem = f"packed rows are not proven to learn the same in {family.title}"
         problems.append(f"{problem}: remove train.pack_length")
+    if data.video is not None and family.video is None:
+        mend = "remove data.video, its rows are refused then; or choose another family"
+        problems.append(f"videos are not shown to be learned in {family.title}: {mend}")
     return problems + _new_token_problems(train, family)
 
 

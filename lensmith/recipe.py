@@ -154,7 +154,7 @@ class Recipe(Section):
         family, problems = self.model_family, list[str]()
         if self.pixels is not None and family.cut != "area":
             problems.append(f"{no_budget(family).summary}: leave out pixels")
-        problems += family_problems(self.train, family)
+        problems += family_problems(self.train, self.data, family)
         if self.serve.mode == "adapter":
             problems += adapter_problems(self.train, family, self.serve.tower_connector_lora)
         refuse(problems)

@@ -17,7 +17,7 @@ from lensmith.coordinates import CoordinateForm, written_values
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 from lensmith.region_text import write_regions
-from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall, Video
 
 ThinkingChoice = Literal["keep", "mask", "drop"]
 # In the arguments of a call: {"$image": 0} is an image of the sample, {"$box": [x0, y0, x1, y1]} and
@@ -53,10 +53,10 @@ class Rendering:
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Messages as chat templates of transformers read them; images are bare places.
 
-        role; content: parts of type text and image, neighbouring texts joined; of an assistant besides
+        role; content: parts of type text, image and video, neighbouring texts joined; of an assistant besides
         reasoning_content (a string) and tool_calls (id, type, function with name and arguments, a mapping);
         of a tool tool_call_id, and its content is a string where it shows no image. Raises InputError for
-        thoughts and calls that the family's chat template would leave out.
+        thoughts, calls and videos that the family's chat template would leave out.
         """
         if not self.takes(messages):
             raise self._cannot("system messages", "begin with the user's")
@@ -134,13 +134,14 @@ class Rendering:
         return thought
 
     def _content(self, parts: Sequence[Part]) -> list[dict[str, Any]]:
-        texts = groupby(_merged(parts, self.family.coordinates), key=lambda each: each is None)
+        if self.family.video is None and any(isinstance(part, Video) for part in parts):
+            raise self._cannot("videos", "leave out its rows, or choose another family")
         content: list[dict[str, Any]] = []
-        for is_image, run in texts:
-            if is_image:
-                content += [{"type": "image"} for _ in run]
+        for kind, run in groupby(_merged(parts, self.family.coordinates), key=lambda each: each[0]):
+            if kind == "text":
+                content.append({"type": kind, "text": "".join(text for _, text in run)})
             else:
-                content.append({"type": "text", "text": "".join(each for each in run if each is not None)})
+                content += [{"type": kind} for _ in run]
         return content
 
     def _cannot(self, what: str, mend: str) -> InputError:
@@ -189,17 +190,17 @@ def _place(region: Region, form: CoordinateForm) -> list[float]:
     return [int(each) if form.decimals == 0 else each for each in written_values(region, form)]
 
 
-def _merged(parts: Sequence[Part], form: CoordinateForm) -> Iterator[str | None]:
-    """The text of each part that is text, one of each run of regions; None for an image."""
+def _merged(parts: Sequence[Part], form: CoordinateForm) -> Iterator[tuple[str, str]]:
+    """("text", its text) of each part that is text, one of each run of regions; "image" or "video" and ""."""
     for kind, run in groupby(parts, key=type):
         if kind is Region:
-            yield write_regions([part for part in run if isinstance(part, Region)], form)
+            yield "text", write_regions([part for part in run if isinstance(part, Region)], form)
             continue
         for part in run:
             if isinstance(part, Text):
-                yield part.text
-            elif isinstance(part, Image):
-                yield None
+                yield "text", part.text
+            elif isinstance(part, Image | Video):
+                yield ("image" if isinstance(part, Image) else "video"), ""
 
 
 def _tool(definition: dict[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,27 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Video:
+    """A video in a message, as frames that were sampled of it; without sound.
+
+    `path` as an image's. `frames` are in the order of time, an even number; `seconds` says when each is
+    shown, counted from the first frame of the video, and `duration` how long it all lasts; empty and 0 until
+    the video was opened.
+    """
+
+    path: str
+    frames: tuple[Image, ...] = ()
+    seconds: tuple[float, ...] = ()
+    duration: float = 0.0
+
+
+@dataclass(frozen=True)
 class Region:
     """A place in an image, in the one form it is stored in, whatever form a family writes it in.
 
     box: (x0, y0, x1, y1) and point: (x, y), relative to the upright original, 0 to 1, y downwards; span:
-    (start, end) in seconds of a video. `image` counts the sample's images from 0.
+    (start, end) in seconds of a video. `image` counts the images of the sample's messages from 0, of a span
+    its videos where it has any.
     """
 
     kind: RegionKind
@@ -64,7 +80,7 @@ class ToolCall:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-Part = Text | Image | Region | Thinking | ToolCall
+Part = Text | Image | Video | Region | Thinking | ToolCall
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,18 @@ class Sample:
 
     @property
     def images(self) -> tuple[Image, ...]:
+        """Every picture that the row shows, in order: its images, and the frames of its videos."""
+        return tuple(picture for part in self.parts() for picture in pictures_of(part))
+
+    @property
+    def stills(self) -> tuple[Image, ...]:
+        """The images alone."""
         return tuple(part for part in self.parts() if isinstance(part, Image))
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos alone."""
+        return tuple(part for part in self.parts() if isinstance(part, Video))
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -142,6 +169,17 @@ class Sample:
         return (part for message in self.messages for part in message.parts)
 
 
+def pictures_of(part: Part) -> tuple[Image, ...]:
+    """The pictures that a part shows, in order."""
+    match part:
+        case Image():
+            return (part,)
+        case Video(frames=frames):
+            return frames
+        case _:
+            return ()
+
+
 def dump_messages(messages: Sequence[Message]) -> str:
     """Messages as the JSON text of a dataset artifact's `messages` column."""
     return json.dumps(
@@ -161,6 +199,7 @@ def dump_messages(messages: Sequence[Message]) -> str:
 _NAMES: dict[type[Part], str] = {
     Text: "text",
     Image: "image",
+    Video: "video",
     Region: "region",
     Thinking: "thinking",
     ToolCall: "tool_call",
@@ -177,14 +216,21 @@ def _load_part(content: dict[str, Any]) -> Part:
         case "text":
             return Text(content["text"])
         case "image":
-            width, height = content["size"]
-            return Image(content["path"], content["digest"], (width, height))
+            return _load_image(content)
+        case "video":
+            frames = tuple(_load_image(each) for each in content["frames"])
+            return Video(content["path"], frames, tuple(content["seconds"]), content["duration"])
         case "region":
             return Region(content["kind"], tuple(content["values"]), content["label"], content["image"])
         case "thinking":
             return Thinking(content["text"])
         case _:
             return ToolCall(content["name"], content["arguments"])
+
+
+def _load_image(content: dict[str, Any]) -> Image:
+    width, height = content["size"]
+    return Image(content["path"], content["digest"], (width, height))
 
 
 def load_messages(text: str) -> tuple[Message, ...]:

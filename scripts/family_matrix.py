@@ -148,6 +148,7 @@ def _facts(family: Family) -> list[str]:
         f"- Places: {family.coordinates.syntax}, {', '.join(family.coordinates.kinds)}.",
         f"- Images: {family.cut}{'' if family.cut == 'area' else ', no pixel budget'}.",
         f"- Packing: {_packing(family)}.",
+        f"- Video: {_video(family)}.",
         f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
         f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
         *(f"- vLLM, images, built for {device}: {what}." for device, what in family.vllm_images.items()),
@@ -165,6 +166,14 @@ def _packing(family: Family) -> str:
         "row": "; a row's image tokens see each other",
     }
     return f"rows keep their own {kept}{seeing[family.packs.whole]}"
+
+
+def _video(family: Family) -> str:
+    if (form := family.video) is None:
+        return "none; rows that show one are refused"
+    times = "in seconds to a tenth" if form.time == "middle" else "in whole seconds"
+    taken = f"{form.frames} frames seen as one, their time {times} in the prompt"
+    return f"{taken}; learned by `data.video`; not served"
 
 
 def _decoding(decoding: Decoding) -> str:

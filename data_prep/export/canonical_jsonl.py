@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.export.folder import Written, extras, write_folder
 from lensmith.row_file import Row
-from lensmith.sample import Image, Message, Part, Region, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Part, Region, Text, Thinking, ToolCall, Video
 
 
 def write(rows: Iterable[Row], folder: Path) -> Written:
@@ -35,6 +35,8 @@ def _part(part: Part, paths: Iterator[str]) -> dict[str, Any]:
     match part:
         case Image():
             return {"type": "image", "path": next(paths)}
+        case Video():
+            raise AssertionError("rows with videos are left out before")
         case Text(text):
             return {"type": "text", "text": text}
         case Thinking(text):

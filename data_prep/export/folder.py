@@ -67,6 +67,9 @@ def write_folder(
         stream.write("[" if listed else "")
         for row in rows:
             paths = _image_paths(row)
+            if row.sample.videos:
+                left_out["a video, of which only frames are kept"] += 1
+                continue
             try:
                 text = json.dumps(encode(row, paths), ensure_ascii=False)
             except CannotHold as error:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from data_prep.labels.labelling import Labelling
 from lensmith.files import canonical_json, digest_json
-from lensmith.sample import Image, Sample, Text
+from lensmith.sample import Image, Sample, Text, Video
 
 WHOLE = "answer"
 # What a field holds: JSON text for lists, the value itself otherwise.
@@ -76,11 +76,17 @@ def item_of(sample: Sample, same: Literal["none", "item", "question"]) -> str:
     if same == "none":
         return ""
     said = [
-        [message.role, *(_seen(part) for part in message.parts if isinstance(part, Text | Image))]
+        [message.role, *(_seen(part) for part in message.parts if isinstance(part, Text | Image | Video))]
         for message in sample.prompt
     ]
     return digest_json(said)
 
 
-def _seen(part: Text | Image) -> list[str]:
-    return ["text", part.text] if isinstance(part, Text) else ["image", part.digest or part.path]
+def _seen(part: Text | Image | Video) -> list[str]:
+    match part:
+        case Text(text):
+            return ["text", text]
+        case Image(path, digest):
+            return ["image", digest or path]
+        case Video(path):
+            return ["video", path]

@@ -13,7 +13,7 @@ from data_prep.personal.finder import Finder
 from data_prep.personal.redaction import Found, Redactor
 from data_prep.refusal import Flaw
 from lensmith.data_settings import Action, DetectorName, Personal, Place
-from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Part, Region, Sample, Text, Thinking, ToolCall, Video
 
 _SHOWN = 3
 _WORDS: dict[Place, str] = {
@@ -116,7 +116,7 @@ class Screen:
             case ToolCall(arguments=arguments):
                 content, here = self._content(arguments)
                 new = replace(part, arguments=content) if here else part
-            case Image():
+            case Image() | Video():
                 return part
         found += here
         return new

@@ -1,6 +1,6 @@
 """The parts of a message and the further fields of a row in Lensmith's own format, as people write them.
 
-    {"type": "image", "path": "images/1.png", "size": [1280, 960]}
+    {"type": "image", "path": "images/1.png", "size": [1280, 960]}     {"type": "video", "path": "a.mp4"}
     {"type": "box", "xyxy": [12, 30, 480, 512], "unit": "pixel", "label": "stamp", "image": 0}
     {"type": "point", "xy": [0.25, 0.5]}            {"type": "span", "seconds": [1.5, "0:01:04"]}
     {"type": "thinking", "text": "..."}             {"type": "tool_call", "name": "zoom", "arguments": {}}
@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from data_prep.refusal import Flaw
 from lensmith.coordinates import BOX_3D, Unit, to_relative
 from lensmith.region_text import seconds_of
-from lensmith.sample import Image, Origin, Part, Region, RegionKind, Text, Thinking, ToolCall
+from lensmith.sample import Image, Origin, Part, Region, RegionKind, Text, Thinking, ToolCall, Video
 
 Edge = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -57,6 +57,16 @@ class ImagePart(Strict):
 
     def part(self) -> Image:
         return Image(self.path, size=self.size or (0, 0))
+
+
+class VideoPart(Strict):
+    """A video, of which frames are taken as the recipe's data.video says."""
+
+    type: Literal["video"]
+    path: str
+
+    def part(self) -> Video:
+        return Video(self.path)
 
 
 class TextPart(Strict):
@@ -121,13 +131,14 @@ class SpanPart(_Place):
 PlacePart = BoxPart | PointPart | SpanPart
 CanonicalPart = Annotated[
     Annotated[
-        ImagePart | TextPart | BoxPart | PointPart | SpanPart | ThinkingPart | ToolCallPart,
+        ImagePart | VideoPart | TextPart | BoxPart | PointPart | SpanPart | ThinkingPart | ToolCallPart,
         Field(discriminator="type"),
     ],
     BeforeValidator(_no_3d),
 ]
 PARTS: dict[str, type[Strict]] = {
     "image": ImagePart,
+    "video": VideoPart,
     "text": TextPart,
     "box": BoxPart,
     "point": PointPart,

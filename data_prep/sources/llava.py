@@ -4,7 +4,8 @@
       "conversations": [{"from": "human", "value": "<image>\\nRead the form."},
                         {"from": "gpt", "value": "{\\"amount\\": \\"12.50\\"}"}]}]
 
-`image` is a path or a list of paths, or left out where the row shows none. `from` is human, gpt or system.
+`image` is a path or a list of paths, or left out where the row shows none; so is `video`, with `<video>` in
+the text. `from` is human, gpt or system.
 Plain values of other fields are kept in meta, nested ones are left behind.
 """
 
@@ -14,11 +15,11 @@ from collections.abc import Iterator
 
 from data_prep.sources.json_lines import Record
 from data_prep.sources.records import ChatSource, build_sample, object_of
-from data_prep.sources.sharegpt import build_messages, images_of, read_turns
+from data_prep.sources.sharegpt import build_messages, images_of, read_turns, videos_of
 from lensmith.sample import Role, Sample
 
 ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
-_KNOWN = frozenset({"conversations", "image", "images"})
+_KNOWN = frozenset({"conversations", "image", "images", "video", "videos"})
 
 
 class Llava(ChatSource):
@@ -29,4 +30,5 @@ class Llava(ChatSource):
     def samples(self, record: Record) -> Iterator[Sample]:
         row = object_of(record.value)
         turns = list(read_turns(row.get("conversations"), "conversations", "from", "value", ROLES))
-        yield build_sample(row, self.options, build_messages(turns, images_of(row)), _KNOWN)
+        messages = build_messages(turns, images_of(row), videos_of(row))
+        yield build_sample(row, self.options, messages, _KNOWN)

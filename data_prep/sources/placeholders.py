@@ -1,4 +1,5 @@
-"""`<image>` in a text stands for the next image of the row's list: LLaVA's and ShareGPT's way.
+"""`<image>` in a text stands for the next image of the row's list, `<video>` for the next video: LLaVA's and
+ShareGPT's way.
 
 The newline that these formats put between a placeholder and the text is theirs, not the text's: one is
 taken away behind each placeholder, and one before those that end a text.
@@ -6,32 +7,40 @@ taken away behind each placeholder, and one before those that end a text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from data_prep.refusal import Flaw
 from data_prep.sources.records import Unusable, schema
-from lensmith.sample import Image, Part, Text
+from lensmith.sample import Image, Part, Text, Video
 
 PLACEHOLDER = "<image>"
+VIDEO = "<video>"
 
 
-def check_count(texts: Iterable[str], images: Sequence[str]) -> None:
+def check_count(
+    texts: Iterable[str], paths: Sequence[str], placeholder: str = PLACEHOLDER, kind: str = "image"
+) -> None:
     """Raise Unusable where the texts of a row do not hold one placeholder for each of its images."""
-    found = sum(text.count(PLACEHOLDER) for text in texts)
-    if found == len(images):
+    found = sum(text.count(placeholder) for text in texts)
+    if found == len(paths):
         return
-    what = f"the texts hold {found} {PLACEHOLDER}, the row names {len(images)} images"
-    if found < len(images):
-        mend = f"write {PLACEHOLDER} where each image belongs, or take the surplus images out"
+    what = f"the texts hold {found} {placeholder}, the row names {len(paths)} {kind}s"
+    if found < len(paths):
+        mend = f"write {placeholder} where each {kind} belongs, or take the surplus {kind}s out"
     else:
-        mend = f"name every image, or take the surplus {PLACEHOLDER} out of the text"
+        mend = f"name every {kind}, or take the surplus {placeholder} out of the text"
     raise Unusable(Flaw("image_count", what, mend))
 
 
-def split_text(text: str, images: Iterable[str]) -> list[Part]:
-    """The parts of a text; each placeholder takes the next of `images`."""
+def split_text(text: str, images: Iterable[str], videos: Iterable[str] | None = None) -> list[Part]:
+    """The parts of a text; each placeholder takes the next of `images`, and of `videos` where there are any:
+    else VIDEO is text."""
     taken = iter(images)
-    pieces = text.split(PLACEHOLDER)
+    filmed = iter(videos or ())
+    places = PLACEHOLDER if videos is None else f"{PLACEHOLDER}|{VIDEO}"
+    shown = re.findall(places, text)
+    pieces = re.split(places, text)
     pieces[1:] = [piece.removeprefix("\n") for piece in pieces[1:]]
     last = max((at for at, piece in enumerate(pieces) if piece), default=0)
     if last < len(pieces) - 1:
@@ -39,7 +48,7 @@ def split_text(text: str, images: Iterable[str]) -> list[Part]:
     parts: list[Part] = []
     for at, piece in enumerate(pieces):
         if at:
-            parts.append(Image(next(taken)))
+            parts.append(Image(next(taken)) if shown[at - 1] == PLACEHOLDER else Video(next(filmed)))
         if piece:
             parts.append(Text(piece))
     return parts

@@ -15,7 +15,7 @@ from data_prep.sources.folder import FolderSource, file_facts
 from data_prep.sources.json_lines import MAX_ROW_BYTES, Record, is_list, read_records
 from data_prep.sources.source import Found
 from lensmith.files import digest_json
-from lensmith.sample import Image, Message, Origin, Sample
+from lensmith.sample import Image, Message, Origin, Sample, Video
 from lensmith.section import Section
 
 ORIGIN_FIELDS = ("source", "licence", "consent", "labeller", "guideline", "labelled_at")
@@ -28,7 +28,7 @@ class RowOptions(Section):
     id: str = Field(default="", description="field with the row's id; `id` where given, else a digest")
     group: str = Field(
         default="",
-        description="field with what must stay together; `group` where given, else the first image",
+        description="field with what must stay together; `group` where given, else the first image or video",
     )
     folder: str = Field(default="", description="folder of the images, relative to the file")
 
@@ -158,7 +158,8 @@ def build_sample(
         group = name_at(row, grouped)
     else:
         group = next(
-            (part.path for each in messages for part in each.parts if isinstance(part, Image)), sample_id
+            (part.path for each in messages for part in each.parts if isinstance(part, Image | Video)),
+            sample_id,
         )
         group = sample_id if INLINE.fullmatch(group) else group
     meta = {

@@ -2,13 +2,13 @@
 
     {"conversations": [{"from": "human", "value": "<image>\\nRead the form."},
                        {"from": "gpt", "value": "{\\"amount\\": \\"12.50\\"}"}],
-     "images": ["images/form-1.png"], "system": "...", "tools": "[...]"}
+     "images": ["images/form-1.png"], "videos": [], "system": "...", "tools": "[...]"}
 
 or the same with `messages` of `role` and `content`. A JSON list of rows, or one a line. `images` may also
-be called `image`, and be one path instead of a list. `from` is human or user; gpt, assistant, model, bot or
-chatgpt; system; function_call (its value the JSON of {name, arguments}, or a list of them); observation or
-tool. `system` comes first. `tools` is JSON text or a list of definitions. Plain values of other fields are
-kept in meta, nested ones (and fields of a turn such as `weight`) are left behind.
+be called `image`, `videos` `video`, and be one path instead of a list. `from` is human or user; gpt,
+assistant, model, bot or chatgpt; system; function_call (its value the JSON of {name, arguments}, or a list of
+them); observation or tool. `system` comes first. `tools` is JSON text or a list of definitions. Plain values
+of other fields are kept in meta, nested ones (and fields of a turn such as `weight`) are left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from data_prep.refusal import quoted
 from data_prep.sources.json_lines import Record
-from data_prep.sources.placeholders import check_count, image_list, split_text
+from data_prep.sources.placeholders import VIDEO, check_count, image_list, split_text
 from data_prep.sources.records import (
     ChatSource,
     Unusable,
@@ -42,48 +42,61 @@ ROLES: dict[str, Role] = {
     "observation": "tool",
     "tool": "tool",
 }
-_KNOWN = frozenset({"conversations", "messages", "image", "images", "system", "tools", "videos", "audios"})
+_KNOWN = frozenset(
+    {"conversations", "messages", "image", "images", "video", "videos", "system", "tools", "audios"}
+)
 _MEND = 'write "conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]'
 
 
 class ShareGPT(ChatSource):
-    """A file of ShareGPT rows; images lie in its folder."""
+    """A file of ShareGPT rows; images and videos lie in its folder."""
 
     format = "sharegpt"
 
     def samples(self, record: Record) -> Iterator[Sample]:
         row = object_of(record.value)
-        for name in ("videos", "audios"):
-            if row.get(name):
-                raise Unusable(schema(f"the row names {name}", "only images are read: leave such rows out"))
+        if row.get("audios"):
+            raise Unusable(schema("the row names audios", "sound is not read: leave such rows out"))
         turns = list(_turns(row))
         if (system := row.get("system")) not in (None, ""):
             if not isinstance(system, str):
                 raise Unusable(schema("system is not a text", "write it as a text"))
             turns.insert(0, ("system", system))
-        messages = build_messages(turns, images_of(row))
+        messages = build_messages(turns, images_of(row), videos_of(row))
         yield build_sample(row, self.options, messages, _KNOWN, read_tools(row.get("tools")))
 
 
 def images_of(row: dict[str, Any]) -> list[str]:
     """The paths under `images` or `image`. Raises Unusable for both, or what is no list of paths."""
-    if row.get("images") is not None and row.get("image") is not None:
-        raise Unusable(schema("the row has both image and images", "keep one of them"))
-    name = "images" if row.get("images") is not None else "image"
+    return _paths(row, "image")
+
+
+def videos_of(row: dict[str, Any]) -> list[str]:
+    """The paths under `videos` or `video`. Raises Unusable as `images_of` does."""
+    return _paths(row, "video")
+
+
+def _paths(row: dict[str, Any], kind: str) -> list[str]:
+    several = f"{kind}s"
+    if row.get(several) is not None and row.get(kind) is not None:
+        raise Unusable(schema(f"the row has both {kind} and {several}", "keep one of them"))
+    name = several if row.get(several) is not None else kind
     return image_list(row.get(name), name)
 
 
-def build_messages(turns: list[tuple[str, str]], images: list[str]) -> tuple[Message, ...]:
-    """Messages of (from, value) turns; placeholders take the images in order. Raises Unusable."""
-    check_count((text for who, text in turns if who != "function_call"), images)
-    taken = iter(images)
+def build_messages(turns: list[tuple[str, str]], images: list[str], videos: list[str]) -> tuple[Message, ...]:
+    """Messages of (from, value) turns; placeholders take images and videos in order. Raises Unusable."""
+    texts = [text for who, text in turns if who != "function_call"]
+    check_count(texts, images)
+    check_count(texts, videos, VIDEO, "video")
+    taken, filmed = iter(images), iter(videos)
     messages: list[Message] = []
     for who, text in turns:
         if who == "function_call":
             messages.append(Message("assistant", read_calls(text)))
         else:
             # An empty text stays a part: the checks then say that the message is empty.
-            messages.append(Message(ROLES[who], tuple(split_text(text, taken)) or (Text(""),)))
+            messages.append(Message(ROLES[who], tuple(split_text(text, taken, filmed)) or (Text(""),)))
     return tuple(messages)
 
 

@@ -11,6 +11,7 @@ from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts, value_at
 from lensmith.families.layout import AS_IN_CLASS, Layout
 from lensmith.families.packs import Packs
+from lensmith.families.video_form import VideoForm
 from lensmith.families.vision_run import VisionRun
 
 Tower = Literal["vision", "connector", "language"]
@@ -152,6 +153,7 @@ class Family:
     template: a chat template for checkpoints that are published without one; docs/families.md.
     packs: what rows packed into one sequence need to learn what they learn apart, which is proven; None where
         it is not, and packing is refused.
+    video: how its processor takes videos; None where it takes none, or that is not shown.
     new_tokens: whether rows of new tokens are proven to be trained, merged and served as trained.
     """
 
@@ -187,6 +189,7 @@ class Family:
     foreign: tuple[Foreign, ...] = ()
     template: str = ""
     packs: Packs | None = None
+    video: VideoForm | None = None
     new_tokens: bool = False
 
     def adaptable(self, tower: Tower) -> bool:

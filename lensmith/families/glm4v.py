@@ -9,6 +9,7 @@ so on LM Studio's page of GLM-4.6V-Flash.
 from lensmith.coordinates import BOX_TOKENS
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 from lensmith.families.packs import Packs
+from lensmith.families.video_form import VideoForm
 from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
@@ -92,5 +93,11 @@ FAMILY = Family(
     context=131_072,
     frames=2,
     packs=Packs("rope"),
+    video=VideoForm(
+        place="<|video|>",
+        token="<|image|>",
+        written="<|begin_of_image|>{tokens}<|end_of_image|>{time}",
+        time="first",
+    ),
     new_tokens=True,
 )

@@ -8,6 +8,7 @@ number, img_idx); sampling (the Instruct models', for images) and context in the
 from lensmith.coordinates import JSON_THOUSAND
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 from lensmith.families.packs import Packs
+from lensmith.families.video_form import VideoForm
 from lensmith.families.vision_run import VisionRun
 
 FAMILY = Family(
@@ -85,5 +86,13 @@ FAMILY = Family(
     decoding=Decoding(temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5),
     context=262_144,
     packs=Packs("rope"),
+    video=VideoForm(
+        place="<|video_pad|>",
+        token="<|video_pad|>",
+        written="<{time} seconds><|vision_start|>{tokens}<|vision_end|>",
+        time="middle",
+        # What transformers does where a checkpoint says nothing, until its 5.22.
+        settings={"cap_pixels_per_frame": False},
+    ),
     new_tokens=True,
 )

@@ -50,7 +50,11 @@ TEMPLATE = """\
     {{- message.content -}}
   {%- else -%}
     {%- for part in message.content -%}
-      {{- '<|begin_of_image|><|image|><|end_of_image|>' if part.type == 'image' else part.text -}}
+      {%- if part.type in ['image', 'video'] -%}
+        {{- '<|begin_of_' + part.type + '|><|' + part.type + '|><|end_of_' + part.type + '|>' -}}
+      {%- else -%}
+        {{- part.text -}}
+      {%- endif -%}
     {%- endfor -%}
   {%- endif -%}
   {%- for call in message.tool_calls or [] -%}

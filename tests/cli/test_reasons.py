@@ -27,6 +27,9 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {
     "image_unsafe": "tests/data_prep/sources/test_documents.py",
     "image_download": "tests/data_prep/sources/test_fetched.py",
+    "video_unwanted": "tests/data_prep/videos/test_prepared.py",
+    "video_unreadable": "tests/data_prep/videos/test_prepared.py",
+    "video_unsafe": "tests/data_prep/videos/test_prepared.py",
     "archive_member": "tests/data_prep/sources/test_archived.py",
     "two_splits": "tests/data_prep/test_history.py",
     "old_exam": "tests/data_prep/test_history.py",

@@ -77,7 +77,7 @@ def test_reads_parts_and_plain_text() -> None:
             "messages[0].content[0].path is missing",
         ),
         (good(messages=user({"type": "text", "text": 5})), "schema", "messages[0].content[0].text: input"),
-        (good(messages=user({"type": "video", "path": "x"})), "schema", "no known part"),
+        (good(messages=user({"type": "audio", "path": "x"})), "schema", "no known part"),
         (good(messages=user({"path": "x"})), "schema", "no known part"),
         (good(messages=user("x")), "schema", "messages[0].content[0]"),
     ],

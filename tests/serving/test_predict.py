@@ -17,7 +17,7 @@ from lensmith.exam import proof_rows
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row, write_rows
-from lensmith.sample import Message, Sample, Text
+from lensmith.sample import Image, Message, Sample, Text, Video
 from lensmith.trace import read_trace, trace_settings
 from serving.engine import Engine, _wait_healthy, free_port
 from serving.predict import served_trace
@@ -122,6 +122,18 @@ def test_validation_rows_of_a_dataset_are_asked_without_a_reading_of_the_exam(
     assert trace.manifest.inputs == {"profile": room.profile.id, "validation": draft.artifact.id}
     assert trace_settings(trace).held_out == draft.artifact.id
     assert not (room.home.root / READS_LOG).exists()
+
+
+def test_an_exam_with_videos_starts_no_engine(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.predict.running_engine", None)
+    frames = (Image("a#1", "aa", (8, 8)), Image("a#2", "bb", (8, 8)))
+    shown = Message("user", (Video("a.mp4", frames, (0.0, 1.0), 2.0),))
+    sample = Sample("filmed", "g", (shown, Message("assistant", (Text("two"),))))
+    with room.home.create("held_out", "e" * 64, {}) as draft:
+        write_rows(draft.path / HELD_OUT_FILE, [*rows(), Row(sample, (b"png", b"other"))])
+    with pytest.raises(InputError, match="vLLM is not asked with videos") as error:
+        served_trace(room.recipe, room.home, room.profile, draft.artifact)
+    assert [each.where for each in error.value.problems] == ["row filmed"]
 
 
 def test_proof_rows_alone(room: Room, well: Callable[[], Engine]) -> None:

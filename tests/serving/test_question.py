@@ -15,7 +15,7 @@ from lensmith.errors import InputError
 from lensmith.images import pixel_digest
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
-from lensmith.sample import Image, Message, Sample, Text, Thinking, ToolCall
+from lensmith.sample import Image, Message, Sample, Text, Thinking, ToolCall, Video
 from serving.question import read_reply, request_body
 
 PAD = 9
@@ -65,6 +65,13 @@ def reply(**changes: Any) -> bytes:
     }
     content = {"id": "x", "choices": [choice | changes], "prompt_token_ids": [1, PAD, PAD, 2, PAD, 3]}
     return json.dumps(content).encode()
+
+
+def test_a_video_is_not_asked() -> None:
+    video = Video("a.mp4", (Image("a#1"), Image("a#2")), (0.0, 1.0), 2.0)
+    messages = (Message("user", (video,)), Message("assistant", (Text("the answer"),)))
+    with pytest.raises(InputError, match=r"vLLM is not asked with videos(.|\n)*row r"):
+        request_body(Row(Sample("r", "g", messages), (png("red"), png("blue"))), RENDERING, "forms", 12)
 
 
 def test_texts_and_images_keep_their_order_and_the_answer_is_not_sent() -> None:

@@ -80,7 +80,7 @@ def test_says_what_is_wrong(tmp_path: Path, reader: Any, row: object, code: str,
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"videos": ["a.mp4"]}, "the row names videos"),
+        ({"audios": ["a.mp3"]}, "the row names audios"),
         ({"system": 5}, "system is not a text"),
         ({"conversations": [{"from": "function_call", "value": "{"}]}, "is not JSON"),
         ({"conversations": [{"from": "function_call", "value": "[]"}]}, "calls nothing"),

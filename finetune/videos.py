@@ -1,0 +1,86 @@
+"""Videos as the model is given them: groups of frames, each as an image of its own.
+
+The classes of these families run the same tower over both, frame group by frame group, and give the groups
+the positions that images have (transformers 5.20.2, `get_video_features` and `get_rope_index` of qwen3_vl and
+glm4v). GLM's cannot take a batch that has images and videos: it writes both with one token. As images they
+are one run of the tower, which every process joins, and can be packed and kept as others can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Picture
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from lensmith.families.video_form import VideoForm
+from lensmith.sample import Image, Sample, Video
+from lensmith.tokens import PixelBudget
+from lensmith.video_tokens import VideoGrid
+
+# Frames are numbered by the millisecond they are shown at.
+CLOCK = 1000.0
+_IMAGE, _VIDEO = 1, 2
+
+
+def videos_given(form: VideoForm, videos: Sequence[tuple[Video, Sequence[Picture.Image]]]) -> dict[str, Any]:
+    """What a family's processor is asked of videos whose frames were sampled before: none is left out."""
+    metadata = [
+        {
+            "fps": CLOCK,
+            "frames_indices": [round(each * CLOCK) for each in video.seconds],
+            "total_num_frames": max(1, round(video.duration * CLOCK)),
+            "duration": video.duration,
+        }
+        for video, _ in videos
+    ]
+    return {
+        "videos": [np.stack([np.asarray(frame) for frame in frames]) for _, frames in videos],
+        "videos_kwargs": {"video_metadata": metadata, "do_sample_frames": False, **form.settings},
+    }
+
+
+def as_images(given: Mapping[str, Any], sample: Sample, processor: ProcessorMixin) -> dict[str, Any]:
+    """What the processor gave of a row with videos, with each group of frames as an image.
+
+    The tokens of frames become those of images: features take their place, whichever they are.
+    """
+    types = given["mm_token_type_ids"]
+    image_token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
+    stills = _pieces(given, "pixel_values", "image_grid_thw")
+    videos = _pieces(given, "pixel_values_videos", "video_grid_thw")
+    patches: list[Tensor] = []
+    grids: list[Tensor] = []
+    for part in sample.parts():
+        if isinstance(part, Image | Video):
+            pixels, grid = next(stills if isinstance(part, Image) else videos)
+            patches.append(pixels)
+            grids += [torch.cat([torch.ones_like(grid[:1]), grid[1:]])] * int(grid[0])
+    return {
+        **{
+            name: each for name, each in given.items() if not name.endswith("_videos") and "video" not in name
+        },
+        "input_ids": given["input_ids"].masked_fill(types == _VIDEO, image_token),
+        "mm_token_type_ids": types.masked_fill(types == _VIDEO, _IMAGE),
+        "pixel_values": torch.cat(patches),
+        "image_grid_thw": torch.stack(grids),
+    }
+
+
+def _pieces(given: Mapping[str, Any], pixels: str, grids: str) -> Any:
+    """The patches and the grid (time, height, width) of each image or video."""
+    if grids not in given:
+        return iter(())
+    sizes = given[grids].prod(-1).tolist()
+    return zip(given[pixels].split(sizes), given[grids], strict=True)
+
+
+def video_grid(processor: ProcessorMixin) -> VideoGrid:
+    """How `processor` cuts frames. For a family that takes videos."""
+    settings = processor.video_processor
+    budget = PixelBudget(settings.size["shortest_edge"], settings.size["longest_edge"])
+    return VideoGrid(settings.patch_size * settings.merge_size, settings.temporal_patch_size, budget)

@@ -1,0 +1,59 @@
+"""How a family's processor takes a video, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lensmith.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class VideoForm:
+    """What the processor makes of the chat template's place for a video, as text.
+
+    place: what the template writes. token: what stands for a piece of a frame. written: what the place
+    becomes for each `frames` frames, which are seen as one: {time} is their time, {tokens} all their tokens.
+    time: the middle of their times, in seconds to a tenth, or the first one in whole seconds, cut. settings:
+    of the video processor, beside those of the checkpoint.
+    """
+
+    place: str
+    token: str
+    written: str
+    time: Literal["middle", "first"]
+    frames: int = 2
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def fill(self, prompt: str, videos: Sequence[Sequence[float]]) -> str:
+        """The prompt with each video's place as it becomes, but one token for all of a group of frames.
+
+        videos: the times in seconds of each video's frames. Raises InputError where the prompt has not as
+        many places as videos.
+        """
+        pieces = prompt.split(self.place)
+        if len(pieces) - 1 != len(videos):
+            raise InputError(
+                f"a prompt has {len(pieces) - 1} places for {len(videos)} videos",
+                [
+                    Problem(
+                        f"the chat template does not write {self.place} for each", mend="mend the template"
+                    )
+                ],
+            )
+        written = pieces[0]
+        for seconds, piece in zip(videos, pieces[1:], strict=True):
+            written += self._text(seconds) + piece
+        return written
+
+    def groups(self, frames: int) -> int:
+        """How many groups so many frames make."""
+        return -(-frames // self.frames)
+
+    def _text(self, seconds: Sequence[float]) -> str:
+        groups = [seconds[at : at + self.frames] for at in range(0, len(seconds), self.frames)]
+        return "".join(self.written.format(time=self._time(each), tokens=self.token) for each in groups)
+
+    def _time(self, group: Sequence[float]) -> str:
+        return f"{(group[0] + group[-1]) / 2:.1f}" if self.time == "middle" else f"{int(group[0])}"

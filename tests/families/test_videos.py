@@ -1,0 +1,185 @@
+"""Rows with videos: counted as the real processor does, seen as the class's own way sees them, learned."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from torch import Tensor
+
+from finetune.adapter import choose_trained
+from finetune.collate import COLUMN, Collator
+from finetune.encoded import IGNORED
+from finetune.encoder import row_encoder
+from finetune.features import image_features
+from finetune.prompts import render_text
+from finetune.rows import RowEncoder
+from lensmith import families
+from lensmith.errors import InputError
+from lensmith.families.family import TOWERS
+from lensmith.recipe import Recipe
+from lensmith.row_file import Row
+from lensmith.sample import Image, Message, Sample, Text, Video
+from lensmith.tokens import read_grid
+from tests.conftest import recipe_content
+from tests.families.conftest import Checkpoint, Size, _noise, row_of
+from tests.families.test_steps import changed, step, values
+
+pytestmark = pytest.mark.slow
+
+FILMED = [name for name, family in families.FAMILIES.items() if family.video]
+
+
+def video_row(frames: int, size: Size, *stills: Size, rate: float = 0.7, answer: str = "seven") -> Row:
+    """A row with a video of so many frames, and images before and behind it in turn."""
+    named = tuple(Image(f"{at}", f"{at:04x}", size) for at in range(frames))
+    video = Video("a.mp4", named, tuple(each * rate for each in range(frames)), frames * rate)
+    images = [Image(f"still {at}", f"{at:08x}", each) for at, each in enumerate(stills)]
+    parts = (*images[1:], Text("See "), video, *images[:1], Text("Which digits?"))
+    sample = Sample("v", "g", (Message("user", parts), Message("assistant", (Text(answer),))))
+    return Row(sample, tuple(_noise(each.path, each.size) for each in sample.images))
+
+
+def encoder_of(checkpoint: Checkpoint) -> RowEncoder:
+    return row_encoder(checkpoint.recipe("full", language="train"), checkpoint.root)
+
+
+def batch_of(encoder: RowEncoder, *rows: Row) -> dict[str, Tensor]:
+    return Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)} for row in rows])
+
+
+def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
+    """What the processor gives of a prompt with a video, as the class itself takes it."""
+    form, (video,) = encoder.rendering.family.video, row.sample.videos
+    assert form is not None
+    frames = np.stack([np.asarray(Picture.open(io.BytesIO(each)).convert("RGB")) for each in row.images])
+    clock = {"fps": 1000.0, "frames_indices": [round(1000 * each) for each in video.seconds]}
+    return dict(
+        encoder.processor(
+            text=[render_text(encoder.processor, encoder.rendering, row.sample, answered=False)],
+            videos=[frames],
+            videos_kwargs={
+                "video_metadata": [clock | {"total_num_frames": 1 << 20}],
+                "do_sample_frames": False,
+                **form.settings,
+            },
+            add_special_tokens=False,  # pyright: ignore[reportCallIssue]
+            return_tensors="pt",  # pyright: ignore[reportCallIssue]
+        )
+    )
+
+
+@pytest.mark.parametrize("family", FILMED)
+def test_tokens_are_those_of_the_processor(made: dict[str, Checkpoint], family: str) -> None:
+    """Over sizes and numbers of frames, small and beyond the budget; times of one digit and of three."""
+    encoder = encoder_of(made[family])
+    grid = read_grid(made[family].root, made[family].family, None)
+    draw = random.Random(5)
+    for case in range(30):
+        size = draw.randint(10, 300), draw.randint(10, 300)
+        stills = [(draw.randint(30, 200), draw.randint(30, 200))] * (case % 3)
+        row = video_row(2 * draw.randint(1, 6), size, *stills, rate=draw.choice([0.25, 1.0, 33.3]))
+        encoded, (counted,) = encoder.encode(row), encoder.tokens_of([row], grid)
+        assert counted.image == int(encoded.tokens["mm_token_type_ids"].sum())
+        assert counted.text + counted.image + counted.answer == len(encoded.labels)
+
+
+@pytest.mark.parametrize("family", FILMED)
+def test_the_model_sees_what_its_class_would_show_it(made: dict[str, Checkpoint], family: str) -> None:
+    encoder, model = encoder_of(made[family]), made[family].load().eval()
+    row = video_row(6, (120, 90))
+    own = own_way(encoder, row)
+    ours = batch_of(encoder, row)
+    del ours["labels"]
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        # Without the answer.
+        ours[name] = ours[name][:, : own["input_ids"].shape[1]]
+    with torch.no_grad():
+        assert torch.equal(model(**ours).logits, model(**own).logits)
+
+
+@pytest.mark.parametrize("family", FILMED)
+def test_times_stand_in_the_prompt(made: dict[str, Checkpoint], family: str) -> None:
+    """The middle of two frames to a tenth, or the first one's whole seconds."""
+    encoder = encoder_of(made[family])
+    text = encoder.tokenizer.decode(encoder.encode(video_row(4, (64, 64), rate=1.5)).tokens["input_ids"])
+    form = made[family].family.video
+    assert form is not None
+    middle = "<0.8 seconds>" in text and "<3.8 seconds>" in text
+    first = "<|end_of_image|>0<" in text and "<|end_of_image|>3<" in text
+    assert (middle, first) == (form.time == "middle", form.time == "first")
+
+
+@pytest.mark.parametrize("family", FILMED)
+def test_videos_images_and_text_in_one_step(made: dict[str, Checkpoint], family: str) -> None:
+    checkpoint = made[family]
+    recipe = checkpoint.recipe("lora", **dict.fromkeys(TOWERS, "adapt"))
+    encoder = row_encoder(recipe, checkpoint.root)
+    rows = [video_row(4, (90, 60), (80, 80), (60, 90)), row_of("12", (112, 80)), row_of("text alone")]
+    batch = batch_of(encoder, *rows)
+    for labels, row in zip(batch["labels"], rows, strict=True):
+        taught = encoder.tokenizer.decode(labels[labels != IGNORED])
+        assert taught.startswith(row.sample.answer)
+        assert len(taught) < len(row.sample.answer) + 20
+    model = choose_trained(checkpoint.load(), recipe).model
+    before = values(model)
+    assert 0 < step(model, batch) < 100
+    assert changed(before, model) == {name for name in before if ".lora_B." in name}
+
+
+@pytest.mark.parametrize("family", FILMED)
+def test_rows_are_taught_together_as_each_alone(made: dict[str, Checkpoint], family: str) -> None:
+    encoder, model = encoder_of(made[family]), made[family].load().eval()
+    rows = [video_row(4, (90, 60), (80, 80)), row_of("12", (112, 80)), video_row(2, (60, 60), answer="two")]
+    with torch.no_grad():
+        losses = [model(**batch_of(encoder, each)).loss for each in rows]
+        counts = [int((encoder.encode(each).labels != IGNORED).sum()) for each in rows]
+        alone = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+        together = model(**batch_of(encoder, *rows)).loss
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_features_of_frozen_towers_are_kept(made: dict[str, Checkpoint], family: str) -> None:
+    from finetune.collate import FEATURES, encoder_outputs
+
+    encoder, model = encoder_of(made[family]), made[family].load().eval()
+    row = encoder.encode(video_row(4, (90, 60), (80, 80)))
+    assert row.pictures == 3
+    (kept,) = image_features(model, [row], torch.float32)
+    plain, given = (Collator(encoder.pad_id)([{COLUMN: each}]) for each in (row, kept))
+    outputs = encoder_outputs(given.pop(FEATURES))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**given, mm_encoder_outputs=outputs).loss, model(**plain).loss, rtol=1e-5, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("family", [name for name in families.FAMILIES if name not in FILMED])
+def test_other_families_take_none(made: dict[str, Checkpoint], family: str) -> None:
+    content = recipe_content(made[family].root, made[family].root)
+    with pytest.raises(ValueError, match="videos are not shown to be learned in"):
+        Recipe.model_validate(content | {"family": family, "data": content["data"] | {"video": {}}})
+    with pytest.raises(InputError, match="has no videos"):
+        encoder_of(made[family]).encode(video_row(2, (60, 60)))
+
+
+def test_a_template_without_a_place_for_videos(made: dict[str, Checkpoint]) -> None:
+    encoder = encoder_of(made["qwen3_vl"])
+    row = video_row(2, (60, 60))
+    encoder.processor.chat_template = str(encoder.processor.chat_template).replace("<|video_pad|>", "")
+    with pytest.raises(InputError, match="0 places for 1 videos"):
+        encoder.count(
+            [row.sample], [[(60, 60)] * 2], read_grid(made["qwen3_vl"].root, made["qwen3_vl"].family, None)
+        )
+
+
+def test_pictures_that_are_not_a_rows(made: dict[str, Checkpoint]) -> None:
+    row = video_row(2, (60, 60))
+    with pytest.raises(ValueError, match="1 pictures of a row that shows 2"):
+        encoder_of(made["qwen3_vl"]).encode(dataclasses.replace(row, images=row.images[:1]))

@@ -44,6 +44,14 @@ class Step:
     together: int
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Bytes of one pass over prompts, without gradients: the most at a time; a layer's keys and values."""
+
+    held: int
+    cache: int
+
+
 class _Standing(nn.Module):
     """Takes the place of a block that is not run."""
 
@@ -131,6 +139,28 @@ def dry_step(
         forward = ledger.now
         loss.backward()
     return _whole(ledger, left, forward)
+
+
+def dry_prompt(model: PreTrainedModel, batch: Mapping[str, Tensor], *, autocast: bool) -> Seen:
+    """What the pass holds that reads `batch`, prompts of one length, before the first token is written.
+
+    model: on the meta device, used up. autocast: to bfloat16, as in training.
+    """
+    ledger = Ledger()
+    model.eval()
+    left = _thin(model, ledger)
+    _take_shapes(model, ledger.shapes)
+    for weight in [*model.parameters(), *model.buffers()]:
+        ledger.leave_out(weight)
+    inputs = {name: _input(values, ledger.shapes) for name, values in batch.items()}
+    with torch.no_grad(), ledger:
+        for each in inputs.values():
+            ledger.count(each)
+        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+            cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    layers = [each for each in cache.layers if each.is_initialized]
+    size = sum(each.keys.nbytes + each.values.nbytes for each in layers)
+    return Seen(_whole(ledger, left, ledger.now).held, size // len(layers))
 
 
 def _loss(model: PreTrainedModel | PeftModel, asked: Mapping[str, Any], pairs: bool) -> Tensor:

@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from finetune.adapter import choose_trained
 from finetune.answer_loss import LOGITS
 from finetune.collate import COLUMN, Collator
 from finetune.documents import PackCollator, attend_per_document, row_positions
+from finetune.dry_answers import dry_answers, largest_batch
 from finetune.dry_run import Step, base_of, dry_step
 from finetune.encoded import IGNORED, Encoded
 from finetune.launcher import Launcher
@@ -26,6 +28,7 @@ from finetune.quantized import quantized_linears
 from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
+from lensmith.exam import proof_rows
 from lensmith.families.family import Tower
 from lensmith.recipe import Recipe
 from lensmith.tokens import read_grid
@@ -54,7 +57,7 @@ class Forecast:
         self.recipe, self.encoder, self.new = recipe, encoder, new
         self.trained = sum(trained.values())
         self.parameters = parameters + (self.trained if recipe.train.adapts else 0)
-        self._rows = read_split(dataset, "train")
+        self._dataset, self._rows = dataset, read_split(dataset, "train")
         self.shown = self._rows.epoch()
         self.counts = np.array([(each.text, each.image, each.answer) for each in counted], np.int64)
         self._longest = np.argsort(-self.counts.sum(axis=1), kind="stable").tolist()
@@ -65,6 +68,7 @@ class Forecast:
         self._encoded: dict[int, Encoded] = {}
         self._packs: dict[int, PackPlan] = {}
         self._steps: dict[tuple[int, int, int, bool], Step] = {}
+        self._answers: dict[tuple[int, bool], int] = {}
 
     def memory(self, train: Train, launcher: Launcher) -> Memory:
         """Of one device, under the recipe's `train` and `launcher` or these with another setting."""
@@ -79,6 +83,7 @@ class Forecast:
             self._logits(train, batch),
             train.gradient_accumulation if packs is None else packs.passes,
             self._in_4_bits,
+            self._answered(train, launcher) if train.evaluate.every else 0,
         )
 
     def packs(self, train: Train, launcher: Launcher) -> PackPlan | None:
@@ -121,13 +126,37 @@ class Forecast:
         pieces = max(1, math.ceil(answers * vocabulary / LOGITS))
         return math.ceil(answers / pieces) * vocabulary * DTYPES[train.dtype].itemsize
 
+    def _loaded(self, train: Train, divided: bool) -> PreTrainedModel:
+        """As finetune/train.py loads it: whole in float32 where any of it is fully trained without ZeRO."""
+        whole = train.method == "full" and not divided
+        return load_skeleton(self.recipe.base.path, torch.float32 if whole else DTYPES[train.dtype])
+
+    def _answered(self, train: Train, launcher: Launcher) -> int:
+        """Bytes that evaluation holds on the process with the largest batch of prompts."""
+        divided = launcher.zero_stage > 0
+        key = (launcher.processes, divided)
+        if key not in self._answers:
+            asked = proof_rows(read_split(self._dataset, "validation"), train.evaluate.rows)
+            shares = [asked[place :: launcher.processes] for place in range(launcher.processes)]
+            batches = [
+                largest_batch(self.encoder.processor, self.recipe.rendering, share)
+                for share in shares
+                if share
+            ]
+            largest = max(batches, key=lambda batch: batch["input_ids"].numel())
+            self._answers[key] = dry_answers(
+                self._loaded(train, divided),
+                largest,
+                self.recipe.serve.max_new_tokens,
+                autocast=train.dtype == "bfloat16",
+            )
+        return self._answers[key]
+
     def _step(self, train: Train, batch: Batch, *, divided: bool) -> Step:
         """`divided`: by DeepSpeed, which computes in the weights' dtype; without it torch casts."""
         key = (train.batch_size, train.pack_length, train.recomputed, divided)
         if key not in self._steps:
-            # As finetune/train.py loads it.
-            whole = train.method == "full" and not divided
-            bare = load_skeleton(self.recipe.base.path, torch.float32 if whole else DTYPES[train.dtype])
+            bare = self._loaded(train, divided)
             model = choose_trained(bare, self.recipe, half_adapter=divided, new=self.new).model
             if train.pack_length:
                 attend_per_document(base_of(model))

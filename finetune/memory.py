@@ -29,8 +29,9 @@ class Memory:
     """Bytes on one device, each at its most.
 
     buffers: of ZeRO, or of several processes' gradients. activations: what a pass holds beside its logits.
-    at_once: the most of gradients, activations and logits at a time, which need not be their sum: without
-    accumulation activations fall as gradients grow.
+    answers: what evaluation during training holds while the model writes them, 0 without it. at_once: the
+    most of gradients, activations, logits and answers at a time, which need not be their sum: without
+    accumulation activations fall as gradients grow, and the model is asked between steps.
     """
 
     weights: int
@@ -39,6 +40,7 @@ class Memory:
     buffers: int
     activations: int
     logits: int
+    answers: int
     at_once: int
 
     @property
@@ -84,6 +86,7 @@ def state_memory(
         buffers={0: copies, 1: bucket, 2: bucket, 3: bucket + live}[stage],
         activations=0,
         logits=0,
+        answers=0,
         at_once=0,
     )
 
@@ -97,10 +100,12 @@ def training_memory(
     logits: int,
     passes: int,
     in_4_bits: int = 0,
+    answers: int = 0,
 ) -> Memory:
     """`state_memory` with what the largest pass holds.
 
-    step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step.
+    step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step. answers:
+    what asking the model between steps holds.
     """
     state = state_memory(train, launcher, parameters, trained, in_4_bits)
     if launcher.zero_stage:
@@ -117,7 +122,11 @@ def training_memory(
         state,
         activations=max(0, step.held - logits),
         logits=logits,
-        at_once=max(held, state.gradients + copied),
+        answers=answers,
+        # Between steps gradients are gone, but for ZeRO's own.
+        at_once=max(
+            held, state.gradients + copied, answers + (state.gradients if launcher.zero_stage else 0)
+        ),
     )
 
 

@@ -55,6 +55,18 @@ def test_gradients_of_the_passes_before_are_there_all_the_time() -> None:
     assert divided.at_once == max(500 + divided.gradients, divided.gradients + 4 * 75)
 
 
+def test_asking_the_model_between_steps_may_take_the_most() -> None:
+    def asked(started: Launcher, answers: int) -> Memory:
+        return training_memory(train(), started, BILLION, 75, STEP, 100, 1, answers=answers)
+
+    alone = launcher(0, 1)
+    assert asked(alone, 0) == memory(alone)
+    assert asked(alone, 599).at_once == 600, "less than a step"
+    assert asked(alone, 700).at_once == asked(alone, 700).answers == 700
+    divided = asked(launcher(2, 1), 700)
+    assert divided.at_once == 700 + divided.gradients, "ZeRO keeps its own"
+
+
 def test_several_processes_without_zero_reduce_copies() -> None:
     assert memory(launcher(0, 1)).buffers == 0
     assert memory(launcher(0, 2)).buffers == 4 * 75

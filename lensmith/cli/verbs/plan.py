@@ -140,6 +140,8 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
     parts = dataclasses.asdict(memory)
     # Not a part: the most of some of them together.
     del parts["at_once"]
+    if not train.evaluate.every:
+        del parts["answers"]
     lines += [(f"memory, {name}", _gib(size)) for name, size in parts.items()]
     lines.append(("memory a device", f"{_gib(memory.total)} at most, and {_gib(memory.reserve)} in reserve"))
     return table(lines)

@@ -15,6 +15,7 @@ PACKAGES = {
     "torch": "torch",
     "torchvision": "torchvision",
     "transformers": "transformers",
+    "tokenizers": "tokenizers",
     "trl": "trl",
     "peft": "peft",
     "accelerate": "accelerate",
@@ -32,6 +33,8 @@ PACKAGES = {
     "regex": "regex",
     "tqdm": "tqdm",
 }
+# Whose classes and options we use as they are in the version that is pinned.
+_OWN_CLASSES = ("transformers", "trl", "peft", "accelerate")
 # Dense bfloat16 FLOPs a second, of NVIDIA's data sheets (without sparsity), by what the driver calls the GPU.
 PEAKS = {
     "H200": 989e12,
@@ -50,16 +53,29 @@ def lacks() -> list[str]:
         for line in (ROOT / "requirements/cuda.txt").read_text().splitlines()
         if "==" in line and not line.startswith(("#", " "))
     )
+    here = versions()
     missing = [name for name, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
+    missing += [name for name in _OWN_CLASSES if name not in missing and _older(here[name], pins[name])]
+    if "torchvision" in missing and "torch" not in missing:
+        # Built for one torch, whatever is pinned: 0.28 for 2.13.
+        pins["torchvision"] = f"0.{int(here['torch'].split('.')[1]) + 15}.*"
     return [f"{name}=={pins[name]}" if name in pins else name for name in missing]
+
+
+def _older(found: str, pinned: str) -> bool:
+    """Whether a version's first two numbers are less; one that is not recorded is taken as it is."""
+    parts = [each.split(".")[:2] for each in (found, pinned)]
+    if not all(part.isdecimal() for part in parts[0]):
+        return False
+    return [int(part) for part in parts[0]] < [int(part) for part in parts[1]]
 
 
 def check(tiny: bool, peak: float | None) -> None:
     """Raise SystemExit with everything that keeps a benchmark from running here."""
     problems = []
     if missing := lacks():
-        problems.append(f"packages are missing: python -m pip install {' '.join(missing)}")
-    if not tiny and "torch" not in [each.partition("==")[0] for each in missing]:
+        problems.append(f"packages are missing or too old: python -m pip install {' '.join(missing)}")
+    if not tiny and importlib.util.find_spec("torch") is not None:
         problems += _gpu_problems(peak)
     if problems:
         raise SystemExit("this machine cannot run it:\n" + "\n".join(f"  {each}" for each in problems))

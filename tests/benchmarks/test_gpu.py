@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from benchmarks.gpu import machine, patch_embedding
 from benchmarks.gpu.case import CASES
 from benchmarks.gpu.compare import check, line_of, main
 from benchmarks.gpu.sizes import SIZES
-from tests.benchmarks.runs import KEYS
+from tests.benchmarks.runs import KEYS, ROOT
 
 SIDE: dict[str, Any] = {
     "tokens_per_s": 100.0,
@@ -38,6 +40,20 @@ def test_all_that_a_bare_image_lacks_is_told_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit, match=r"pip install trl==\S+ pillow") as told:
         machine.check(tiny=False, peak=None)
     assert "no GPU is seen by torch" in str(told.value)
+
+
+def test_what_is_too_old_is_lacking_and_torchvision_fits_the_torch_that_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, here = importlib.util.find_spec, machine.versions()
+    old = here | {"torch": "2.11.0+cu130", "transformers": "5.17.1", "peft": "not recorded", "trl": "9.1"}
+    monkeypatch.setattr(machine, "versions", lambda: old)
+    monkeypatch.setattr(
+        machine.importlib.util, "find_spec", lambda name: None if name == "torchvision" else real(name)
+    )
+    vision, transformers = machine.lacks()
+    assert vision == "torchvision==0.26.*"
+    assert transformers.startswith("transformers==5.2")
 
 
 def test_a_machine_without_a_gpu_runs_the_tiny_form_alone(
@@ -154,3 +170,33 @@ def test_operations_are_those_that_torch_counts(name: str) -> None:
     embedding = model.get_parameter("model.visual.patch_embed.proj.weight")
     spared = 2 * embedding.numel() * len(batch["pixel_values"])
     assert back.get_total_flops() == pytest.approx(2 * forward - spared, rel=0.002)
+
+
+@pytest.mark.slow
+def test_what_is_imported_is_what_a_bare_image_is_asked_for() -> None:
+    """Of the code that runs on the GPU; what a function imports by itself is not needed there."""
+    argv = [sys.executable, "-c", IMPORTED, str(ROOT)]
+    ours, theirs = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout.splitlines()[-1])
+    assert "finetune.trainer" in ours
+    assert set(theirs) - set(machine.PACKAGES.values()) == set()
+
+
+# Prints our modules that the trainings import, and the packages that these import at their heads.
+IMPORTED = """
+import ast, json, sys
+root = sys.argv[1]
+sys.path[:0] = [root, root + "/scripts"]
+import benchmarks.gpu.measure
+rooms = tuple(f"{root}/{room}/" for room in ("benchmarks", "finetune", "lensmith", "scripts"))
+files = {name: vars(each).get("__file__") or "" for name, each in sys.modules.items()}
+ours = {name: file for name, file in files.items() if file.startswith(rooms)}
+found = set()
+for file in ours.values():
+    for node in ast.parse(open(file).read()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.split(".")[0])
+own = {name.split(".")[0] for name in ours}
+print(json.dumps([sorted(ours), sorted(found - own - set(sys.stdlib_module_names))]))
+"""

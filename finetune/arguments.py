@@ -40,6 +40,7 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
         use_cpu=launcher.cpu and launcher.zero_stage == 0,
         # Unless told, accelerate's processes do not find each other where DeepSpeed runs without a GPU.
         ddp_backend="gloo" if launcher.cpu and launcher.processes > 1 else None,
+        ddp_timeout=train.collective_timeout,
         dataloader_pin_memory=not launcher.cpu,
         # On a CPU workers would take the cores the model needs; encoded rows are kept in memory.
         dataloader_num_workers=0 if launcher.cpu else 4,

@@ -23,6 +23,8 @@ _TRACEBACK = "Traceback (most recent call last):"
 _MENDS = {
     signal.SIGKILL: "the kernel does this where the machine's memory is full, and tells it in dmesg: lower "
     "train.batch_size, or start fewer processes; else somebody did it",
+    signal.SIGABRT: "NCCL does this where another process kept it waiting longer than "
+    "train.collective_timeout, and says so in the log (Watchdog caught collective operation timeout)",
     signal.SIGBUS: "shared memory is full: in a container raise its size (docker --shm-size, k8s --shm)",
 }
 

@@ -33,8 +33,6 @@ ERROR_FILE = "LENSMITH_ERROR_FILE"
 # The key of the run that a training process is launched for.
 RUN_KEY = "LENSMITH_RUN_KEY"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "train.py"
-# Seconds that a training which is told to stop has for its step and its checkpoint.
-STOP_GRACE_S = 600.0
 _POLL_S = 0.3
 _SHOWN_LINES = 6
 _WRITTEN = "or start what lensmith launch writes, --to torchrun, slurm or k8s"
@@ -66,7 +64,8 @@ def train(
     with home.locked(f"train-{key}"), space_left(home.root):
         if found := _find(home, key):
             return found
-        _run(accelerate_command(launcher, recipe_path, settings, home), launcher, home, key)
+        command = accelerate_command(launcher, recipe_path, settings, home)
+        _run(command, launcher, home, key, recipe.train.stop_grace)
     found = home.find("run", key)
     if found is None:
         raise RuntimeError(f"training ended without a run for key {key[:12]}; see {_log_path(home, key)}")
@@ -133,7 +132,7 @@ def _log_path(home: Home, key: str) -> Path:
     return home.root / "logs" / f"train-{key[:12]}.log"
 
 
-def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> None:
+def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str, grace: int) -> None:
     work, log_path = home.work_path(key), _log_path(home, key)
     errors = home.root / "logs" / f"train-{key[:12]}.error.json"
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +154,7 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
             # Not accelerate, which would leave them 30 seconds, or none.
             if not signal_launched(child, signal.SIGTERM):
                 raise
-            code = _saved(child)
+            code = _saved(child, grace)
             if not errors.is_file():
                 raise
         finally:
@@ -173,12 +172,13 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str) -> No
         raise _unknown(code, without_launcher(said), log_path)
 
 
-def _saved(child: subprocess.Popen[bytes]) -> int:
-    """The return code of a training that was told to stop; ended by force where it takes too long."""
+def _saved(child: subprocess.Popen[bytes], grace: int) -> int:
+    """The return code of a training that was told to stop; ended by force after `grace` seconds."""
     print("  told to stop: the training saves after its step ...", file=sys.stderr)
     try:
-        return child.wait(STOP_GRACE_S)
+        return child.wait(grace)
     except subprocess.TimeoutExpired:
+        print(f"  not saved within {grace} s (train.stop_grace): ended", file=sys.stderr)
         return stop_tree(child)
 
 

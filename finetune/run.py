@@ -38,6 +38,8 @@ _NOT_ASKED = {
     "log_every",
     "save_every",
     "keep_last",
+    "stop_grace",
+    "collective_timeout",
     "evaluate",
     "wandb",
     "wandb_project",

@@ -45,6 +45,7 @@ from finetune.started import check_batch, check_started, engine_facts, zero_stag
 from finetune.stopping import Stopper
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
+from finetune.waiting import check_patience, others_come
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
 from lensmith.dataset import read_split
@@ -71,7 +72,7 @@ def train_process(
         return
     began = time.time()
     source, work = checkpoint_path(base), home.work_path(key)
-    with memory_left(recipe.train), space_left(home.root), alone(home, key):
+    with others_come(recipe.train), memory_left(recipe.train), space_left(home.root), alone(home, key):
         work.mkdir(parents=True, exist_ok=True)
         # Counted before the processes join: ZeRO-3 would partition even a model without memory.
         bare = load_skeleton(source) if recipe.train.pack_length else None
@@ -86,6 +87,7 @@ def train_process(
         arguments = training_arguments(recipe, launcher, work)
         state = PartialState()
         check_started(launcher, state.num_processes, zero_stage(arguments))
+        check_patience(recipe.train)
         check_batch(launcher, arguments)
         if launcher.machines > 1:
             check_shared(work, state)

@@ -219,6 +219,15 @@ class Train(Section):
     keep_last: Count = Field(
         default=1, description="last checkpoints that are kept; that of the best evaluation stays beside them"
     )
+    stop_grace: Count = Field(
+        default=600,
+        description="seconds that a training which is told to stop has for its step and its checkpoint; what "
+        "lensmith launch writes asks Slurm and Kubernetes for as many",
+    )
+    collective_timeout: Count = Field(
+        default=1800,
+        description="seconds that processes wait for the slowest one, also for its share of an evaluation",
+    )
     evaluate: TrainEvaluate = Field(
         default_factory=TrainEvaluate, description="asking the model validation rows while it trains"
     )

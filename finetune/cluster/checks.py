@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.cluster.job import ROOT, Job, Volume, Wishes, moved
+from finetune.cluster.slurm import seconds_of
 from finetune.launcher import division_problems
 from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe
@@ -43,6 +44,8 @@ def check_job(job: Job, recipe: Recipe, wishes: Wishes, code: Path, found: Seque
     problems += [*_size_problems(job, wishes), *_name_problems(job), *_number_problems(wishes)]
     problems += _option_problems(job, wishes)
     problems += _path_problems(job, recipe, code)
+    if job.target in ("slurm", "k8s"):
+        problems += _grace_problems(job, wishes)
     if job.target == "slurm":
         problems += _slurm_problems(job)
     if job.target == "k8s":
@@ -121,14 +124,24 @@ def _number_problems(wishes: Wishes) -> list[Problem]:
         "--grace": (wishes.grace, 1),
         "--restarts": (wishes.restarts, 0),
     }
-    problems = [
+    return [
         Problem(f"{value} is less than {bound}", option)
         for option, (value, bound) in least.items()
         if value is not None and value < bound
     ]
-    if wishes.grace is not None and wishes.grace > _LONGEST_GRACE_S:
-        problems.append(Problem(f"{wishes.grace} is more than {_LONGEST_GRACE_S}", "--grace"))
-    return problems
+
+
+def _grace_problems(job: Job, wishes: Wishes) -> list[Problem]:
+    """Of how long a job has to stop: what Slurm would not wait, and what would stop it as it begins."""
+    where = "train.stop_grace" if wishes.grace is None else "--grace"
+    if job.grace > _LONGEST_GRACE_S:
+        return [Problem(f"{job.grace} is more than {_LONGEST_GRACE_S}", where, "--grace SECONDS")]
+    known = job.target == "slurm" and _TIME.fullmatch(job.time)
+    allowed = seconds_of(job.time) if known else job.grace + 1
+    if job.grace < allowed:
+        return []
+    what = f"the job would be stopped at once: {job.grace} s before its {allowed} s are over"
+    return [Problem(what, where, "--grace SECONDS, or a longer --time")]
 
 
 def _option_problems(job: Job, wishes: Wishes) -> list[Problem]:

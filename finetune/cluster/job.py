@@ -21,8 +21,6 @@ TARGETS: tuple[Target, ...] = ("local", "torchrun", "slurm", "k8s")
 ROOT = SCRIPT.parent.parent
 # torchrun's own default (torch.distributed.run, --master-port).
 PORT = 29500
-# Seconds from the warning to the kill: torchrun alone gives its processes 30 (PContext.close).
-GRACE = 120
 RESTARTS = 10
 # Four loading workers a process (finetune.train), the process itself, and room for its threads.
 CPUS_A_PROCESS = 8
@@ -137,7 +135,7 @@ def make_job(
         rdma=wishes.rdma,
         queue=wishes.queue,
         time=wishes.time,
-        grace=GRACE if wishes.grace is None else wishes.grace,
+        grace=recipe.train.stop_grace if wishes.grace is None else wishes.grace,
         restarts=RESTARTS if wishes.restarts is None else wishes.restarts,
         sbatch=tuple(wishes.sbatch),
         image=wishes.image,

@@ -87,6 +87,15 @@ def slurm_script(job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
+def seconds_of(time: str) -> int:
+    """Seconds of sbatch's `--time`: it begins with hours behind a hyphen, or where it has three parts; else
+    with minutes (sbatch(1))."""
+    days, hyphen, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    units = (3600, 60, 1) if hyphen or len(parts) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units, strict=False))
+
+
 def _nodes(job: Job) -> str:
     each = f"{job.gpus} GPUs" if job.gpus else f"{job.processes} processes"
     return f"{job.nodes} nodes of {each}" if job.nodes > 1 else f"one node with {each}"

@@ -112,12 +112,15 @@ def test_zero3_offloaded(
     assert training.losses() == pytest.approx(lora_losses, abs=TOLERANCE)
 
 
-def test_zero2_full(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
+def test_zero2_full_offloaded(
+    new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The optimizer in host memory, as recipes/accelerate/deepspeed_zero2_offload.yaml has it."""
     single = new_training(**FULL)
-    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2, offload="cpu")
     training = new_training(**FULL, train__launcher=config, train__batch_size=1)
     train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 2)
+    assert_deepspeed(training.run(), 2, offload=["optimizer"])
     assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(training.run(), single.run(), "model.safetensors")
 
@@ -129,7 +132,9 @@ def test_evaluated_and_ended_early(
 
     The run cannot be written at first; then its last evaluation is as if a stop had left it out.
     """
+    # No library's own patience: the processes' is checked when they have joined.
     settings: dict[str, Any] = {"train__max_steps": 9, "train__save_every": 100}
+    settings["train__collective_timeout"] = 901
     settings["train__evaluate"] = {"every": 1, "rows": 3, "patience": 1}
     single = new_training(**settings).run()
     config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)

@@ -76,6 +76,8 @@ def test_what_is_told() -> None:
     assert "ended by SIGKILL" in told
     assert "dmesg" in told
     assert "goes on from step 40" in told
+    waited = str(was_killed(Killed(0, signal.SIGABRT), 8, 40))
+    assert "longer than train.collective_timeout" in waited
     assert "begins again: there is no checkpoint yet" in str(was_killed(Killed(0, signal.SIGBUS), 1, None))
 
 

@@ -30,7 +30,14 @@ def training(new_training: TrainingMaker) -> Training:
 
 def test_watching_and_saving_do_not_change_the_key(training: Training) -> None:
     same = with_train(
-        training, log_every=7, save_every=9, wandb="offline", wandb_project="x", gradient_checkpointing=True
+        training,
+        log_every=7,
+        save_every=9,
+        stop_grace=5,
+        collective_timeout=6,
+        wandb="offline",
+        wandb_project="x",
+        gradient_checkpointing=True,
     )
     assert same == key(training)
 

@@ -15,13 +15,14 @@ import psutil
 import pytest
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+import finetune.launch
 import finetune.train
 from finetune import checkpoint as checkpoints
 from finetune.live import read_progress
 from finetune.run import run_key
 from finetune.train import train_process
 from lensmith.errors import StoppedEarly
-from lensmith.signals import Noted
+from lensmith.signals import Noted, Stopped
 from tests.conftest import ROOT
 from tests.finetune.conftest import LONGER, Training, TrainingMaker, assert_same_run
 from tests.finetune.test_distributed import TOLERANCE, launcher
@@ -172,3 +173,37 @@ def test_lensmith_run_goes_no_further(new_training: TrainingMaker, tmp_path: Pat
     assert "merge" not in log
     assert checkpoints.last_whole(work_of(training)) is not None
     assert {each.kind for each in training.home.all()} & {"run", "model", "release"} == set()
+
+
+# Starts a process that does not stop when it is told to.
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+LAUNCHES = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {DEAF!r}])"
+
+
+def test_what_does_not_stop_in_the_recipes_time_is_ended(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    training = new_training(train__stop_grace=1)
+    log = training.home.root / "logs"
+
+    def stopped(*_: Any) -> int:
+        while not any("deaf" in path.read_text() for path in log.glob("*.log")):
+            time.sleep(0.05)
+        raise Stopped
+
+    end = finetune.launch.stop_tree
+    monkeypatch.setattr(finetune.launch, "accelerate_command", lambda *_: [sys.executable, "-c", LAUNCHES])
+    monkeypatch.setattr(finetune.launch, "_watch", stopped)
+    monkeypatch.setattr(finetune.launch, "stop_tree", lambda child: end(child, 0.2))
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        finetune.launch.train(
+            training.recipe, training.recipe_path, (), training.home, training.base, training.dataset
+        )
+    assert time.monotonic() - began < 30
+    assert "not saved within 1 s (train.stop_grace): ended" in capfd.readouterr().err

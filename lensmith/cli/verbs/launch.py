@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queue", default="", help="slurm: partition; k8s: Kueue's local queue")
     parser.add_argument("--time", default="", help="slurm: limit, such as 1-12:00:00 (the partition's)")
     parser.add_argument(
-        "--grace", type=int, metavar="SECONDS", help="slurm, k8s: from the warning to the end (120)"
+        "--grace",
+        type=int,
+        metavar="SECONDS",
+        help="slurm, k8s: from the warning to the end (the recipe's train.stop_grace)",
     )
     parser.add_argument("--restarts", type=int, help="slurm, k8s: started again at most so often (10)")
     parser.add_argument(

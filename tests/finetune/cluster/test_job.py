@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from finetune.cluster.job import ROOT, Job, Target, Wishes, make_job
+from finetune.cluster.slurm import seconds_of
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
@@ -85,6 +86,33 @@ def test_what_accelerate_starts_only_with_mpi(make: JobMaker, tmp_path: Path) ->
     content = {"distributed_type": "MULTI_CPU", "num_machines": 2, "num_processes": 2, "use_cpu": True}
     path.write_text(yaml.safe_dump(content))
     assert f"{path} distributed_type" in problems(make, "torchrun", train__launcher=path)
+
+
+def test_how_long_a_job_has_to_stop(make: JobMaker) -> None:
+    """The recipe's time, or what the command says; not longer than the whole job."""
+    assert make("slurm").grace == 600
+    assert make("slurm", train__stop_grace=77).grace == 77
+    assert make("slurm", train__stop_grace=77, grace=30).grace == 30
+    found = problems(make, "slurm", train__stop_grace=77, time="1:17")
+    assert found["train.stop_grace"].what == "the job would be stopped at once: 77 s before its 77 s are over"
+    assert make("slurm", train__stop_grace=77, time="1:18").time == "1:18"
+    assert list(problems(make, "slurm", train__stop_grace=65536)) == ["train.stop_grace"]
+    assert list(problems(make, "slurm", time="2", grace=120)) == ["--grace"]
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("90", 5400),
+        ("2:30", 150),
+        ("1:02:03", 3723),
+        ("2-3", 183_600),
+        ("1-0:5", 86_700),
+        ("1-1:1:1", 90_061),
+    ],
+)
+def test_a_time_is_read_as_sbatch_reads_it(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
 
 
 def test_all_at_once(make: JobMaker) -> None:

@@ -26,12 +26,15 @@ WHOLE = {
     "experts": "LoRA and merge proof, routed experts",
     "zero3": "ZeRO-3, an image on one process alone",
     "merge": "merge proof, LoRA",
+    "merge dora": "merge proof, DoRA",
     "merge full": "merge proof, full",
     "serve text": "serve proof, text",
     "serve image": "serve proof, images",
 }
 BY_TOWER = {
     "lora": "LoRA",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
     "full": "full",
     "merge": "merge proof, LoRA",
     "serve adapter": "serve proof, adapter",
@@ -100,9 +103,12 @@ def families_reference(cells: Cells | None = None) -> str:
     lines += ["", _row(["family", "tower", *BY_TOWER.values()]), _row(["---"] * (len(BY_TOWER) + 2))]
     for family in FAMILIES.values():
         for tower in TOWERS:
-            cells_of = [_cell(shown, stamps, family.name, tower, what) for what in BY_TOWER]
-            if not family.adaptable(tower):
-                cells_of[0] = "no linear layer"
+            cells_of = [
+                _cell(shown, stamps, family.name, tower, what)
+                if what == "full" or family.adaptable(tower)
+                else "no linear layer"
+                for what in BY_TOWER
+            ]
             lines.append(_row([family.title, tower, *cells_of]))
     lines += ["", *(f"{number}. {stamp}" for number, stamp in enumerate(stamps, start=1)), ""]
     lines += ["## What each states", ""]

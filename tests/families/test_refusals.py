@@ -1,4 +1,4 @@
-"""Checkpoints of another architecture, or that need their own code, are refused by what their config says."""
+"""Refused: checkpoints of another architecture or that need their own code, adapters that vLLM leaves out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ import pytest
 from lensmith import families
 from lensmith.base import check_base
 from lensmith.errors import InputError
-from lensmith.families.family import Foreign
-from tests.families.conftest import Checkpoint
+from lensmith.families.family import Foreign, Tower
+from lensmith.recipe import Recipe
+from tests.families.conftest import Checkpoint, towers_of
+from tests.family_results import REFUSED, Shows
 
 pytestmark = pytest.mark.slow
 
+UNSERVED = [
+    (name, tower)
+    for name, family in families.FAMILIES.items()
+    for tower in towers_of(name, "lora")
+    if tower not in family.vllm_adapts
+]
 FOREIGN = [each for family in families.FAMILIES.values() for each in family.foreign]
 
 
@@ -71,3 +79,14 @@ def test_a_family_without_a_published_template_has_one(made: dict[str, Checkpoin
     template.unlink()
     with pytest.raises(InputError, match=r"put the family's into chat_template\.jinja"):
         check_base(root, checkpoint.family)
+
+
+@pytest.mark.parametrize(("family", "tower"), UNSERVED)
+def test_an_adapter_that_vllm_would_leave_out(
+    made: dict[str, Checkpoint], family: str, tower: Tower, shows: Shows
+) -> None:
+    shows(family, tower, f"serve adapter{REFUSED}", "vLLM would leave it out, merge it")
+    content = made[family].recipe("lora", **{tower: "adapt"}).model_dump()
+    content["serve"] |= {"mode": "adapter", "tower_connector_lora": True}
+    with pytest.raises(ValueError, match=f"served in part, without {tower}: merge it"):
+        Recipe.model_validate(content)

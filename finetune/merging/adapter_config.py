@@ -47,12 +47,13 @@ def rank_and_scale(config: dict[str, Any], module: str) -> tuple[int, float]:
     A pattern's key is a regular expression for the end of a module's name, the first that fits counts
     (PEFT's `get_pattern_key`).
     """
-    rank = int(_by_pattern(config.get("rank_pattern"), module, config["r"]))
-    alpha = float(_by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    rank = int(by_pattern(config.get("rank_pattern"), module, config["r"]))
+    alpha = float(by_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
     return rank, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+def by_pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    """A module's value in `rank_pattern` or `alpha_pattern`, else the default."""
     for pattern, value in (patterns or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value

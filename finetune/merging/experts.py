@@ -38,6 +38,11 @@ class ExpertDelta:
     rank: int
 
 
+def layer_pattern(experts: Experts) -> re.Pattern[str]:
+    """Matches the module of any layer's experts."""
+    return re.compile(re.escape(experts.module).replace(r"\{\}", r"\d+"))
+
+
 def wrapped_parameters(
     config: Mapping[str, Any], experts: Experts, modules: Iterable[str]
 ) -> tuple[dict[str, str], list[str]]:
@@ -47,7 +52,7 @@ def wrapped_parameters(
     targeted, in the class's order, then that wrapper for the next: the name says only how deep it lies.
     """
     targets = config.get("target_parameters") or []
-    layer = re.compile(re.escape(experts.module).replace(r"\{\}", r"\d+"))
+    layer = layer_pattern(experts)
     found: dict[str, str] = {}
     wanted: set[str] = set()
     for module in modules:

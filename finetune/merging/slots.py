@@ -62,6 +62,11 @@ def find_slots(wanted: Mapping[str, Wanted], base: Checkpoint, family: Family) -
     return slots
 
 
+def is_there(name: str, base: Checkpoint, family: Family) -> bool:
+    """Whether the base holds a weight of this name in the class."""
+    return _slots_of(name, Wanted(None, name), base, family).keys() <= base.place.keys()
+
+
 def _slots_of(name: str, wanted: Wanted, base: Checkpoint, family: Family) -> Slots:
     layout = family.layout
     if wanted.fused and family.experts and wanted.shape:

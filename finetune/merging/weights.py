@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.merging.change import Changes
+from finetune.merging.change import Changes, Plan
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
 from finetune.merging.crew import Crew, crew_at_work
 from finetune.merging.full import TrainedWeights, plan_full
@@ -41,16 +41,25 @@ def write_merged(root: Path, family: Family, run: Artifact, target: Path, work: 
     broken, overflows or changes nothing.
     """
     with crew_at_work() as crew:
-        return _merge(root, family, run, target, Journal(work), crew)
+        base = open_checkpoint(root)
+        if run.body["method"] == "full":
+            trained = TrainedWeights(open_checkpoint(run.path), base, family, tied_head(root))
+            plan = plan_full(trained)
+        else:
+            plan = plan_lora(base, family, run.path)
+        return _write_plan(base, plan, run.short, target, Journal(work), crew)
 
 
-def _merge(root: Path, family: Family, run: Artifact, target: Path, journal: Journal, crew: Crew) -> Merged:
-    base = open_checkpoint(root)
-    if run.body["method"] == "full":
-        trained = TrainedWeights(open_checkpoint(run.path), base, family, tied_head(root))
-        plan = plan_full(trained)
-    else:
-        plan = plan_lora(base, family, run.path)
+def merge_adapter(root: Path, family: Family, adapter: Path, target: Path, work: Path) -> Merged:
+    """As `write_merged`, of an adapter that is no run of ours, in today's names."""
+    with crew_at_work() as crew:
+        base = open_checkpoint(root)
+        return _write_plan(base, plan_lora(base, family, adapter), str(adapter), target, Journal(work), crew)
+
+
+def _write_plan(
+    base: Checkpoint, plan: Plan, what: str, target: Path, journal: Journal, crew: Crew
+) -> Merged:
     _write(base, plan.changes, journal, crew)
     finished = [journal.finished[name] for name in base.files]
     computed: Counter[str] = Counter()
@@ -69,7 +78,7 @@ def _merge(root: Path, family: Family, run: Artifact, target: Path, journal: Jou
     moved = sum(len(each.moved) for each in finished)
     if not moved:
         raise InputError(
-            f"{run.short} changes nothing: the merged weights would equal the base's",
+            f"{what} changes nothing: the merged weights would equal the base's",
             [Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")],
         )
     for name in base.files:

@@ -17,6 +17,7 @@ from finetune.encoded import Encoded
 from finetune.encoder import row_encoder
 from lensmith import families
 from lensmith.families.family import Family
+from lensmith.row_file import Row
 from tests.families.conftest import Checkpoint, row_of
 from tests.family_results import Shows
 
@@ -31,6 +32,7 @@ ROWS = [
     row_of("1", question="Count to one."),
 ]
 PACKING = [name for name, family in families.FAMILIES.items() if family.packs]
+TILED = [name for name in PACKING if families.get(name).vision_run.views]
 Batch = dict[str, Tensor]
 Learned = tuple[float, dict[str, Tensor]]
 
@@ -81,9 +83,12 @@ def learned(model: PreTrainedModel, batches: tuple[Batch, ...]) -> Learned:
 
 @pytest.fixture(scope="module", params=PACKING)
 def case(request: pytest.FixtureRequest, made: dict[str, Checkpoint]) -> Case:
-    checkpoint = made[request.param]
+    return make_case(made[request.param], ROWS)
+
+
+def make_case(checkpoint: Checkpoint, given: list[Row]) -> Case:
     encoder = row_encoder(checkpoint.recipe("full", language="train"), checkpoint.root)
-    rows, model = [encoder.encode(each) for each in ROWS], checkpoint.load().train()
+    rows, model = [encoder.encode(each) for each in given], checkpoint.load().train()
     teach_answers_only(model)
     collate = Collator(encoder.pad_id, checkpoint.family.numbers)
     alone = learned(model, tuple(collate([{COLUMN: each}]) for each in rows))
@@ -97,6 +102,15 @@ def test_packed_equals_alone(case: Case, shows: Shows) -> None:
         loss, slopes = case.differs(*packs)
         assert loss < 1e-6
         assert slopes < 2e-5
+
+
+@pytest.mark.parametrize("family", TILED)
+def test_an_image_in_tiles_beside_a_whole_one(made: dict[str, Checkpoint], family: str) -> None:
+    case = make_case(made[family], [ROWS[1], row_of("tiles", (1000, 500)), ROWS[0]])
+    assert case.family.vision_run.views in case.packed()
+    loss, slopes = case.differs(case.packed())
+    assert loss < 1e-6
+    assert slopes < 2e-5
 
 
 def leaking(batch: Batch) -> Batch:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, Collator
-from finetune.documents import PackCollator, attend_per_document, rope_positions
+from finetune.documents import PackCollator, attend_per_document, rope_positions, row_positions
 from finetune.encoded import Encoded
 from lensmith import families
 from tests.finetune.tiny_models import MODELS, glm4v_moe, qwen3_vl_moe, row
@@ -163,6 +163,11 @@ def test_a_batch_that_is_not_packed_is_an_error(model: PreTrainedModel) -> None:
     del batch["cu_seq_lens_q"]
     with pytest.raises(ValueError, match="one packed sequence"):
         learned(model, [batch])
+
+
+def test_a_family_that_does_not_say_how_is_not_packed() -> None:
+    with pytest.raises(ValueError, match="rows of Qwen3-VL are not packed"):
+        row_positions(MODELS["qwen3_vl"](), replace(families.get("qwen3_vl"), packs=None))
 
 
 def test_rows_without_positions_are_not_packed() -> None:

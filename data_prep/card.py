@@ -17,7 +17,7 @@ from data_prep.statistics import measures
 from data_prep.templates import render
 from lensmith.dataset import Split, split_file
 from lensmith.files import write_atomically
-from lensmith.row_file import images_file
+from lensmith.row_file import images_files
 
 CARD = "README.md"
 CARD_TEMPLATE = "data_card.md.j2"
@@ -48,11 +48,11 @@ def write_card(folder: Path, body: dict[str, Any]) -> None:
         "measures": measures(body),
         "origins": _origins(body["origins"]),
     }
-    text = f"{_front_matter(body)}{render(CARD_TEMPLATE, facts)}"
+    text = f"{_front_matter(folder, body)}{render(CARD_TEMPLATE, facts)}"
     write_atomically(folder / CARD, text.encode("utf-8", "backslashreplace"))
 
 
-def _front_matter(body: dict[str, Any]) -> str:
+def _front_matter(folder: Path, body: dict[str, Any]) -> str:
     rows = sum(body["rows"][split] for split in _SPLITS)
     facts = {
         **_licence(body["origins"]),
@@ -60,15 +60,20 @@ def _front_matter(body: dict[str, Any]) -> str:
         "size_categories": [next((name for end, name in _SIZES if rows < end), "n>1T")],
         "tags": ["image", "text", "lensmith"],
         "configs": [
-            {"config_name": "rows", "default": True, "data_files": _files(lambda path: path)},
-            {"config_name": "images", "data_files": _files(images_file)},
+            {"config_name": "rows", "default": True, "data_files": _files(folder, lambda path: [path])},
+            {"config_name": "images", "data_files": _files(folder, images_files)},
         ],
     }
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---\n\n"
 
 
-def _files(which: Callable[[Path], Path]) -> list[dict[str, str]]:
-    return [{"split": split, "path": which(Path(split_file(split))).as_posix()} for split in _SPLITS]
+def _files(folder: Path, which: Callable[[Path], list[Path]]) -> list[dict[str, str | list[str]]]:
+    """Each by its name: in the order of a pattern the places of images would be others."""
+    files: list[dict[str, str | list[str]]] = []
+    for split in _SPLITS:
+        paths = [path.relative_to(folder).as_posix() for path in which(folder / split_file(split))]
+        files.append({"split": split, "path": paths[0] if len(paths) == 1 else paths})
+    return files
 
 
 def _licence(origins: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from data_prep.refusal import Flaw
 from data_prep.seen import Seen
 from data_prep.sight import SEE, file_digest
 from data_prep.sources.source import Source
+from data_prep.stamp import Stamp
 from data_prep.workbook import Workbook
 from lensmith.images import BadImage, ImageLimits
 from lensmith.progress import Progress
@@ -37,10 +38,10 @@ def look_at_pictures(
 
 @dataclass(frozen=True)
 class _Asked:
-    """A picture that a worker opens: its number; place, size and time of change of a file of its own."""
+    """A picture that a worker opens: its number; place and stamp of a file of its own."""
 
     number: int
-    stamp: tuple[Path, int, int] | None
+    stamp: tuple[Path, Stamp] | None
 
 
 class _Looking:
@@ -59,7 +60,7 @@ class _Looking:
         self._asked: deque[_Asked] = deque()
         self._found: dict[int, Seen | Flaw] = {}
         self._seen: list[Seen] = []
-        self._stamps: list[tuple[Path, int, int, bytes]] = []
+        self._stamps: list[tuple[Path, Stamp, bytes]] = []
 
     def unknown(self) -> Iterator[Request]:
         """What must be opened, in the order of the pictures."""
@@ -74,7 +75,7 @@ class _Looking:
     def _request(self, picture: Picture) -> Request | None:
         opened = self._sources[picture.source].picture(picture.path)
         known: Seen | Flaw | None
-        stamp: tuple[Path, int, int] | None = None
+        stamp: tuple[Path, Stamp] | None = None
         if isinstance(opened, Flaw):
             known = opened
         elif isinstance(opened, Path):
@@ -82,7 +83,7 @@ class _Looking:
             if isinstance(facts, Flaw):
                 known = facts
             else:
-                stamp = (opened, facts.st_size, facts.st_mtime_ns)
+                stamp = (opened, Stamp.of(facts))
                 file = self._cache.file_of(*stamp) or self._copied(stamp)
                 known = None if file is None else self._cache.find(file)
         elif isinstance(opened, bytes):
@@ -97,10 +98,10 @@ class _Looking:
         self._asked.append(_Asked(picture.number, stamp))
         return Request(picture.path, opened)
 
-    def _copied(self, stamp: tuple[Path, int, int]) -> bytes | None:
+    def _copied(self, stamp: tuple[Path, Stamp]) -> bytes | None:
         """The digest of a file that may hold the bytes of a known one: reading is cheaper than decoding."""
-        path, size, _ = stamp
-        if not self._cache.knows_size(size):
+        path, facts = stamp
+        if not self._cache.knows_size(facts.size):
             return None
         try:
             file = file_digest(read_file(path, self._limits.max_bytes))

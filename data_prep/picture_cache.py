@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
 
 from data_prep.cache_file import CacheFile
 from data_prep.seen import Seen
+from data_prep.stamp import Stamp
 from lensmith.files import digest_json
 from lensmith.images import ImageLimits
 from lensmith.provenance import code_digest, package_versions
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS stamps (
-    place TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
-    file BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS stamp_sizes ON stamps (size);
+CREATE TABLE IF NOT EXISTS files (
+    place TEXT PRIMARY KEY, size INTEGER NOT NULL, content_ns INTEGER NOT NULL, any_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL, settled INTEGER NOT NULL, file BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS file_sizes ON files (size);
 CREATE TABLE IF NOT EXISTS seen (
     key BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, identity BLOB NOT NULL,
     fingerprint BLOB NOT NULL) WITHOUT ROWID;
@@ -46,17 +48,18 @@ class PictureCache(CacheFile):
         super().__init__(path, _TABLES)
         self._version = sight_version(limits)
 
-    def file_of(self, path: Path, size: int, changed: int) -> bytes | None:
-        """The digest of an unchanged file: same size in bytes, same time of change in nanoseconds."""
+    def file_of(self, path: Path, stamp: Stamp) -> bytes | None:
+        """The digest of an unchanged file: it has the stamp that it was read with, which was settled then."""
         found = self._db.execute(
-            "SELECT file FROM stamps WHERE place = ? AND size = ? AND changed = ?",
-            (str(path), size, changed),
+            "SELECT file FROM files WHERE settled"
+            " AND (place, size, content_ns, any_ns, inode) = (?, ?, ?, ?, ?)",
+            (str(path), stamp.size, stamp.content_ns, stamp.any_ns, stamp.inode),
         ).fetchone()
         return found and found[0]
 
     def knows_size(self, size: int) -> bool:
         """Whether any file that was seen has this size in bytes."""
-        return self._db.execute("SELECT 1 FROM stamps WHERE size = ? LIMIT 1", (size,)).fetchone() is not None
+        return self._db.execute("SELECT 1 FROM files WHERE size = ? LIMIT 1", (size,)).fetchone() is not None
 
     def find(self, file: bytes) -> Seen | None:
         """What was seen in a file of this digest."""
@@ -65,8 +68,8 @@ class PictureCache(CacheFile):
         ).fetchone()
         return found and Seen(found[0], found[1], file, found[2], found[3])
 
-    def keep(self, seen: Iterable[Seen], stamps: Iterable[tuple[Path, int, int, bytes]]) -> None:
-        """Remember what was seen, and which files (path, size, time of change, digest) hold it."""
+    def keep(self, seen: Iterable[Seen], stamps: Iterable[tuple[Path, Stamp, bytes]]) -> None:
+        """Remember what was seen, and which files (path, stamp before it was read, digest) hold it."""
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(
             "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)",
@@ -76,7 +79,7 @@ class PictureCache(CacheFile):
             ],
         )
         self._db.executemany(
-            "INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)",
-            [(str(path), size, changed, file) for path, size, changed, file in stamps],
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(str(path), *astuple(stamp), file) for path, stamp, file in stamps],
         )
         self._db.execute("COMMIT")

@@ -154,6 +154,13 @@ class PictureTable:
         ).fetchone()
         return StoredImage(digest, *size, png, fingerprint)
 
+    def reduced_identity(self, identity: bytes, size: tuple[int, int]) -> bytes:
+        """The digest of the pixels of what `reduced` gives."""
+        (digest,) = self._db.execute(
+            "SELECT digest FROM reduced WHERE (identity, width, height) = (?, ?, ?)", (identity, *size)
+        ).fetchone()
+        return bytes.fromhex(digest)
+
     def reduced_by(self, number: int) -> list[Seen | None]:
         """What a row shows of each picture that it shows reduced; None for one that it shows as it is."""
         found = self._db.execute(
@@ -197,13 +204,13 @@ class PictureTable:
                     shown.add(seen[3])
                     yield Picture(p, source, path), Seen(*seen)
 
-    def count_shown(self, split: str) -> int:
-        """How many pictures `first_shown` gives."""
+    def count_shown(self, split: str) -> tuple[int, int]:
+        """How many pictures `first_shown` gives, and how many pixels they have together."""
         query = (
-            "SELECT COUNT(DISTINCT identity) FROM rows JOIN shown USING (n) JOIN pictures USING (p)"
-            " WHERE split = ? AND taken"
+            "SELECT COUNT(*), COALESCE(SUM(width * height), 0) FROM (SELECT DISTINCT identity, width, height"
+            " FROM rows JOIN shown USING (n) JOIN pictures USING (p) WHERE split = ? AND taken)"
         )
-        return self._db.execute(query, (split,)).fetchone()[0]
+        return self._db.execute(query, (split,)).fetchone()
 
     def written(self, source: int) -> Iterator[tuple[str, str]]:
         """(path, digest of its pixels) of every picture of a source that a taken row shows, by path."""

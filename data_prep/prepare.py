@@ -54,7 +54,7 @@ from lensmith.artifact import Artifact
 from lensmith.dataset import HELD_OUT_FILE, split_file
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.files import is_disk_full
-from lensmith.home import Home
+from lensmith.home import Draft, Home
 from lensmith.recipe import Recipe
 
 
@@ -155,13 +155,16 @@ def _write_rows(book: Workbook, engine: Engine, asked: Asked, home: Home) -> tup
     """The dataset and its held-out set."""
     with StoredBefore(home, asked.limits) as before:
         dataset, held_out, written = _write_splits(book, engine, asked, home, before)
-        before.remember(dataset, held_out, written)
-    return dataset, held_out
+        before.remember(dataset.artifact, held_out.artifact, written)
+        for draft in (dataset, held_out):
+            if not draft.found:
+                before.remember_files(draft.artifact, written)
+    return dataset.artifact, held_out.artifact
 
 
 def _write_splits(
     book: Workbook, engine: Engine, asked: Asked, home: Home, before: StoredBefore
-) -> tuple[Artifact, Artifact, dict[SplitName, Written]]:
+) -> tuple[Draft, Draft, dict[SplitName, Written]]:
     recipe = asked.recipe
     with home.create("dataset", asked.dataset_key, {}) as draft:
         files: dict[SplitName, Path] = {
@@ -174,12 +177,14 @@ def _write_splits(
                 split: write_split(book, asked.sources, split, path, engine, before)
                 for split, path in files.items()
             }
+            draft.digests.update({**written["train"].whole, **written["validation"].whole})
+            sealed.digests.update(written["held_out"].whole)
             with Proven(home, asked.limits) as proven:
                 leaks = prove_no_leaks(written, proven)
             sealed.body.update(held_out_body(book, recipe.data))
         draft.body.update(dataset_body(book, leaks, asked.grid, recipe), held_out=sealed.artifact.id)
         write_card(draft.path, draft.body)
-    return draft.artifact, sealed.artifact, written
+    return draft, sealed, written
 
 
 def _write_intake(

@@ -7,7 +7,7 @@ id: the digest of what came out; decides integrity. Moving or renaming the direc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -135,10 +135,15 @@ def walk_files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def list_files(root: Path) -> list[FileEntry]:
-    """Hash every file under `root` that the id covers."""
+def list_files(root: Path, known: Mapping[Path, str] | None = None) -> list[FileEntry]:
+    """Hash every file under `root` that the id covers, but those whose SHA-256 (hex) is `known`."""
+    digests = known or {}
     return [
-        FileEntry(path=path.relative_to(root).as_posix(), sha256=digest_file(path), bytes=path.stat().st_size)
+        FileEntry(
+            path=path.relative_to(root).as_posix(),
+            sha256=digests.get(path) or digest_file(path),
+            bytes=path.stat().st_size,
+        )
         for path in walk_files(root)
     ]
 

@@ -30,12 +30,18 @@ from lensmith.files import is_disk_full, sync_file, write_json
 
 @dataclass
 class Draft:
-    """An artifact being made: write files under `path`, facts into `body`, run facts into `record`."""
+    """An artifact being made: write files under `path`, facts into `body`, run facts into `record`.
+
+    digests: SHA-256 (hex) of files that were read whole since they came to lie there; they are sealed by it.
+    found: whether another process had made the artifact meanwhile, or it was there; then that one is kept.
+    """
 
     path: Path
     body: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    digests: dict[Path, str] = field(default_factory=dict)
     finished: Artifact | None = None
+    found: bool = False
 
     @property
     def artifact(self) -> Artifact:
@@ -175,11 +181,12 @@ class Home:
         input_ids = {role: artifact.id for role, artifact in sorted(inputs.items())}
         existing = self.find(kind, key)
         if existing is not None:
+            draft.found = True
             return existing
         # A manifest must never outlive its files in a power cut.
         for path in walk_files(draft.path):
             sync_file(path)
-        files = list_files(draft.path)
+        files = list_files(draft.path, draft.digests)
         manifest = Manifest(
             kind=kind,
             id=content_id(kind, input_ids, files, draft.body),

@@ -1,4 +1,4 @@
-"""A split on disk: two Arrow files, rows and the images they share, read at random without loading them.
+"""A split on disk: Arrow files, of rows and of the images they share, read at random without loading them.
 
 `<split>.arrow` holds a row a record: id, group (string); messages (string, see `sample.dump_messages`);
 images (list of places in the other file); tools, origin, meta (string, JSON); times (int32, how often
@@ -6,32 +6,30 @@ an epoch of training shows it). Where a row was handed over is not part of it: t
 file are the same split.
 `<split>.images.arrow` holds each image once: digest (string, of its upright pixels), width, height (pixels),
 fingerprint (binary, what finds near copies), image (struct {bytes, path}, an Image feature to
-`datasets`: PNG, upright RGB).
+`datasets`: PNG, upright RGB). Many images go on in `<split>.images-1.arrow`, `-2` and so on, each a whole
+file, so that a later dataset can share those in which nothing changed; places count through all of them.
 Arrow's file format is mapped into memory: a row is found by its number and only its own bytes are read.
 """
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import count, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyarrow as pa
 
-from lensmith.arrow_columns import record_batch, view
-from lensmith.errors import IntegrityError, Problem
+from lensmith.arrow_batches import BatchWriter, MappedBatches
+from lensmith.arrow_columns import view
 from lensmith.sample import Origin, Sample, dump_messages, load_messages
 from lensmith.stored_image import StoredImage, StoredView
 
 ROWS_A_BATCH = 256
 IMAGES_A_BATCH = 64
-# A batch of binary values is addressed with 32 bits: it stays far below 2 GiB whatever its images weigh.
-BYTES_A_BATCH = 64 << 20
 
 _ROW_FEATURES = {
     **{name: {"dtype": "string", "_type": "Value"} for name in ("id", "group", "messages")},
@@ -86,18 +84,30 @@ class Row:
     images: tuple[bytes, ...]
 
 
-def images_file(path: Path) -> Path:
-    """Where the images of the rows at `path` are."""
-    return path.with_suffix(".images.arrow")
+def images_file(path: Path, number: int = 0) -> Path:
+    """Where the images of the rows at `path` are: the first file of them, or a further one."""
+    return path.with_suffix(f".images-{number}.arrow" if number else ".images.arrow")
+
+
+def images_files(path: Path) -> list[Path]:
+    """All files of images of the rows at `path`, in their order."""
+    return list(takewhile(Path.exists, (images_file(path, number) for number in count())))
 
 
 class RowWriter:
-    """Writes a split, a batch in memory at a time: first a row's images, each once, then the row."""
+    """Writes a split, a batch in memory at a time: first a row's images, each once, then the row.
+
+    What is at `path` goes first: a file that is shared with an earlier split is not written into.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = _Table(path, ROW_SCHEMA, ROWS_A_BATCH)
-        self._images = _Table(images_file(path), IMAGE_SCHEMA, IMAGES_A_BATCH)
+        for old in (path, *images_files(path)):
+            old.unlink(missing_ok=True)
+        self._path = path
+        self._rows = BatchWriter(path, ROW_SCHEMA, ROWS_A_BATCH)
+        self._images: BatchWriter | None = None
+        self._files = 0
         self._places: dict[bytes, int] = {}
 
     def __enter__(self) -> Self:
@@ -107,7 +117,27 @@ class RowWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._rows.close()
-        self._images.close()
+        if not self._files:
+            self._begin_images()
+        self.end_images()
+
+    def _begin_images(self) -> BatchWriter:
+        self._images = BatchWriter(images_file(self._path, self._files), IMAGE_SCHEMA, IMAGES_A_BATCH)
+        self._files += 1
+        return self._images
+
+    def end_images(self) -> None:
+        """The next image begins a further file."""
+        if self._images is not None:
+            self._images.close()
+            self._images = None
+
+    def take_images(self, digests: Iterable[bytes]) -> None:
+        """Somebody put the next file of images where `images_file` says: it has those of these pixels."""
+        self.end_images()
+        self._files += 1
+        for digest in digests:
+            self._places[digest] = len(self._places)
 
     def put_image(self, image: StoredImage | StoredView) -> None:
         """Keep an image, once."""
@@ -124,7 +154,7 @@ class RowWriter:
             "fingerprint": image.fingerprint,
             "image": {"bytes": image.png, "path": f"{image.digest[:16]}.png"},
         }
-        self._images.add(record, len(image.png))
+        (self._images or self._begin_images()).add(record, len(image.png))
 
     def put_row(self, sample: Sample, times: int = 1) -> None:
         """Keep a row, whose images were all put before; an epoch of training shows it `times` times."""
@@ -146,67 +176,13 @@ class RowWriter:
         return self._rows.count
 
 
-class _Table:
-    """An Arrow file that is written batch by batch."""
-
-    def __init__(self, path: Path, schema: pa.Schema, records: int) -> None:
-        self._schema = schema
-        self._records = records
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, schema)
-        self._batch: list[dict[str, Any]] = []
-        self._bytes = 0
-        self.count = 0
-
-    def add(self, record: dict[str, Any], size: int) -> None:
-        if self._batch and self._bytes + size > BYTES_A_BATCH:
-            self._flush()
-        self._batch.append(record)
-        self._bytes += size
-        self.count += 1
-        if len(self._batch) == self._records:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write_batch(record_batch(self._batch, self._schema))
-        self._batch = []
-        self._bytes = 0
-
-    def close(self) -> None:
-        if self._batch:
-            self._flush()
-        self._writer.close()
-        self._sink.close()
-
-
-class _Batches:
-    """The batches of a mapped Arrow file, and which of them holds a record."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except pa.ArrowInvalid as error:
-            raise IntegrityError(
-                f"{path} is not a whole Arrow file", [Problem(str(error), mend="prepare the data again")]
-            ) from error
-        self.ends = list(accumulate(batch.num_rows for batch in self.batches))
-
-    def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def locate(self, number: int) -> tuple[pa.RecordBatch, int]:
-        at = bisect_right(self.ends, number)
-        return self.batches[at], number - (self.ends[at - 1] if at else 0)
-
-
 class RowFile(Sequence[Row]):
     """A split's rows by number. Opening maps the files; nothing is read before it is asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = _Batches(path)
-        self._images = _Batches(images_file(path))
+        self._rows = MappedBatches([path])
+        self._images = MappedBatches(images_files(path) or [images_file(path)])
 
     def __reduce__(self) -> tuple[type[RowFile], tuple[Path]]:
         # Another process maps the files itself.
@@ -287,6 +263,18 @@ def _sample(batch: pa.RecordBatch, at: int) -> Sample:
         tuple(json.loads(tools)) if tools else (),
         Origin(**json.loads(origin)) if origin else Origin(),
     )
+
+
+def digests_in(file: Path) -> Iterator[bytes]:
+    """What each image in one file of images shows, the digest of its pixels, by place."""
+    for batch in MappedBatches([file]).batches:
+        yield from map(bytes.fromhex, batch.column(_IMAGE_COLUMN["digest"]).to_pylist())
+
+
+def pngs_in(file: Path) -> Iterator[memoryview]:
+    """Each image in one file of images as PNG, where it lies."""
+    for batch in MappedBatches([file]).batches:
+        yield from (_png(batch, at) for at in range(batch.num_rows))
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

@@ -184,8 +184,11 @@ def test_a_stored_picture_is_digested_once_beside_the_seal(
         return sha256(data)
 
     monkeypatch.setattr(hashlib, "sha256", counting)
+    # With another among them they lie in another file, to which they are copied.
+    changed = read_split(first.dataset, "train")[0]
+    filled.image(f"{changed.sample.id}.png", picture(4242))
     same_rows_again(filled, home)
-    assert {digested[png] for png in stored} == {1}
+    assert {digested[png] for png in stored.difference(changed.images)} == {1}
 
 
 def test_pictures_as_other_code_wrote_them_are_encoded_again(

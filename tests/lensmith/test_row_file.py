@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith import row_file
+from lensmith import arrow_batches
 from lensmith.errors import IntegrityError
 from lensmith.row_file import Row, RowFile, RowWriter, images_file, write_rows
 from lensmith.sample import Image, Message, Origin, Sample, Text
@@ -63,7 +63,7 @@ def test_an_image_is_kept_once(tmp_path: Path) -> None:
 def test_batches_stay_small_whatever_the_images_weigh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_file, "BYTES_A_BATCH", 20)
+    monkeypatch.setattr(arrow_batches, "BYTES_A_BATCH", 20)
     rows = [row(number, images=2) for number in range(40)]
     write_rows(tmp_path / "train.arrow", rows)
     stored = RowFile(tmp_path / "train.arrow")

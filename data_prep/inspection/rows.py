@@ -31,7 +31,8 @@ class Named:
 class Count:
     """What one source holds: rows, those that cannot be read, and pictures that no earlier source has.
 
-    fetched: how often a row shows a picture by an address that the recipe allows. problem: why it cannot be
+    fetched: how often a row shows a picture by an address that the recipe allows. videos: how often a row
+    shows one; none is opened. problem: why it cannot be
     read, or not to its end, None where it was.
     """
 
@@ -39,6 +40,7 @@ class Count:
     unreadable: int = 0
     pictures: int = 0
     fetched: int = 0
+    videos: int = 0
     problem: InputError | None = None
 
 
@@ -91,6 +93,7 @@ def _add(
         if len(rows.refusals) < MOST_TOLD:
             rows.refusals.append(Refusal(found.place, found.row, found.flaws, number))
         return
+    count.videos += len(found.sample.videos)
     for image in found.sample.images:
         if fetched and is_address(image.path):
             count.fetched += 1

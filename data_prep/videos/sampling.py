@@ -110,6 +110,11 @@ def _times(path: str, limits: ImageLimits) -> list[int]:
         raise BadImage(f"breaks off after {len(shown):,} of {promised:,.0f} frames")
     if len(shown) < 2:
         raise BadImage("has fewer than two frames: hand it over as an image")
+    return from_first(shown)
+
+
+def from_first(shown: Sequence[float]) -> list[int]:
+    """Times in milliseconds counted from the first. Raises BadImage where they do not go on."""
     times = [round(each - shown[0]) for each in shown]
     if any(later < earlier for earlier, later in itertools.pairwise(times)) or times[-1] <= 0:
         raise BadImage("does not say when its frames are shown")
@@ -128,7 +133,7 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _frames(path: str, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-    """The frames of these numbers, which may repeat, in BGR."""
+    """The frames of these numbers, which may repeat, in BGR; OpenCV gives all the size of the first."""
     video = _opened(path)
     number, frame = -1, np.zeros((0, 0, 3), np.uint8)
     try:
@@ -138,12 +143,9 @@ def _frames(path: str, wanted: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
                     return
                 number += 1
                 if number == at:
-                    shape = frame.shape
                     read, frame = video.retrieve()
                     if not read:
                         return
-                    if shape[0] and frame.shape != shape:
-                        raise BadImage("changes the size of its frames")
             yield frame.astype(np.uint8, copy=False)
     finally:
         video.release()

@@ -61,6 +61,8 @@ def _source(given: Given, count: Count) -> Iterator[str]:
         yield from (f"    {line}" for line in str(count.problem).splitlines())
     if count.fetched:
         yield f"  {count.fetched:,} more by address, not looked at: lensmith prepare fetches them"
+    if count.videos:
+        yield f"  {count.videos:,} videos, not looked at: lensmith prepare samples them, by data.video"
 
 
 def _unreadable(found: Inspection) -> Iterator[str]:
@@ -159,6 +161,7 @@ def as_json(found: Inspection) -> dict[str, Any]:
                 "unreadable_rows": count.unreadable,
                 "pictures": count.pictures,
                 "by_address": count.fetched,
+                "videos": count.videos,
             }
             for given, count in zip(found.handed.given, found.rows.counts, strict=True)
         ],

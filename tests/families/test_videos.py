@@ -183,3 +183,35 @@ def test_pictures_that_are_not_a_rows(made: dict[str, Checkpoint]) -> None:
     row = video_row(2, (60, 60))
     with pytest.raises(ValueError, match="1 pictures of a row that shows 2"):
         encoder_of(made["qwen3_vl"]).encode(dataclasses.replace(row, images=row.images[:1]))
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_answered_as_the_class_answers(made: dict[str, Checkpoint], family: str) -> None:
+    """What evaluation during training and the merge proof ask."""
+    from finetune.greedy import greedy
+
+    encoder, model = encoder_of(made[family]), made[family].load().eval()
+    row = video_row(4, (90, 60))
+    own = own_way(encoder, row)
+    with torch.no_grad():
+        wanted = model.generate(**own, max_new_tokens=5, do_sample=False)  # pyright: ignore[reportCallIssue]
+    asked = own["input_ids"].shape[1]
+    ends = sorted(encoder.end_ids)
+    both = greedy(model, encoder.processor, encoder.rendering, [row, row_of("12", (80, 80))], ends, 5)
+    traced = next(each for each in both if each.row == "v")
+    assert traced.answer_ids == wanted[0, asked:].tolist()[: len(traced.answer_ids)]
+    assert traced.image_tokens == int((own["mm_token_type_ids"] > 0).sum())
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_both_answers_of_a_pair_see_it(made: dict[str, Checkpoint], family: str) -> None:
+    plain = encoder_of(made[family])
+    row = video_row(4, (90, 60))
+    worse = dataclasses.replace(row.sample.messages[-1], rejected=(Text("nine or so"),))
+    pair = Row(dataclasses.replace(row.sample, messages=(*row.sample.prompt, worse)), row.images)
+    encoder = RowEncoder(plain.processor, plain.rendering, plain.end_ids, 4096, pairs=True)
+    encoded = encoder.encode(pair)
+    assert encoded.rejected is not None
+    apart = encoder.encode(Row(pair.sample.with_rejected(), row.images))
+    assert torch.equal(encoded.rejected.tokens["input_ids"], apart.tokens["input_ids"])
+    assert encoded.rejected.pictures == encoded.pictures == 2

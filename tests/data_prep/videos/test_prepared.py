@@ -5,27 +5,32 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.decoding.work import Budget
+from data_prep.lengths import Sizes
 from data_prep.prepare import Prepared, prepare
 from data_prep.sources.canonical_jsonl import CanonicalJsonl
 from data_prep.sources.registry import open_source
 from data_prep.videos import showing
 from data_prep.videos.films import Films
 from data_prep.videos.showing import Showing
+from lensmith.counting import Counts
 from lensmith.dataset import read_split
 from lensmith.home import Home
 from lensmith.images import ImageLimits
 from lensmith.recipe import Recipe
 from lensmith.sample import Image as Still
-from lensmith.sample import Video
+from lensmith.sample import Sample, Video
+from lensmith.tokens import Grid
 from lensmith.video_settings import VideoSampling
-from tests.data_prep.folder import Folder
+from tests.data_prep.folder import Folder, picture
 from tests.videos import make_clip
 
 pytestmark = pytest.mark.slow
@@ -143,6 +148,27 @@ def test_opening_may_cost_so_much(folder: Folder, tmp_path: Path) -> None:
     (found,) = Showing(films, ImageLimits(), Budget(cpu_seconds=0.01)).shown(source, list(source.rows()))
     assert [flaw.code for flaw in found.flaws] == ["video_unsafe"]
     assert not any((tmp_path / "films").glob("*"))
+
+
+class Counter:
+    """Counts more image tokens than train.max_length allows."""
+
+    def count(self, samples: Sequence[Sample], sizes: Sizes, grid: Grid) -> Counts:
+        """Text, images, answer."""
+        return np.array([[10, 600, 5]] * len(samples), np.int64)
+
+
+def test_frames_are_not_reduced_to_fit(folder: Folder, tiny_base: Path, tmp_path: Path) -> None:
+    """A row with an image is reduced where one with a video is refused: `fit` knows images alone."""
+    make_clip(folder.root / "clip.mp4", "12")
+    folder.add(folder.row("image", path=folder.image("large.png", picture(3, 900, 700))), row("clip"))
+    split = {"validation": 0, "held_out": 0, "seed": 17}
+    data = {"answer": "text", "split": split, "video": SAMPLING, "too_long": "resize"}
+    recipe = folder.recipe(f"base.path={tiny_base}", **data)
+    prepared = prepare(recipe, Home(tmp_path / "home"), Counter)
+    assert {name: {each.partition(":")[0] for each in said} for name, said in reasons(prepared).items()} == {
+        "clip": {"too_long"}
+    }
 
 
 def test_videos_of_an_archive_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from data_prep.decoding.work import Drawing
 from data_prep.videos.film import Film
-from data_prep.videos.sampling import SAMPLE, choose, sample, take
+from data_prep.videos.sampling import SAMPLE, choose, from_first, sample, take
 from lensmith.images import BadImage, ImageLimits
 from tests.videos import CODECS, make_clip
 
@@ -25,6 +26,13 @@ def taken(path: Path, limits: ImageLimits = LIMITS, **settings: float) -> Film:
 
 def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("L"), np.int16)
+
+
+def test_colours_are_red_green_and_blue(tmp_path: Path) -> None:
+    """The first frame lacks blue, the second green."""
+    film = taken(make_clip(tmp_path / "clip.avi", "1", frames=2, size=(96, 64)))
+    red, green, blue = (np.asarray(Image.open(io.BytesIO(film.frames[0])))[0, 0, at] for at in range(3))
+    assert min(red, green) > blue + 20
 
 
 @pytest.mark.parametrize("ending", CODECS)
@@ -67,6 +75,28 @@ def test_even_numbers_evenly(frames: int, fps: float, most: int, wanted: list[in
 def test_frames_that_are_shown_for_unlike_times() -> None:
     """At each moment the frame that is shown then, which may be one twice."""
     assert choose([0, 100, 3000, 3100], 1.0, 32) == ([0, 1, 1, 2], 4133)
+
+
+def test_times_go_on_from_the_first() -> None:
+    assert from_first([40.0, 80.1, 80.1, 160.0]) == [0, 40, 40, 120]
+    for shown in ([0.0, 80.0, 40.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(BadImage, match="when its frames are shown"):
+            from_first(shown)
+
+
+def test_frames_are_of_one_size(tmp_path: Path) -> None:
+    """A JPEG of another size in the place of one frame of Motion JPEG."""
+    clip = make_clip(tmp_path / "clip.avi", "12")
+    data = clip.read_bytes()
+    *_, at = [each.end() for each in re.finditer(b"00dc", data[: data.index(b"idx1")])]
+    length = int.from_bytes(data[at : at + 4], "little")
+    stream = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(stream, "JPEG")
+    clip.write_bytes(data[: at + 4] + stream.getvalue().ljust(length, b"\0") + data[at + 4 + length :])
+    film = taken(clip, fps=60.0, max_frames=20)
+    assert [pixels(each).shape for each in film.frames] == [(64, 96)] * 20
+    # The black one is there.
+    assert [int(pixels(each).max()) for each in film.frames].index(0) == 19
 
 
 def broken(tmp_path: Path, kind: str) -> Path:

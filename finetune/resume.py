@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune import checkpoint as checkpoints
 from finetune.examiner import Examiner
+from finetune.finite import check_finite
 from finetune.launcher import Launcher
 from finetune.run import METRICS
 from lensmith.errors import InputError, Problem
@@ -98,8 +99,12 @@ class Sealer(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Wait for every process to have written its part, then seal."""
+        """Wait for every process to have written its part, then seal it.
+
+        Raises InputError, in all of them, for weights that are no numbers: the last whole checkpoint stays.
+        """
         PartialState().wait_for_everyone()
+        check_finite(checkpoints.folder_of(self.work, state.global_step))
         if not state.is_world_process_zero:
             return
         examiner, step = self.examiner, state.global_step

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import safe_open
 from torch import nn
 from transformers import PrinterCallback, set_seed
 from trl.trainer.sft_config import SFTConfig
@@ -49,7 +48,7 @@ from finetune.waiting import check_patience, others_come
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path, template_digest
 from lensmith.dataset import read_split
-from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.errors import IntegrityError
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from lensmith.signals import Noted
@@ -125,7 +124,6 @@ def train_process(
                 raise IntegrityError(f"training ended without a whole last checkpoint in {work}")
             evaluated = evaluated_by(recipe, work, last[1])
             chosen = evaluated.chosen if evaluated else last[0]
-            check_weights(chosen)
             check_saved(chosen, shape.model)
             record.update(seconds=round(time.time() - began, 1), ended=time.time())
             outcome = Outcome(
@@ -198,19 +196,3 @@ def check_base(model: nn.Module | None, recipe: Recipe) -> dict[str, int]:
     from finetune.four_bit import check_in_four_bits
 
     return {"linears_in_4_bits": check_in_four_bits(model, recipe.model_family)}
-
-
-def check_weights(folder: Path) -> None:
-    """Raise InputError where a trained weight in the checkpoint is not a finite number, IntegrityError where
-    it holds no weights."""
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise IntegrityError(f"no weights were saved in {folder}")
-    for path in paths:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  (a safetensors file is not iterable)
-                if not bool(file.get_tensor(name).isfinite().all()):
-                    raise InputError(
-                        f"training broke down before {folder.name} was saved",
-                        [Problem("holds NaN or infinite values", name, "lower train.learning_rate")],
-                    )

@@ -8,7 +8,6 @@ from itertools import groupby
 
 import torch
 from PIL import Image
-from torch import Tensor
 from transformers import ProcessorMixin
 
 from finetune.encoded import IGNORED, Encoded
@@ -44,13 +43,15 @@ class Piece:
 @dataclass(frozen=True)
 class PreviewRow:
     """One training row. images: PNG, rebuilt from the very tensor that the model gets; sizes in pixels. Both
-    are empty for families whose processor cuts images into several views."""
+    are empty for families whose processor cuts images into several views. rejected: the answer it is taught
+    to prefer its own to, where preferences are taught."""
 
     row: str
     images: tuple[bytes, ...]
     sizes: tuple[tuple[int, int], ...]
     image_tokens: int
     pieces: tuple[Piece, ...]
+    rejected: tuple[Piece, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -61,6 +62,11 @@ class PreviewRow:
     def answer(self) -> str:
         """The text of everything that carries loss, the end-of-turn token included."""
         return "".join(piece.shown for piece in self.pieces if piece.loss)
+
+    @property
+    def rejected_answer(self) -> str:
+        """The text of the rejected answer, the end-of-turn token included; "" where there is none."""
+        return "".join(piece.shown for piece in self.rejected)
 
     @property
     def tokens(self) -> int:
@@ -99,18 +105,20 @@ def preview_row(encoder: RowEncoder, row: Row) -> PreviewRow:
     """One row as `encoder` gives it to the model. Raises InputError for a row that it refuses."""
     encoded = encoder.encode(row)
     pictures = seen_images(encoded, encoder.processor)
-    marks = encoder.processor.image_token_ids
+    marks, other = encoder.processor.image_token_ids, encoded.rejected
     return PreviewRow(
         row=row.sample.id,
         images=tuple(encode_png(picture) for picture in pictures),
         sizes=tuple(picture.size for picture in pictures),
         image_tokens=int(torch.isin(encoded.tokens["input_ids"], torch.tensor(marks)).sum()),
-        pieces=_pieces(encoder, encoded.tokens["input_ids"], encoded.labels != IGNORED),
+        pieces=_pieces(encoder, encoded),
+        rejected=() if other is None else tuple(piece for piece in _pieces(encoder, other) if piece.loss),
     )
 
 
-def _pieces(encoder: RowEncoder, ids: Tensor, loss: Tensor) -> tuple[Piece, ...]:
+def _pieces(encoder: RowEncoder, encoded: Encoded) -> tuple[Piece, ...]:
     """Text is decoded in stretches: a character may take several tokens."""
+    ids, loss = encoded.tokens["input_ids"], encoded.labels != IGNORED
     kept_whole = set(encoder.tokenizer.get_added_vocab().values())
 
     def kind(token: tuple[int, bool]) -> tuple[bool, int | None]:
@@ -154,7 +162,7 @@ def seen_images(encoded: Encoded, processor: ProcessorMixin) -> list[Image.Image
 
 
 def preview_text(rows: list[PreviewRow]) -> str:
-    """The rows for a terminal; what carries loss stands between ▶ and ◀."""
+    """The rows for a terminal: what carries loss between ▶ and ◀, a rejected answer between ▷ and ◁."""
     parts: list[str] = []
     for row in rows:
         sizes = ", ".join(f"{width} x {height} pixels" for width, height in row.sizes)
@@ -163,6 +171,8 @@ def preview_text(rows: list[PreviewRow]) -> str:
             f"  {sizes}; {row.tokens} tokens: {row.image_tokens} image, {row.learned} with loss\n"
             f"{_indented(row.prompt)}▶{_indented(row.answer).lstrip()}◀\n"
         )
+        if row.rejected:
+            parts[-1] += f"  rejected: ▷{_indented(row.rejected_answer).lstrip()}◁\n"
     return "\n".join(parts)
 
 

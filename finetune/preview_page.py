@@ -18,6 +18,7 @@ def write_page(rows: Sequence[PreviewRow], path: Path, name: str) -> None:
         "name": name,
         "rows": [(row, _pictures(row)) for row in rows],
         "visible": visible,
+        "pairs": any(row.rejected for row in rows),
         "tokens": sum(row.tokens for row in rows),
         "image_tokens": sum(row.image_tokens for row in rows),
         "learned": sum(row.learned for row in rows),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,15 @@ from PIL import Image as Picture
 from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
 from finetune.preview import preview, preview_row, preview_text, seen_images
+from finetune.preview_page import write_page
 from finetune.rows import RowEncoder
+from lensmith.cli.main import main
 from lensmith.dataset import read_split
 from lensmith.errors import InputError
 from lensmith.images import encode_png
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Sample, Text
+from tests.conftest import RecipeMaker
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.published import write_glm46v_flash
 
@@ -99,3 +104,27 @@ def test_characters_of_several_tokens_are_whole(training: Training) -> None:
     assert [piece.text for piece in shown.pieces if piece.markup][-1] == "<|im_end|>"
     ids = encoder.encode(Row(Sample("a", "g", messages), ())).labels
     assert (shown.tokens, shown.learned) == (len(ids), int((ids != IGNORED).sum()))
+
+
+def test_a_rejected_answer_is_shown_beside_the_better_one(
+    training: Training,
+    make_recipe: RecipeMaker,
+    preferences: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In the text, in JSON and on the page; where answers alone are taught nothing of it is there."""
+    rejected = '{"account": "000000", "unsure": true}<|im_end|>'
+    recipe, page = str(make_recipe(**preferences)), tmp_path / "page.html"
+    words = ["preview", recipe, "--rows", "1", "--home", str(tmp_path / "home"), "--page", str(page)]
+    assert main(words) == 0
+    assert f"rejected: ▷{rejected}◁" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["rejected"] == rejected != row["answer"]
+    marked = page.read_text().partition("<article")[2].split('<mark class="rejected">')[1:]
+    assert next(each.partition("</bdi>")[0].partition("<bdi>")[2] for each in marked) == (
+        "{&#34;account&#34;: &#34;000000&#34;, &#34;unsure&#34;: true}"
+    )
+    write_page(preview(training.recipe, training.base, training.dataset, 1), page, "forms")
+    assert "mark class" not in page.read_text()

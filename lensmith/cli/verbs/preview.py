@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "learned_tokens": row.learned,
                 "prompt": row.prompt,
                 "answer": row.answer,
+                **({"rejected": row.rejected_answer} if row.rejected else {}),
             }
             for row in rows
         ]

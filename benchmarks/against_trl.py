@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks import result
-from benchmarks.training import ENVIRONMENT, PACKAGES, ROOT, Task, baseline, make_rows, ours
+from benchmarks.training import CPU_PRODUCTS, ENVIRONMENT, PACKAGES, ROOT, Task, baseline, make_rows, ours
 
 
 def final_loss(model: Any, encoder: Any, rows: Sequence[Any]) -> float:
@@ -57,6 +57,7 @@ def run_side(side: str, task: Task) -> dict[str, Any]:
         "settings": {
             "dtype": str(next(model.parameters()).dtype),
             "attention": "sdpa",
+            "frozen_products": CPU_PRODUCTS if side == "ours" else "torch",
             "threads": torch.get_num_threads(),
             "rows_a_pass": arguments.per_device_train_batch_size,
             "passes_a_step": arguments.gradient_accumulation_steps,

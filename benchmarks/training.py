@@ -4,7 +4,8 @@ Both sides get the same weights, the same rows as token ids and pictures in memo
 as many rows an optimizer step, dtype, attention kernels (sdpa), threads and epochs. Ours is the trainer that
 recipes run, on packs. The baseline is TRL's SFTTrainer with its own collator for images: dynamic padding,
 rows of like length together, pictures decoded before the clock starts. It renders and processes rows anew
-in every epoch; ours keeps them while memory allows, and what frozen towers make of their pictures.
+in every epoch; ours keeps them while memory allows, and what frozen towers make of their pictures, and
+multiplies by frozen weights as CPU_PRODUCTS says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 # Pixels of an image's sides, one token being 32 x 32, and digits of an answer.
 RATE = 2e-3
+# A recipe's train.cpu_products: torch's own linears, which the baseline has, cannot be told to.
+CPU_PRODUCTS = "onednn"
 EDGES, DIGITS = (64, 416), (2, 48)
 
 
@@ -167,7 +170,12 @@ def ours(task: Task, folder: str) -> tuple[Any, Any, Any, Callable[[], Any]]:
     frozen = [f"train.towers.{tower}=freeze" for tower in ("vision", "connector") if task.adapted != "all"]
     recipe = load_recipe(
         ROOT / "recipes/bank_forms/qwen3_vl_tiny_lora.yaml",
-        [f"train.learning_rate={RATE}", f"train.epochs={task.epochs}.0", *frozen],
+        [
+            f"train.learning_rate={RATE}",
+            f"train.epochs={task.epochs}.0",
+            f"train.cpu_products={CPU_PRODUCTS}",
+            *frozen,
+        ],
     )
     trainer = AnswerTrainer(
         recipe,

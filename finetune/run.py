@@ -35,6 +35,7 @@ _NOT_ASKED = {
     "gradient_checkpointing",
     "pack_length",
     "image_features_gib",
+    "cpu_products",
     "log_every",
     "save_every",
     "keep_last",

@@ -6,7 +6,8 @@ and of a rank below 16 MKL takes up to four times as long for a thin matrix on t
 
 from __future__ import annotations
 
-from types import MethodType
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 _ACTIVE = "default"
+Product = Callable[..., Tensor]
 
 
-def multiply_thin(model: nn.Module) -> int:
+def multiply_thin(model: nn.Module, product: Product = functional.linear) -> int:
     """Let linears with LoRA compute as `_Adapted` where that is the same, and say how many may.
+
+    product: what multiplies by their frozen weights, as functional.linear does.
 
     The same to rounding; in ranks of 16 and more, and with a scale that is a power of two, to the last bit.
     Those with dropout, DoRA or weights in 4 bits stay as PEFT has them. Not for DeepSpeed, whose stage 3
@@ -27,7 +31,7 @@ def multiply_thin(model: nn.Module) -> int:
     """
     layers = [each for each in model.modules() if isinstance(each, Linear) and _plain(each)]
     for layer in layers:
-        layer.forward = MethodType(_forward, layer)
+        layer.forward = functools.partial(_forward, layer, product)  # pyright: ignore[reportAttributeAccessIssue]
     return len(layers)
 
 
@@ -41,7 +45,7 @@ def _plain(layer: Linear) -> bool:
     )
 
 
-def _forward(layer: Linear, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _forward(layer: Linear, product: Product, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """PEFT's own for whatever is not float32 on a CPU, with the adapter switched off or merged."""
     base = layer.base_layer
     down, up = layer.lora_A[_ACTIVE].weight, layer.lora_B[_ACTIVE].weight
@@ -50,7 +54,7 @@ def _forward(layer: Linear, states: Tensor, *args: Any, **kwargs: Any) -> Tensor
     if not mine or args or kwargs or other:
         return type(layer).forward(layer, states, *args, **kwargs)
     # Twice: their gradients are summed as those of PEFT's two products, in the same order.
-    return _Adapted.apply(states, states, base.weight, base.bias, down, up, layer.scaling[_ACTIVE])
+    return _Adapted.apply(states, states, base.weight, base.bias, down, up, layer.scaling[_ACTIVE], product)
 
 
 class _Adapted(torch.autograd.Function):
@@ -66,14 +70,15 @@ class _Adapted(torch.autograd.Function):
         down: Tensor,
         up: Tensor,
         scale: float,
+        product: Product,
     ) -> Tensor:
         """adapted, states: the same [..., in]; weight [out, in], down [rank, in], up [out, rank] to
         [..., out]."""
         flat = states.flatten(0, -2)
         low = torch.mm(down, flat.t()).mul_(scale)
         ctx.save_for_backward(flat, low, weight, down, up)
-        ctx.scale = scale  # pyright: ignore[reportAttributeAccessIssue]
-        wide = functional.linear(flat, weight, bias).addmm_(low.t(), up.t())
+        ctx.scale, ctx.product = scale, product  # pyright: ignore[reportAttributeAccessIssue]
+        wide = product(flat, weight, bias).addmm_(low.t(), up.t())
         return wide.unflatten(0, states.shape[:-1])
 
     @staticmethod
@@ -87,5 +92,5 @@ class _Adapted(torch.autograd.Function):
         upstream = upstream.flatten(0, -2)
         slope = torch.mm(up.t(), upstream.t()).mul_(ctx.scale)
         adapted = torch.mm(slope.t(), down).view(shape) if ctx.needs_input_grad[0] else None
-        states = torch.mm(upstream, weight).view(shape) if ctx.needs_input_grad[1] else None
-        return adapted, states, None, None, torch.mm(slope, flat), torch.mm(low, upstream).t(), None
+        states = ctx.product(upstream, weight.t()).view(shape) if ctx.needs_input_grad[1] else None
+        return adapted, states, None, None, torch.mm(slope, flat), torch.mm(low, upstream).t(), None, None

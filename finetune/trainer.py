@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -20,6 +21,7 @@ from finetune.answer_loss import teach_answers_only
 from finetune.breakdown import ROWS, NamedRows, Pass, breakdown, is_broken, write_breakdown
 from finetune.collate import FEATURES, encoder_outputs
 from finetune.model import DTYPES, in_dtype
+from finetune.onednn import multiply_frozen, product
 from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
 from finetune.rates import split_by_rate
 from finetune.thin import multiply_thin
@@ -46,7 +48,10 @@ class AnswerTrainer(SFTTrainer):
         self.base = base
         teach_answers_only(base)
         if not self.is_deepspeed_enabled:
-            multiply_thin(base)
+            onednn = recipe.train.cpu_products == "onednn"
+            if onednn:
+                multiply_frozen(base)
+            multiply_thin(base, product if onednn else functional.linear)
         # Answer tokens since the last log, and those the model would have written itself.
         self._answers = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         # Rows and loss of each pass since the last log; the losses are read only where a step breaks down.

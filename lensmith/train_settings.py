@@ -209,6 +209,11 @@ class Train(Section):
         description="host memory, in GiB, for what vision and connector make of the training images: where "
         "both are frozen, on one process, it is computed once and not in every epoch; 0: in every epoch",
     )
+    cpu_products: Literal["torch", "onednn"] = Field(
+        default="torch",
+        description="what multiplies by frozen float32 weights on a CPU: torch's library (MKL), or oneDNN, "
+        "which is twice as fast on AMD's processors; the same run to rounding",
+    )
     thinking: ThinkingChoice = Field(
         default="keep",
         description="thoughts in the labels: taught with the answer, or seen and not taught, or left out",

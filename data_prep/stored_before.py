@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS files (
 """
 _TRAINED: tuple[Split, ...] = ("train", "validation")
 _RECORDS_AT_ONCE = 1000
+# Each is an open file, of 1,024 by default; the split that is written has some too (see `shards.MOST_FILES`).
+MOST_OPEN_FILES = 600
 _WHY = "pictures of it that have not changed are prepared again"
 
 
@@ -71,6 +73,7 @@ class StoredBefore(CacheFile):
         # Other code or libraries may write the same pixels as other bytes: the dataset's id would be another.
         self._version = sight_version(limits)
         self._opened: dict[tuple[str, SplitName], RowFile | None] = {}
+        self._open_files = 0
         self._spoiled: set[bytes] = set()
         # A file is laid out by other code than its pictures, too.
         written_by = [code_digest("lensmith.row_file"), package_versions(("pyarrow",))]
@@ -168,6 +171,11 @@ class StoredBefore(CacheFile):
         found = self._home.find("held_out" if split == "held_out" else "dataset", key)
         if found is None:
             return None
+        files = 1 + len(images_files(found.path / _file(split)))
+        if self._open_files + files > MOST_OPEN_FILES:
+            # Pictures that only many older datasets have are encoded anew.
+            return None
+        self._open_files += files
         return read_held_out(self._home, found, _WHY) if split == "held_out" else read_split(found, split)
 
     def remember(self, dataset: Artifact, held_out: Artifact, written: Mapping[SplitName, Written]) -> None:

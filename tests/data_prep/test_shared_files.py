@@ -111,6 +111,16 @@ def test_where_files_cannot_be_shared_pictures_are_copied(
     assert not shared(first, again)
 
 
+def test_no_more_files_are_opened_than_a_process_may_have(
+    filled: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare(filled.recipe(), home)
+    monkeypatch.setattr(stored_before, "MOST_OPEN_FILES", len(files(first)))
+    again = same_rows_again(filled, home)
+    assert again.dataset.manifest.files == first.dataset.manifest.files
+    assert not shared(first, again)
+
+
 def test_a_file_that_other_code_laid_out_is_not_shared(
     filled: Folder, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

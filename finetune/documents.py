@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import AttentionInterface
@@ -157,16 +158,43 @@ def _attend(
     """
     if cu_seq_lens_q is None or attention_mask is not None or len(query) != 1:
         raise ValueError("per-document attention needs one packed sequence with the ends of its rows")
-    ends: list[int] = cu_seq_lens_q.tolist()
-    lengths = [end - start for start, end in itertools.pairwise(ends)]
+    documents = _documents(cu_seq_lens_q, whole_blocks, sliding_window)
+    lengths = [each.length for each in documents]
     parts = zip(*(each.split(lengths, dim=2) for each in (query, key, value)), strict=True)
     attended: list[Tensor] = []
-    for (asked, read, told), (start, end) in zip(parts, itertools.pairwise(ends), strict=True):
-        blocks = None if whole_blocks is None else whole_blocks[0, start:end]
-        mask = _mask(end - start, blocks, sliding_window, query.device)
-        given = (module, asked, read, told, mask, dropout, scaling)
-        attended.append(sdpa_attention_forward(*given, is_causal=mask is None)[0])
+    for each, (asked, read, told) in zip(documents, parts, strict=True):
+        given = (module, asked, read, told, each.mask, dropout, scaling)
+        attended.append(sdpa_attention_forward(*given, is_causal=each.mask is None)[0])
     return torch.cat(attended, dim=1), None
+
+
+@dataclass(frozen=True)
+class _Document:
+    """A row of a pack: its tokens, and what each of them sees where that is not all before it."""
+
+    length: int
+    mask: Tensor | None
+
+
+# By a pass's own `cu_seq_lens_q`, which all layers are handed: what it came with, by a layer's window. To
+# read the ends and to look for blocks a GPU must have done all it was given: once a pass, not in each layer.
+_PASSES: MutableMapping[Tensor, dict[int | None, tuple[Tensor | None, list[_Document]]]] = (
+    WeakTensorKeyDictionary()
+)
+
+
+def _documents(cu_seq_lens_q: Tensor, whole_blocks: Tensor | None, window: int | None) -> list[_Document]:
+    windows = _PASSES.setdefault(cu_seq_lens_q, {})
+    if window not in windows or windows[window][0] is not whole_blocks:
+        pairs = list(itertools.pairwise(cu_seq_lens_q.tolist()))
+        blocks = [None if whole_blocks is None else whole_blocks[0, start:end] for start, end in pairs]
+        device = cu_seq_lens_q.device
+        documents = [
+            _Document(end - start, _mask(end - start, each, window, device))
+            for (start, end), each in zip(pairs, blocks, strict=True)
+        ]
+        windows[window] = whole_blocks, documents
+    return windows[window][1]
 
 
 def _mask(length: int, blocks: Tensor | None, window: int | None, device: torch.device) -> Tensor | None:

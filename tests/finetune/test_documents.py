@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from finetune import documents
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, Collator
 from finetune.documents import PackCollator, attend_per_document, rope_positions, row_positions
@@ -173,3 +174,20 @@ def test_a_family_that_does_not_say_how_is_not_packed() -> None:
 def test_rows_without_positions_are_not_packed() -> None:
     with pytest.raises(ValueError, match="without its positions"):
         PackCollator()([{COLUMN: ROWS[0]}])
+
+
+def test_where_rows_end_is_asked_once_a_pass(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    attend_per_document(model)
+    made: list[int] = []
+
+    def noted(length: int, *_: object) -> None:
+        made.append(length)
+
+    monkeypatch.setattr(documents, "_mask", noted)
+    batches = [packed(model, ROWS[:2]), packed(model, ROWS[2:])]
+    learned(model, batches)
+    lengths = [len(each.labels) for each in ROWS]
+    assert model.config.get_text_config().num_hidden_layers > 1
+    assert made == lengths, "each row once, whatever the layers"
+    learned(model, batches[:1])
+    assert made == lengths, "and the same pack is known"

@@ -141,6 +141,8 @@ def test_a_recipe_plans(
         f"base.path={tiny(recipe.family)}",
         f"data.source={bank_forms / 'labels.jsonl'}",
         "data.max_bad=0.2",
+        # The tiny checkpoints have no more positions.
+        "serve.max_model_len=1024",
     ]
     words = [str(path), *(word for each in settings for word in ("-s", each)), "--home", str(shared_home)]
     assert main(["prepare", *words]) == 0

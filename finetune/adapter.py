@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
@@ -59,13 +60,17 @@ def adapter_targets(model: PreTrainedModel, recipe: Recipe) -> dict[LoraPart, li
         targets[tower] = stated
     if recipe.train.lora.experts is not None and family.experts is not None:
         targets["experts"] = family.experts.fused(config)
-        # ZeRO-3, under which shapes are empty, is refused before.
-        fused = {name for name, each in model.named_parameters() if each.dim() == 3}
+        fused = {name for name, each in model.named_parameters() if len(_shape(each)) == 3}
         found = {name for name in fused if family.tower_of(name) == "language"}
         problems += _differences("experts", "parameter", set(targets["experts"]), found)
     if problems:
         raise InputError(f"LoRA does not fit this {family.title}", problems)
     return targets
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """The whole parameter's: under ZeRO-3 it is empty, and DeepSpeed knows better."""
+    return vars(parameter).get("ds_shape", parameter.shape)
 
 
 def _differences(part: LoraPart, kind: str, stated: set[str], found: set[str]) -> list[Problem]:
@@ -128,8 +133,7 @@ def _check_told_apart(model: PreTrainedModel, family: Family) -> None:
         return
     parameters = dict(model.named_parameters())
     fused = [(name, parameters[name]) for name in family.experts.fused(model.config.to_dict())]
-    # Under ZeRO-3 shapes are empty; they were seen before, without weights.
-    square = [name for name, each in fused if each.dim() == 3 and each.shape[1] == each.shape[2]]
+    square = [name for name, each in fused if _shape(each)[1] == _shape(each)[2]]
     if square:
         problem = "is square: transformers would read it the wrong way round"
         mend = "use a checkpoint whose experts are not square, as the published ones"

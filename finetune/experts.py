@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from peft.tuners.lora import ParamWrapper
+from torch import nn
 from transformers import PreTrainedModel
 
 from lensmith.errors import IntegrityError, Problem
@@ -22,6 +24,18 @@ def group_experts(model: PreTrainedModel, family: Family) -> None:
     way = experts_way(family)
     if way is not None:
         model.set_experts_implementation(way)
+
+
+def gather_experts_whole(model: nn.Module) -> None:
+    """Let ZeRO-3 gather each layer's adapted experts with their adapter at once.
+
+    PEFT 0.21 reads them outside the forward pass of their modules (tuners/lora/layer.py, ParamWrapper): left
+    to itself DeepSpeed loses its order of gathering in the second step.
+    """
+    # Imported only where it is used: it takes seconds.
+    from deepspeed.utils import set_z3_leaf_modules
+
+    set_z3_leaf_modules(model, [ParamWrapper])
 
 
 def check_experts(model: PreTrainedModel, family: Family) -> dict[str, str]:

@@ -136,18 +136,14 @@ def reads_whole_weights(train: Train) -> bool:
 def _read_whole(train: Train) -> list[tuple[str, str, str]]:
     """What of the training reads weights whole: its name, what it reads, what to do without it.
 
-    PEFT 0.21's adapter of a parameter reads the whole of it outside the forward of its module
-    (tuners/lora/layer.py, ParamWrapper). Its DoRA reads weights so too, but as attributes of their modules:
-    DeepSpeed gathers them then. bitsandbytes dequantises whole weights, by scales that ZeRO-3 knows nothing
-    of. Rows of new tokens are means of others', set before training.
+    bitsandbytes dequantises whole weights, by scales that ZeRO-3 knows nothing of. Rows of new tokens are
+    means of others', set before training. What PEFT reads outside of a module's forward pass is gathered: for
+    DoRA by DeepSpeed, when an attribute is read; adapted experts by `gather_experts_whole`.
     """
     whole: list[tuple[str, str, str]] = []
     if train.method == "qlora":
         divided = "weights, which bitsandbytes reads whole"
         whole.append(("a base in 4 bits", divided, "set train.method to lora"))
-    if train.adapts and train.lora.experts is not None:
-        divided = "the experts, which PEFT reads whole"
-        whole.append(("an adapter of routed experts", divided, "leave out train.lora.experts"))
     if train.new_tokens:
         divided = "the embeddings, whose rows are set and read whole"
         whole.append(("rows of new tokens", divided, "leave out train.new_tokens"))

@@ -23,7 +23,7 @@ from finetune.disk import space_left
 from finetune.documents import PackCollator, attend_per_document
 from finetune.encoder import check_taught, count_rows, row_encoder
 from finetune.examiner import Examiner, NoMoreGain
-from finetune.experts import check_experts, group_experts
+from finetune.experts import check_experts, gather_experts_whole, group_experts
 from finetune.features import keep_features
 from finetune.launcher import read_launcher
 from finetune.lora import check_saved
@@ -167,6 +167,8 @@ def make_trainer(
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
     trained = choose_trained(model, recipe, half_adapter=stage == 3, new=new)
+    if stage == 3 and "experts" in trained.adapted:
+        gather_experts_whole(trained.model)
     tracker = Tracker(recipe, key, home.root, examiner)
     trainer = (PreferenceTrainer if train.objective == "dpo" else AnswerTrainer)(
         recipe,

@@ -23,6 +23,7 @@ MIXED = {name: f"{name}:lora:image:text" for name in families.FAMILIES}
 # Tiles are a second run of the tower, that an image without any leaves out.
 TILED = [f"{name}:lora:tiles:image" for name, family in families.FAMILIES.items() if family.vision_run.views]
 DORA = "qwen3_vl:dora:image:text"
+EXPERTS = [f"{name}:experts:image:text" for name, family in families.FAMILIES.items() if family.experts]
 # Processes that wait for each other are stopped by gloo after a minute; this is for all else that may hang.
 LIMIT_S = 600
 # Sums of float32 in another order.
@@ -55,7 +56,7 @@ def take_steps(
 def steps(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """By case what each process found; one start for all of them."""
     out = tmp_path_factory.mktemp("steps")
-    cases = [*MIXED.values(), *TILED, DORA]
+    cases = [*MIXED.values(), *TILED, DORA, *EXPERTS]
     ended = take_steps(checkpoints, out, cases, LIMIT_S)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return {
@@ -85,6 +86,12 @@ def test_tiles_on_one_process_alone(steps: Steps, case: str) -> None:
 def test_dora(steps: Steps) -> None:
     """PEFT reads weights of the base outside of their module; DeepSpeed gathers them when they are read."""
     assert_as_one(steps[DORA])
+
+
+@pytest.mark.parametrize("case", EXPERTS)
+def test_adapted_experts(steps: Steps, case: str) -> None:
+    """Gathered with their adapter, a layer at a time: PEFT reads them outside of their module too."""
+    assert_as_one(steps[case])
 
 
 @pytest.mark.parametrize("case", [MIXED["qwen3_vl"], *TILED])

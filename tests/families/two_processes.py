@@ -4,8 +4,8 @@ PYTHONPATH=.:scripts python -m torch.distributed.run --nproc-per-node 2 \
     tests/families/two_processes.py CHECKPOINTS OUT CASE...
 
 CHECKPOINTS holds a tiny checkpoint in a folder of each family's name. A CASE is FAMILY:VARIANT:ROW:ROW, what
-`train.lora.variant` says and each process's row of `ROWS`. Process N writes OUT/CASE.N.json. With
-WITHOUT_BLANK_IMAGE=1 a row of text leaves out the vision tower.
+`train.lora.variant` says (or "experts": these are adapted too) and each process's row of `ROWS`. Process N
+writes OUT/CASE.N.json. With WITHOUT_BLANK_IMAGE=1 a row of text leaves out the vision tower.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from finetune.answer_loss import teach_answers_only
 from finetune.blank_image import blank_image, see_blank_image
 from finetune.collate import COLUMN, Collator
 from finetune.encoder import row_encoder
+from finetune.experts import gather_experts_whole
 from lensmith import families
 from lensmith.recipe import Recipe
 from tests.families.conftest import Checkpoint, row_of, towers_of
@@ -85,7 +86,8 @@ def read_case(text: str, checkpoints: Path) -> Case:
     checkpoint = Checkpoint(families.get(name), checkpoints / name)
     recipe = checkpoint.recipe(**dict.fromkeys(towers_of(name, "lora"), "adapt"))
     content = recipe.model_dump()
-    content["train"]["lora"]["variant"] = variant
+    adapted = {"experts": {"rank": 3, "alpha": 6.0}} if variant == "experts" else {"variant": variant}
+    content["train"]["lora"] |= adapted
     encoder = row_encoder(recipe, checkpoint.root)
     collate = Collator(encoder.pad_id, checkpoint.family.numbers)
     batches = tuple(collate([{COLUMN: encoder.encode(ROWS[row])}]) for row in rows)
@@ -116,6 +118,8 @@ def together(case: Case, rank: int) -> dict[str, Tensor]:
     if os.environ.get("WITHOUT_BLANK_IMAGE") != "1":
         base = model.get_base_model()
         see_blank_image(base, case.checkpoint.family, case.blank)  # pyright: ignore[reportArgumentType]
+    if case.recipe.train.lora.experts is not None:
+        gather_experts_whole(model)
     parameters = [each for each in model.parameters() if each.requires_grad]
     engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.SGD(parameters, 0.0), config=CONFIG)
     slopes: dict[str, Tensor] = {}

@@ -167,12 +167,3 @@ def test_whole_weights_that_zero3_would_not_save_are_refused(
     content["deepspeed_config"].update(zero3_save_16bit_model=True)
     path.write_text(yaml.safe_dump(content))
     assert told(path, full) == ""
-
-
-def test_experts_under_zero3_are_refused(make_recipe: RecipeMaker) -> None:
-    recipe = load_recipe(make_recipe(family="qwen3_vl_moe", train__lora={"experts": {"rank": 2}}))
-    folder = ROOT / "recipes" / "accelerate"
-    assert told(folder / "deepspeed_zero2.yaml", recipe) == ""
-    divided = told(folder / "deepspeed_zero3.yaml", recipe)
-    assert "routed experts cannot be trained" in divided
-    assert "use ZeRO stage 2; or leave out train.lora.experts" in divided

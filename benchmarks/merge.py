@@ -98,6 +98,7 @@ def measure(side: str, case: str, folder: Path) -> dict[str, float]:
         "cpu_seconds": round(cpu, 2),
         "peak_mb": round(peak),
         "gb": round(written / 1e9, 2),
+        "load": round(os.getloadavg()[0], 1),
     }
     print(side, json.dumps(shown), file=sys.stderr)
     return shown

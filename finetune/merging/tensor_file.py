@@ -81,20 +81,17 @@ class TensorFile:
         Raises IntegrityError where the file ends inside them.
         """
         entry = self.entries[name]
-        shape, dtype = (count, entry.matrix[1]), DTYPES[entry.dtype]
-        data = bytearray(count * entry.row_bytes)
-        if not data:
-            return torch.empty(shape, dtype=dtype)
+        tensor = torch.empty((count, entry.matrix[1]), dtype=DTYPES[entry.dtype])
+        view = tensor.view(-1).view(torch.uint8).numpy().data
         with self.path.open("rb", buffering=0) as stream:
             stream.seek(entry.start + first * entry.row_bytes)
-            view = memoryview(data)
             while view:
                 # A read may give less than it was asked for: Linux ends one at 2 GB.
                 read = stream.readinto(view)
                 if not read:
                     raise IntegrityError(f"{self.path} ended inside {name}")
                 view = view[read:]
-        return torch.frombuffer(data, dtype=dtype).reshape(shape)
+        return tensor
 
 
 def open_tensor_file(path: Path) -> TensorFile:

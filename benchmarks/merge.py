@@ -52,9 +52,14 @@ def baseline(folder: Path, target: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
+    from finetune.peft_names import named_in_full
+
     _, run = open_case(folder)
     base = AutoModelForImageTextToText.from_pretrained(folder / "base", dtype=torch.bfloat16)
-    merged = PeftModel.from_pretrained(base, run.path).merge_and_unload(safe_merge=False)
+    # Without it PEFT cannot load an adapter of GLM-4.6V's experts that it has saved itself.
+    with named_in_full(base):
+        adapted = PeftModel.from_pretrained(base, run.path)
+    merged = adapted.merge_and_unload(safe_merge=False)
     merged.save_pretrained(target, max_shard_size="1100MB")
 
 

@@ -96,6 +96,8 @@ def test_frames_are_kept_and_nothing_else(clips: Folder, tmp_path: Path) -> None
 def test_what_is_taken_once_is_kept(clips: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home")
     first = prepare(recipe_of(clips, video=SAMPLING), home)
+    finer = prepare(recipe_of(clips, video=SAMPLING | {"fps": 3}), home)
+    assert finer.dataset.body["videos"] == {"videos": 6, "frames": 36}
     monkeypatch.setattr(showing, "DecoderPool", None)
     again = prepare(recipe_of(clips, video=SAMPLING, wording={"longest_answer": 9}), home)
     assert again.dataset.body["rows"] == first.dataset.body["rows"]
@@ -130,6 +132,10 @@ def test_what_is_refused(clips: Folder, tmp_path: Path) -> None:
         "late": {"region"},
         "answering": {"image_place", "empty_answer"},
     }
+    # Not as an image's address would be, which may be allowed.
+    assert "video_unreadable: The video cannot be used: 'https://example.org/clip.mp4' is an" in str(
+        found["web"]
+    )
     assert "the span ends at 2.5 seconds, its video at 2" in "".join(found["late"])
 
 

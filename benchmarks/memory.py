@@ -130,7 +130,7 @@ def make_recipe(case: Case, folder: Path) -> Recipe:
             "learning_rate": 0.001,
             "wandb": "disabled",
         },
-        "serve": {"max_model_len": 4096, "max_new_tokens": 16},
+        "serve": {"max_model_len": 1024, "max_new_tokens": 16},
         "release": {"name": "memory", "intended_use": "Measuring memory."},
         "gates": str(ROOT / "recipes/gates/default.yaml"),
     }

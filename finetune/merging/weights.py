@@ -82,8 +82,7 @@ def _write_plan(
             [Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")],
         )
     for name in base.files:
-        # What is finished stays in its place until the model is sealed, which takes a while too.
-        os.link(journal.work / name, target / name)
+        _place(journal.work / name, target / name)
     if base.indexed:
         _write_index(base, target)
     return Merged(main_dtype(base), len(base.place), moved)
@@ -118,6 +117,15 @@ def _finish(journal: Journal, name: str, partial: Path, written: Written) -> Non
     partial.rename(journal.work / name)
     size = (journal.work / name).stat().st_size
     journal.add(name, Finished(bytes=size, elements=dict(written.elements), moved=sorted(written.moved)))
+
+
+def _place(finished: Path, target: Path) -> None:
+    """Have a finished file lie at `target`, and in its own place until the model is sealed, which takes a
+    while too; where the disk has no second names, at `target` alone."""
+    try:
+        os.link(finished, target)
+    except OSError:
+        finished.rename(target)
 
 
 def _write_index(base: Checkpoint, target: Path) -> None:

@@ -229,6 +229,16 @@ def test_killed_at_each_rename_it_goes_on(whole: Walk, tmp_path: Path) -> None:
     assert not list(home.root.glob("artifacts/*/*.partial"))
 
 
+def test_a_disk_without_second_names_gets_the_same(
+    whole: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refused)
+    assert merge(whole.recipe, Home(tmp_path), whole.base, whole.run).id == whole.model.id
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["gone", "cut", "other"])
 def test_what_the_journal_does_not_know_whole_is_done_again(

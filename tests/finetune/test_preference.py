@@ -234,19 +234,19 @@ def test_pairs_of_text_alone_run_the_tower(preferring: Training, ours: Preferenc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("recomputed", [0, 1])
 def test_a_dry_pass_of_pairs_holds_what_the_same_pass_holds_for_real(
-    preferring: Training, batch: dict[str, Tensor], checkpointing: bool
+    preferring: Training, batch: dict[str, Tensor], recomputed: int
 ) -> None:
     recipe, base = preferring.recipe, preferring.recipe.base.path
     bare = choose_trained(load_skeleton(base), recipe).model
     batch = {name: values for name, values in batch.items() if name != ROWS}
-    dry = dry_step(bare, batch, checkpointing=checkpointing, autocast=False, pairs=True)
+    dry = dry_step(bare, batch, recomputed=recomputed, autocast=False, pairs=True)
 
     model = choose_trained(load_model(base, torch.float32), recipe).model.train()
     assert isinstance(model, PeftModel)
     teach_answers_only(base_of(model))
-    if checkpointing:
+    if recomputed:
         base_of(model).gradient_checkpointing_enable({"use_reentrant": False})
     given = {name: values.clone() for name, values in batch.items()}
     asked = {**given, "use_cache": False, "answer_labels": given["labels"]}

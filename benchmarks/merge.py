@@ -96,6 +96,8 @@ def measure(side: str, case: str, folder: Path) -> dict[str, float]:
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     written = sum(path.stat().st_size for path in target.iterdir())
     shutil.rmtree(target)
+    # A merge that goes on with what it finds there has nothing to do.
+    shutil.rmtree(folder / "work", ignore_errors=True)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, argv)
     shown = {

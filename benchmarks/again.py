@@ -7,11 +7,12 @@ are replaced by other pictures of the same kind, and they are prepared again in 
 rows in a home that knows nothing, for the id, which must be the same. Each is a process of its own. Counted
 are the pictures that workers open, to look at them and to store them; `share` is what is looked at of all.
 Time is counted in CPU seconds of all processes, imports included, since other programs may run beside it;
-`cpu_share` is that of preparing again of the first time. It is more than 1%: pictures that changed are decoded
-and encoded, the files that have them are written, all others are read once, labels are judged anew and the
-report is drawn. By 20 and 196 of these rows, none of them changed: 2.3 ms a row (1.1% of the 205 ms of its
-first time; 1.2 of them SHA-256 of 2.1 MB), and 0.9 s whatever their number, most of it imports. The last line
-is the result, JSON; the command fails where more is looked at than has changed, or the ids differ.
+`cpu_share` is that of preparing again of the first time. It is more than 1%: pictures that changed are
+decoded and encoded, the files that have them are written, all others are read once, labels are judged anew
+and the report is drawn. By 20 and 196 of these rows, none of them changed: 2.3 ms a row (1.1% of the 205 ms
+of its first time; 1.2 of them SHA-256 of 2.1 MB), and 0.9 s whatever their number, most of it imports. The
+last line is the result, JSON; the command fails where more is looked at than has changed, or the ids
+differ.
 """
 
 from __future__ import annotations

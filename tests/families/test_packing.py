@@ -20,6 +20,7 @@ from lensmith.families.family import Family
 from lensmith.row_file import Row
 from tests.families.conftest import Checkpoint, row_of
 from tests.family_results import Shows
+from tests.learned import Learned, learned
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,6 @@ ROWS = [
 PACKING = [name for name, family in families.FAMILIES.items() if family.packs]
 TILED = [name for name in PACKING if families.get(name).vision_run.views]
 Batch = dict[str, Tensor]
-Learned = tuple[float, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,6 @@ class Case:
             float((slopes[name] - each).abs().max() / each.abs().max().clamp(min=least))
             for name, each in right.items()
         )
-
-
-def learned(model: PreTrainedModel, batches: tuple[Batch, ...]) -> Learned:
-    """The summed loss of some batches and its gradients."""
-    total = 0.0
-    for batch in batches:
-        given = {name: values for name, values in batch.items() if name != "labels"}
-        loss = model(**given, use_cache=False, answer_labels=batch["labels"])[0]
-        loss.backward()
-        total += float(loss.detach())
-    found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    model.zero_grad()
-    return total, found
 
 
 @pytest.fixture(scope="module", params=PACKING)

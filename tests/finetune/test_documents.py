@@ -17,6 +17,7 @@ from finetune.documents import PackCollator, attend_per_document, rope_positions
 from finetune.encoded import Encoded
 from lensmith import families
 from tests.finetune.tiny_models import MODELS, glm4v_moe, qwen3_vl_moe, row
+from tests.learned import Gradients, Learned, learned
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,6 @@ ROWS = [
     row(5, 7, 3),
 ]
 ALL = {**MODELS, "qwen3_vl_moe": qwen3_vl_moe, "glm4v_moe": glm4v_moe}
-Gradients = dict[str, Tensor]
 
 
 def placed(model: PreTrainedModel, rows: list[Encoded]) -> list[Encoded]:
@@ -40,20 +40,6 @@ def placed(model: PreTrainedModel, rows: list[Encoded]) -> list[Encoded]:
 
 def packed(model: PreTrainedModel, rows: list[Encoded]) -> dict[str, Tensor]:
     return PackCollator()([{COLUMN: each} for each in placed(model, rows)])
-
-
-def learned(model: PreTrainedModel, batches: list[dict[str, Tensor]]) -> tuple[float, Gradients]:
-    """The summed loss of some batches and its gradients."""
-    total = 0.0
-    for batch in batches:
-        given = {name: values for name, values in batch.items() if name != "labels"}
-        # With a cache, which is the default, transformers looks for no documents: they would leak silently.
-        loss = model(**given, use_cache=False, answer_labels=batch["labels"])[0]
-        loss.backward()
-        total += float(loss.detach())
-    found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
-    model.zero_grad()
-    return total, found
 
 
 def largest_difference(left: Gradients, right: Gradients) -> float:
@@ -70,7 +56,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def alone(model: PreTrainedModel) -> tuple[float, Gradients]:
+def alone(model: PreTrainedModel) -> Learned:
     """Each row by itself, as transformers runs it: its own mask, positions that the model makes."""
     return learned(model, [Collator(0)([{COLUMN: each}]) for each in ROWS])
 
@@ -89,7 +75,7 @@ def test_all_families_with_a_rope_of_three_dimensions_are_shown_here() -> None:
 
 
 @pytest.mark.usefixtures("attention")
-def test_packed_equals_alone(model: PreTrainedModel, alone: tuple[float, Gradients]) -> None:
+def test_packed_equals_alone(model: PreTrainedModel, alone: Learned) -> None:
     loss, found = learned(model, [packed(model, ROWS)])
     assert loss == pytest.approx(alone[0], rel=1e-6)
     assert largest_difference(found, alone[1]) < 2e-5
@@ -98,7 +84,7 @@ def test_packed_equals_alone(model: PreTrainedModel, alone: tuple[float, Gradien
     assert largest_difference(found, alone[1]) < 2e-5
 
 
-def test_padded_equals_alone(model: PreTrainedModel, alone: tuple[float, Gradients]) -> None:
+def test_padded_equals_alone(model: PreTrainedModel, alone: Learned) -> None:
     """The check of the check: what packing is held to is also what padding gives."""
     model.set_attn_implementation({"text_config": "sdpa"})
     loss, found = learned(model, [Collator(0)([{COLUMN: each} for each in ROWS])])
@@ -134,7 +120,7 @@ MUTANTS = [text_positions_alone, rope_over_the_whole_pack, leaking]
 @pytest.mark.usefixtures("attention")
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_wrong_positions_and_leaks_would_show(
-    model: PreTrainedModel, alone: tuple[float, Gradients], mutant: Callable[[Batch], Batch]
+    model: PreTrainedModel, alone: Learned, mutant: Callable[[Batch], Batch]
 ) -> None:
     loss, found = learned(model, [mutant(packed(model, ROWS))])
     assert loss != pytest.approx(alone[0], rel=1e-4)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.gpu.sizes import SIZES
 from lensmith import families
 from lensmith.families.family import Family
 
@@ -32,18 +33,6 @@ class Case:
     config: Callable[[], PreTrainedConfig]
 
 
-def _vision(hidden: int, depth: int, wide: int, out: int) -> dict[str, Any]:
-    """Qwen3-VL's tower, as in the published 2B and 30B-A3B."""
-    return {
-        "hidden_size": hidden,
-        "depth": depth,
-        "intermediate_size": wide,
-        "num_heads": 16,
-        "out_hidden_size": out,
-        "deepstack_visual_indexes": [5, 11, 17],
-    }
-
-
 def _dense(layers: int) -> Callable[[], PreTrainedConfig]:
     """Qwen3-VL-2B's config.json, with as many decoder layers."""
 
@@ -60,7 +49,14 @@ def _dense(layers: int) -> Callable[[], PreTrainedConfig]:
             "head_dim": 128,
             "tie_word_embeddings": True,
         }
-        vision = _vision(1024, 24, 4096, 2048)
+        vision = {
+            "hidden_size": 1024,
+            "depth": 24,
+            "intermediate_size": 4096,
+            "num_heads": 16,
+            "out_hidden_size": 2048,
+            "deepstack_visual_indexes": [5, 11, 17],
+        }
         return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True)
 
     return config
@@ -70,19 +66,8 @@ def _fused() -> PreTrainedConfig:
     """Qwen3-VL-30B-A3B's, with 3 decoder layers for 48."""
     from transformers import Qwen3VLMoeConfig
 
-    text = {
-        "vocab_size": 151_936,
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "moe_intermediate_size": 768,
-        "num_experts": 128,
-        "num_experts_per_tok": 8,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 4,
-        "head_dim": 128,
-    }
-    return Qwen3VLMoeConfig(text_config=text, vision_config=_vision(1152, 27, 4304, 2048))
+    size = SIZES["qwen3_vl_30b_a3b"]
+    return Qwen3VLMoeConfig(text_config=size.text | {"num_hidden_layers": 3}, vision_config=size.vision)
 
 
 def _apart() -> PreTrainedConfig:

@@ -15,7 +15,8 @@ from lensmith.families.family import TOWERS, Family
 from lensmith.files import write_atomically
 from lensmith.home import Home
 from lensmith.provenance import stage_key
-from lensmith.recipe import Recipe, Serve
+from lensmith.recipe import Recipe
+from lensmith.serve_settings import Serve
 from lensmith.tokens import ImageGrid, read_grid
 from lensmith.units import GIB
 from serving.adapter import Adapter, read_adapter

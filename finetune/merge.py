@@ -9,8 +9,10 @@ that it was at.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from finetune.merging.companions import copy_companions
@@ -18,6 +20,7 @@ from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path, template_digest, verify_base
 from lensmith.errors import InputError, LensmithError, Problem
+from lensmith.files import digest_from_disk
 from lensmith.home import Home
 from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
@@ -58,6 +61,10 @@ def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact
             # To be done again it would fail again.
             shutil.rmtree(home.work_path(key), ignore_errors=True)
             raise
+        # Written past the cache, they are read so: as many at once as there are cores.
+        shards = sorted(draft.path.glob("*.safetensors"))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            draft.digests.update(zip(shards, pool.map(digest_from_disk, shards), strict=True))
         budget = recipe.pixel_budget
         copy_companions(root, draft.path, budget)
         extend_files(draft.path, learned_tokens(run.body))

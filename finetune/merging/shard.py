@@ -14,35 +14,38 @@ import torch
 
 from finetune.merging.change import Changes, Compute, Piece
 from finetune.merging.crew import Crew
-from finetune.merging.kernel_copy import copy_range, share_blocks, write_at
+from finetune.merging.output import Output, share_blocks
 from finetune.merging.tensor_file import DTYPES, Entry, TensorFile, is_finite
 from lensmith.errors import InputError, IntegrityError, Problem
 
 # Elements of the rows that are computed at a time: in float32 they stay in a core's cache. More only where so
 # few rows would be a product that is summed in another order than a whole one.
 _BLOCK, _ROWS = 1 << 20, 64
-# Bytes of a copy by the kernel.
-_STRETCH = 64 << 20
+# Bytes that a job copies.
+_STRETCH = 16 << 20
 
 
 @dataclass
 class Written:
     """What was done to a file. elements: computed, by weight of the class. moved: tensors that hold other
-    values than the base's. jobs: still at it."""
+    values than the base's. output: None where it shares all blocks with the base's. jobs: still at it."""
 
+    output: Output | None = None
     elements: Counter[str] = field(default_factory=Counter)
     moved: set[str] = field(default_factory=set)
     jobs: list[Future[None]] = field(default_factory=list)
 
-    def wait(self) -> None:
-        """Until every job is done. Raises what one raised."""
+    def finish(self) -> None:
+        """Wait until every job is done, and write what they left. Raises what one raised."""
         for job in self.jobs:
             job.result()
+        if self.output:
+            self.output.finish()
 
 
 def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) -> Written:
-    """Have `crew` write `source` to `target` with the `changes` of its tensors; bytes that stay are copied by
-    the kernel, and shared with the base by file systems that can.
+    """Have `crew` write `source` to `target` with the `changes` of its tensors; bytes that stay are copied,
+    and shared with the base by file systems that can.
 
     A job raises InputError for a value that is not finite, IntegrityError where the source ends early.
     """
@@ -50,10 +53,9 @@ def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) 
     changes = {name: changes[name] for name in source.entries.keys() & changes.keys()}
     if not changes and share_blocks(source.path, target):
         return written
-    target.write_bytes(source.head)
-    with target.open("r+b") as stream:
-        stream.truncate(source.size)
-    at = len(source.head)
+    output = written.output = Output(target, source.size)
+    # The head is copied with what comes behind it.
+    at = 0
     for entry in source.entries.values():
         if entry.name not in changes:
             continue
@@ -64,29 +66,29 @@ def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) 
         for piece in pieces:
             if piece.start is not None and piece.rows:
                 start = entry.start + row * entry.row_bytes
-                _copy(source, target, at, start, written, crew)
-                _compute(source, target, entry, row, piece, written, crew)
+                _copy(source, output, at, start, written, crew)
+                _compute(source, output, entry, row, piece, written, crew)
                 at = start + piece.rows * entry.row_bytes
             row += piece.rows
-    _copy(source, target, at, source.size, written, crew)
+    _copy(source, output, at, source.size, written, crew)
     return written
 
 
-def _copy(source: TensorFile, target: Path, start: int, end: int, written: Written, crew: Crew) -> None:
+def _copy(source: TensorFile, output: Output, start: int, end: int, written: Written, crew: Crew) -> None:
     for at in range(start, end, _STRETCH):
-        job = functools.partial(copy_range, source.path, target, at, min(at + _STRETCH, end))
+        job = functools.partial(output.copy, source.path, at, min(at + _STRETCH, end))
         written.jobs.append(crew.do(job))
 
 
 def _compute(
-    source: TensorFile, target: Path, entry: Entry, row: int, piece: Piece, written: Written, crew: Crew
+    source: TensorFile, output: Output, entry: Entry, row: int, piece: Piece, written: Written, crew: Crew
 ) -> None:
     assert piece.start is not None
     compute = piece.start()
     width = entry.matrix[1]
     for first, count in [(0, piece.rows)] if piece.whole else blocks(piece.rows, width):
         job = functools.partial(
-            _block, source, target, entry, row + first, count, first, compute, written.moved
+            _block, source, output, entry, row + first, count, first, compute, written.moved
         )
         written.jobs.append(crew.do(job))
         written.elements[piece.weight] += count * width
@@ -103,7 +105,7 @@ def blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
 
 def _block(
     source: TensorFile,
-    target: Path,
+    output: Output,
     entry: Entry,
     row: int,
     count: int,
@@ -126,5 +128,4 @@ def _block(
     if entry.name not in moved and not torch.equal(new, stored):
         moved.add(entry.name)
     data = new.contiguous().view(-1).view(torch.uint8).numpy().data
-    with target.open("r+b", buffering=0) as stream:
-        write_at(stream.fileno(), data, entry.start + row * entry.row_bytes)
+    output.write(data, entry.start + row * entry.row_bytes)

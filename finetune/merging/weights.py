@@ -112,7 +112,7 @@ def _write(base: Checkpoint, changes: Changes, journal: Journal, crew: Crew) -> 
 
 
 def _finish(journal: Journal, name: str, partial: Path, written: Written) -> None:
-    written.wait()
+    written.finish()
     sync_file(partial)
     partial.rename(journal.work / name)
     size = (journal.work / name).stat().st_size

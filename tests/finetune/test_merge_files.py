@@ -1,11 +1,17 @@
-"""How merged files are written: by the kernel, never shared with the base, and gone on with after a kill."""
+"""How merged files are written: past the cache, never shared with the base, and gone on with after a kill."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import itertools
 import json
+import mmap
 import os
+import random
 import signal
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +21,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.merge import merge
-from finetune.merging import kernel_copy, weights
+from finetune.merging import output as output_module
+from finetune.merging import weights
 from finetune.merging.journal import JOURNAL, Finished, Journal
-from finetune.merging.kernel_copy import copy_range, share_blocks
+from finetune.merging.output import Output, share_blocks
 from finetune.merging.shard import blocks
 from finetune.merging.weights import write_merged
 from lensmith.base import pin_base
@@ -40,51 +47,112 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms:
     return walk(tmp_path_factory.mktemp("walk"), tiny_base, bank_forms, lying, towers=("language",))
 
 
-def test_a_part_of_a_file_is_copied_to_its_place(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(bytes(range(200)))
-    (tmp_path / "b").write_bytes(b"x" * 200)
-    copy_range(tmp_path / "a", tmp_path / "b", 50, 150)
-    assert (tmp_path / "b").read_bytes() == b"x" * 50 + bytes(range(50, 150)) + b"x" * 50
+PAGE = max(4096, mmap.PAGESIZE)
+# Where a file is cut: inside a page, at its border, over several pages, and over several writes.
+CUTS = [0, 7, 100, PAGE, PAGE + 1, 3 * PAGE, 3 * PAGE + 9, 9 * PAGE - 3, 9 * PAGE - 1, (4 << 20) + 5, 9 << 20]
+CONTENT = random.Random(4).randbytes(CUTS[-1] + 1)
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_what_the_kernel_refuses_is_copied_by_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+def put_together(tmp_path: Path) -> bytes:
+    """A file of `CONTENT`, whose pieces are written and copied in turn, in no order, by several threads."""
+    (tmp_path / "source").write_bytes(CONTENT)
+    output = Output(tmp_path / "target", len(CONTENT))
+
+    def piece(at: int, start: int, end: int) -> None:
+        if at % 2:
+            output.copy(tmp_path / "source", start, end)
+        else:
+            output.write(memoryview(CONTENT)[start:end], start)
+
+    pieces = [(at, *each) for at, each in enumerate(itertools.pairwise([*CUTS, len(CONTENT)]))]
+    random.Random(5).shuffle(pieces)
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(piece, *each) for each in pieces]:
+            future.result()
+    output.finish()
+    return (tmp_path / "target").read_bytes()
+
+
+def past_the_cache(handle: int) -> bool:
+    return bool(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def test_whole_pages_go_past_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "probe").touch()
+    try:
+        os.close(os.open(tmp_path / "probe", os.O_WRONLY | os.O_DIRECT))
+    except OSError:
+        pytest.skip("this file system has no way past the cache")
+    pwrite, sizes = os.pwrite, {True: 0, False: 0}
+
+    def counted(handle: int, data: memoryview, at: int) -> int:
+        sizes[past_the_cache(handle)] += len(data)
+        return pwrite(handle, data, at)
+
+    monkeypatch.setattr(os, "pwrite", counted)
+    # Else blocks that are shared with the source are never written.
+    monkeypatch.setattr(output_module, "_shared", lambda *_: False)
+    assert put_together(tmp_path) == CONTENT
+    assert sum(sizes.values()) == len(CONTENT)
+    assert sizes[False] <= len(CUTS) * PAGE
+
+
+@pytest.mark.parametrize("when", ["open", "pwrite"])
+def test_a_disk_without_a_way_past_the_cache_gets_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    calls = 0
+    call, refused = getattr(os, when), 0
 
-    def refusing(source: int, target: int, count: int, at: int, to: int) -> int:
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return os.pwrite(target, os.pread(source, 7, at), to)
+    def refusing(given: Any, flags: Any, *rest: Any) -> int:
+        nonlocal refused
+        if flags & os.O_DIRECT if when == "open" else past_the_cache(given):
+            refused += 1
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return call(given, flags, *rest)
 
-    monkeypatch.setattr(os, "copy_file_range", refusing)
-    monkeypatch.setattr(kernel_copy, "_PLAIN", 64)
-    (tmp_path / "a").write_bytes(bytes(range(200)))
-    (tmp_path / "b").write_bytes(bytes(200))
-    copy_range(tmp_path / "a", tmp_path / "b", 0, 200)
-    assert (tmp_path / "b").read_bytes() == bytes(range(200))
-    assert calls == after + 1
+    monkeypatch.setattr(os, when, refusing)
+    monkeypatch.setattr(output_module, "_shared", lambda *_: False)
+    assert put_together(tmp_path) == CONTENT
+    assert refused
 
 
-def test_another_error_of_the_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*given: int) -> int:
+def test_blocks_are_shared_where_the_file_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[tuple[int, int]] = []
+
+    def cloned(writer: int, request: int, asked: bytes) -> int:
+        """As Btrfs and XFS do it (ioctl_ficlonerange(2))."""
+        source, start, count, target = struct.unpack("qQQQ", asked)
+        assert request == 0x4020940D
+        assert start == target
+        assert not start % PAGE
+        assert not count % PAGE
+        shared.append((start, start + count))
+        os.pwrite(writer, os.pread(source, count, start), start)
+        return 0
+
+    monkeypatch.setattr(fcntl, "ioctl", cloned)
+    assert put_together(tmp_path) == CONTENT
+    copied = [each for at, each in enumerate(itertools.pairwise([*CUTS, len(CONTENT)])) if at % 2]
+    inner = [(start + -start % PAGE, end - end % PAGE) for start, end in copied]
+    assert sorted(shared) == [(start, end) for start, end in inner if start < end]
+
+
+def test_another_error_of_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "copy_file_range", full)
-    for name in "ab":
-        (tmp_path / name).write_bytes(bytes(8))
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space"):
-        copy_range(tmp_path / "a", tmp_path / "b", 0, 8)
+        Output(tmp_path / "a", 2 * PAGE).write(memoryview(bytes(2 * PAGE)), 0)
+    monkeypatch.setattr(fcntl, "ioctl", full)
+    with pytest.raises(OSError, match="No space"):
+        share_blocks(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_source_that_ends_early_is_an_error(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / name).write_bytes(bytes(8))
+    (tmp_path / "a").write_bytes(bytes(8))
     with pytest.raises(IntegrityError, match="ended at 8 of 16 bytes"):
-        copy_range(tmp_path / "a", tmp_path / "b", 0, 16)
+        Output(tmp_path / "b", 16).copy(tmp_path / "a", 0, 16)
 
 
 def test_shared_blocks_or_none(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lensmith.data_settings import Data
 from lensmith.families.family import Family
+from lensmith.lora_ranks import LORA_RANKS, rank_slot
 from lensmith.new_tokens import string_problems
+from lensmith.serve_settings import Serve
 from lensmith.train_settings import Train
 
 _MERGE = "merge it: serve.mode: merged"
@@ -51,11 +53,9 @@ def _new_token_problems(train: Train, family: Family) -> list[str]:
     return [f"train.new_tokens: {each}" for each in problems]
 
 
-def adapter_problems(train: Train, family: Family, tower_connector_lora: bool) -> list[str]:
-    """Why vLLM would not apply the adapter that `train` makes, not all of it, or to other weights.
-
-    tower_connector_lora: whether its option of that name is on.
-    """
+def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
+    """Why vLLM, started as `serve` says, would not apply the adapter that `train` makes, not all of it, or to
+    other weights."""
     if not train.adapts:
         return ["train.method full makes no adapter to serve: set serve.mode to merged"]
     problems: list[str] = []
@@ -70,9 +70,15 @@ def adapter_problems(train: Train, family: Family, tower_connector_lora: bool) -
         problems.append(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
     options = family.vllm_adapts
     adapted = train.towers.in_mode("adapt")
+    ranks = {tower: train.lora.rank_of(tower) for tower in adapted}
+    if too_large := [f"{tower} has {rank}" for tower, rank in ranks.items() if rank_slot(rank) is None]:
+        problems.append(f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, {', '.join(too_large)}: {_MERGE}")
+    elif serve.live is not None and (rank := max(ranks.values(), default=0)) > serve.live.max_rank:
+        mend = f"set it to {rank}, for all that share the engine; or {_MERGE}, without serve.live"
+        problems.append(f"the adapter's rank {rank} is above serve.live.max_rank: {mend}")
     unable = [tower for tower in adapted if tower not in options]
     needing = [tower for tower in adapted if options.get(tower)]
-    left_out = unable + ([] if tower_connector_lora else needing)
+    left_out = unable + ([] if serve.tower_connector_lora else needing)
     if left_out:
         mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
         problems.append(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")

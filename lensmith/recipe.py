@@ -126,7 +126,7 @@ class Recipe(Section):
             problems.append(f"{no_budget(family).summary}: leave out pixels")
         problems += family_problems(self.train, self.data, family)
         if self.serve.mode == "adapter":
-            problems += adapter_problems(self.train, family, self.serve.tower_connector_lora)
+            problems += adapter_problems(self.train, family, self.serve)
         refuse(problems)
         return self
 

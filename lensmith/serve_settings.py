@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lensmith.section import Count, Positive, Section
+from lensmith.lora_ranks import LORA_RANKS
+from lensmith.section import Count, Positive, Section, refuse
+
+
+class Live(Section):
+    """Room beside the base for several releases' adapters, loaded and unloaded while the engine runs."""
+
+    max_adapters: Count = Field(description="adapters that can be loaded at a time")
+    max_rank: Annotated[int, Field(ge=1, le=LORA_RANKS[-1])] = Field(
+        description="largest rank among them, of this adapter and of those to come"
+    )
+    at_once: Count | None = Field(
+        default=None,
+        description="adapters whose requests are computed together, each in GPU memory; all where absent",
+    )
+
+    @model_validator(mode="after")
+    def _no_more_at_once_than_there_are(self) -> Live:
+        if self.at_once is not None and self.at_once > self.max_adapters:
+            refuse([f"at_once is above max_adapters ({self.max_adapters}): lower it, or leave it out"])
+        return self
 
 
 class Serve(Section):
@@ -18,6 +38,9 @@ class Serve(Section):
     tower_connector_lora: bool = Field(
         default=False,
         description="mode adapter: vLLM's option to apply the vision and connector part too (experimental)",
+    )
+    live: Live | None = Field(
+        default=None, description="mode adapter: share the engine with adapters of other releases; absent: no"
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="the engine's dtype")
     max_model_len: Count = Field(default=4096, description="prompt and answer together, in tokens")
@@ -38,3 +61,11 @@ class Serve(Section):
         default=64, description="held-out rows of the serve proof"
     )
     concurrency: Count = Field(default=8, description="requests in flight while evaluating")
+
+    @model_validator(mode="after")
+    def _live_is_of_adapters(self) -> Serve:
+        if self.live is not None and self.mode != "adapter":
+            refuse(
+                ["live has room for adapters, merged weights take none: set mode to adapter, or leave it out"]
+            )
+        return self

@@ -13,8 +13,7 @@ from lensmith.rendering import ThinkingChoice
 from lensmith.section import Count, Every, Positive, ResolvedPath, Section, Share, finite, refuse
 from lensmith.train_evaluation import TrainEvaluate
 
-# The largest rank that vLLM serves live.
-Rank = Annotated[int, Field(ge=1, le=512)]
+Rank = Annotated[int, Field(ge=1)]
 TowerMode = Literal["train", "adapt", "freeze"]
 # What has a rank and an alpha of its own: a tower's linears, or the language model's routed experts.
 LoraPart = Tower | Literal["experts"]

@@ -18,12 +18,20 @@ _PARTS = (".lora_A.weight", ".lora_B.weight")
 
 # Keys of PEFT's config whose effect vLLM 0.32 does not apply (lora/peft_helper.py), with the values that mean
 # "not used". target_parameters: it reads one family's experts alone, by kernels that no test here can run.
-_NOT_APPLIED: dict[str, tuple[Any, ...]] = {
+# trainable_token_indices: it does not know the key. init_lora_weights: the named starts, of which some change
+# the base (PiSSA, OLoRA, CorDA, LoftQ) and none is one of ours.
+NOT_APPLIED: dict[str, tuple[Any, ...]] = {
     "use_dora": (None, False),
     "lora_bias": (None, False),
     "bias": (None, "none"),
     "modules_to_save": (None, []),
     "target_parameters": (None, []),
+    "trainable_token_indices": (None, {}, []),
+    "init_lora_weights": (None, True, False, "gaussian"),
+    "alora_invocation_tokens": (None, []),
+    "layer_replication": (None, []),
+    "use_bdlora": (None, False, {}),
+    "use_qalora": (None, False),
 }
 
 
@@ -54,7 +62,7 @@ def read_adapter(folder: Path, family: Family) -> Adapter:
             ADAPTER_CONFIG,
             "merge it: serve.mode: merged",
         )
-        for key, unused in _NOT_APPLIED.items()
+        for key, unused in NOT_APPLIED.items()
         if key in config and config[key] not in unused
     ]
     modules: set[str] = set()

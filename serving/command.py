@@ -7,10 +7,13 @@ pass is made then) and one worker in the engine's own process. About 24 CPU seco
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 
+from lensmith.provenance import ROOT
 from lensmith.units import GIB
+from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.profile import Places
 from serving.profile_file import Cpu, Cuda, Profile
 
@@ -22,13 +25,25 @@ NO_DOMAIN = "media.invalid"
 _KEPT = ("VLLM_CACHE_ROOT", "VLLM_LOGGING_LEVEL", "VLLM_API_KEY")
 
 
+# What the base is called beside adapters that come and go.
+LIVE_BASE = "base"
+
+
+def is_live(profile: Profile) -> bool:
+    """Whether an engine in production starts with the base alone, and adapters are loaded into it."""
+    return profile.adapter is not None and profile.adapter.room is not None
+
+
 def base_name(profile: Profile) -> str:
-    """What the base beside an adapter is called."""
+    """What the base beside the one adapter of an engine is called."""
     return f"{profile.served_name}-base"
 
 
 def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> list[str]:
-    """The program and its arguments. `proof` turns the caches off and listens on the loopback only."""
+    """The program and its arguments.
+
+    `proof` turns the caches off, listens on the loopback only, and has one adapter, which stays.
+    """
     images = profile.images
     size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
     processor = {} if images.max_pixels is None else {"size": size}
@@ -62,9 +77,14 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
         _add_cuda(options, profile.cuda)
     if profile.adapter is not None:
         options["--max-lora-rank"] = profile.adapter.max_rank
-        options["--lora-modules"] = json.dumps(
-            {"name": profile.served_name, "path": str(places.adapter), "base_model_name": base_name(profile)}
-        )
+        if (room := profile.adapter.room) is not None:
+            options["--max-loras"], options["--max-cpu-loras"] = room.at_once, room.max_adapters
+        if is_live(profile) and not proof:
+            options["--served-model-name"] = LIVE_BASE
+            options["--middleware"] = MIDDLEWARE
+        else:
+            beside = {"path": str(places.adapter), "base_model_name": base_name(profile)}
+            options["--lora-modules"] = json.dumps({"name": profile.served_name, **beside})
         flags.append("--enable-lora")
         if profile.adapter.tower_connector:
             flags.append("--enable-tower-connector-lora")
@@ -85,8 +105,13 @@ def _add_cuda(options: dict[str, str | int | float], cuda: Cuda) -> None:
     options["--tensor-parallel-size"] = cuda.tensor_parallel
 
 
-def engine_environment(profile: Profile, inherited: Mapping[str, str], *, proof: bool) -> dict[str, str]:
-    """The engine's environment: nothing is reported or downloaded, redirects are not followed."""
+def engine_environment(
+    profile: Profile, inherited: Mapping[str, str], *, proof: bool, token: str = ""
+) -> dict[str, str]:
+    """The engine's environment: nothing is reported or downloaded, redirects are not followed.
+
+    token: what a request to load an adapter has to show; "" where none can be loaded.
+    """
     environment = {
         name: value
         for name, value in inherited.items()
@@ -101,6 +126,11 @@ def engine_environment(profile: Profile, inherited: Mapping[str, str], *, proof:
         VLLM_MAX_IMAGE_PIXELS=str(profile.images.max_decoded_pixels),
         PYTHONUNBUFFERED="1",
     )
+    if token:
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+        environment[TOKEN_VARIABLE] = token
+        # The guard is ours: the engine must find this very copy of it.
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])])
     if profile.cpu is not None:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         environment["OMP_NUM_THREADS"] = str(profile.cpu.threads)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,7 +21,7 @@ from lensmith.base import verify_base
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
-from serving.command import engine_argv, engine_environment
+from serving.command import engine_argv, engine_environment, is_live
 from serving.profile import find_places, read_profile
 from serving.profile_file import Profile
 
@@ -35,13 +36,17 @@ _ERROR = re.compile(r"\b\w*(?:Error|Exception)\b: .+")
 
 @dataclass(frozen=True)
 class Engine:
-    """A healthy engine. url: without a path. model_name: what requests ask for. pid: its supervisor."""
+    """A healthy engine. url: without a path. model_name: what requests ask for. pid: its supervisor.
+
+    token: what a request to load or unload an adapter has to show; "" where the engine takes none.
+    """
 
     url: str
     model_name: str
     version: str
     log: Path
     pid: int
+    token: str = field(default="", repr=False)
 
     def alive(self) -> bool:
         """Whether the process is still there."""
@@ -81,17 +86,18 @@ def running_engine(
     log = home.root / "logs" / f"vllm-{artifact.id[:12]}-{os.getpid()}-{port}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     argv = engine_argv(profile, places, port, proof=proof)
+    token = secrets.token_urlsafe(32) if is_live(profile) and not proof else ""
     with log.open("wb") as stream:
         process = run_child(
             argv,
-            env=engine_environment(profile, os.environ, proof=proof),
+            env=engine_environment(profile, os.environ, proof=proof, token=token),
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     try:
         url = f"http://{_reachable(host)}:{port}"
         version = _wait_healthy(process, url, log, start_limit_s)
-        yield Engine(url, profile.served_name, version, log, process.pid)
+        yield Engine(url, profile.served_name, version, log, process.pid, token)
     finally:
         stop_tree(process, STOP_GRACE_S)
 

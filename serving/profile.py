@@ -14,6 +14,7 @@ from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
 from lensmith.files import write_atomically
 from lensmith.home import Home
+from lensmith.lora_ranks import LORA_RANKS, rank_slot
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.serve_settings import Serve
@@ -39,6 +40,7 @@ from serving.profile_file import (
     Images,
     Mode,
     Profile,
+    Room,
     parse_profile,
     write_profile,
 )
@@ -46,8 +48,6 @@ from serving.profile_file import (
 # How each kind of artifact is served.
 MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
 
-# The ranks vLLM 0.32 has kernels for (config/lora.py); an adapter's rank is rounded up to one.
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 # vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
 _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
 # Room that a request's text needs beside the largest image, in tokens.
@@ -140,10 +140,12 @@ def make_profile(
 
 
 def _adapter_options(adapter: Adapter, serve: Serve) -> AdapterOptions:
+    live = serve.live
     return AdapterOptions(
-        max_rank=next(rank for rank in LORA_RANKS if rank >= adapter.rank),
+        max_rank=rank_slot(adapter.rank if live is None else live.max_rank) or LORA_RANKS[-1],
         towers=[tower for tower in TOWERS if adapter.modules.get(tower)],
         tower_connector=serve.tower_connector_lora,
+        room=live and Room(max_adapters=live.max_adapters, at_once=live.at_once or live.max_adapters),
     )
 
 
@@ -169,8 +171,11 @@ def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Pr
             what = f"vLLM would leave out the adapter's {count} {tower} modules without {option}"
             mend = "merge it: serve.mode: merged; or serve.tower_connector_lora: true"
             problems.append(Problem(what, "serve.mode = adapter", mend))
-    if adapter.rank > LORA_RANKS[-1]:
-        problems.append(Problem(f"rank {adapter.rank}, vLLM serves up to {LORA_RANKS[-1]}", mend="merge it"))
+    most = LORA_RANKS[-1] if serve.live is None else serve.live.max_rank
+    if adapter.rank > most:
+        where = "serve.mode = adapter" if serve.live is None else "serve.live.max_rank"
+        what = f"the adapter has rank {adapter.rank}, {most} is the most"
+        problems.append(Problem(what, where, "merge it: serve.mode: merged"))
     return problems
 
 

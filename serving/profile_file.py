@@ -34,12 +34,22 @@ class Images(Section):
     max_decoded_pixels: int = Field(ge=1, description="an image with more pixels than this is refused")
 
 
+class Room(Section):
+    """Room for other adapters beside this one."""
+
+    max_adapters: int = Field(ge=1, description="adapters that can be loaded at a time")
+    at_once: int = Field(ge=1, description="adapters whose requests are computed together")
+
+
 class AdapterOptions(Section):
     """The adapter that is applied to the base."""
 
     max_rank: int = Field(description="the rank vLLM reserves room for: the adapter's, rounded up")
     towers: list[Tower] = Field(description="towers the adapter changes")
     tower_connector: bool = Field(description="vLLM's option to apply the vision and connector part")
+    room: Room | None = Field(
+        default=None, description="adapters are loaded and unloaded while it runs: lensmith load, unload"
+    )
 
 
 class Caches(Section):

@@ -12,8 +12,9 @@ import yaml
 from lensmith import families
 from lensmith.base import check_base
 from lensmith.cli.main import main
-from lensmith.cli.verbs.plan import engine_limits
+from lensmith.cli.verbs.plan import adapter_room, engine_limits
 from lensmith.errors import InputError
+from lensmith.recipe import Recipe
 from tests.conftest import recipe_content
 
 
@@ -89,3 +90,14 @@ def test_what_the_engine_cannot_serve_is_told() -> None:
     assert told.startswith("\nvLLM and Molmo2:\n- images, built for cpu: ")
     assert all(f"- {limit}\n" in told for limit in families.get("molmo2").vllm_limits)
     assert engine_limits(families.get("qwen3_vl")) == ""
+
+
+def test_the_slot_that_an_adapter_takes_is_told(bare: Path, bank_forms: Path) -> None:
+    content = recipe_content(bare, bank_forms)
+    content["train"]["lora"] = {"rank": 9, "alpha": 8.0, "towers": {"vision": {"rank": 40}}}
+    assert adapter_room(Recipe.model_validate(content)) == ""
+    content["serve"] |= {"mode": "adapter", "tower_connector_lora": True}
+    assert adapter_room(Recipe.model_validate(content)) == "rank 40, vLLM keeps room for 64"
+    content["serve"]["live"] = {"max_adapters": 3, "max_rank": 100}
+    told = adapter_room(Recipe.model_validate(content))
+    assert told == "rank 40, vLLM keeps room for 128; for 3 adapters live"

@@ -105,7 +105,7 @@ def test_1e_4_is_text_to_yaml_and_the_error_says_what_to_write(folder: Path) -> 
     assert only_problem(folder, changed("0.001", "fast")).endswith("'fast' is text, a number is expected")
 
 
-@pytest.mark.parametrize("rank", ["0", "-1", "513"])
+@pytest.mark.parametrize("rank", ["0", "-1"])
 def test_rank_out_of_range(folder: Path, rank: str) -> None:
     message = only_problem(folder, changed("rank: 8", f"rank: {rank}"))
     assert message.startswith("/recipe.yaml:11 train.lora.rank: Input should be")

@@ -161,6 +161,54 @@ def test_dora_cannot_be_served_as_an_adapter(folder: Path) -> None:
     )
 
 
+LANGUAGE = changed(ADAPTED, "{vision: freeze, connector: freeze, language: adapt}")
+
+
+def test_a_rank_that_vllm_has_no_room_for_is_merged(folder: Path) -> None:
+    large = "train.lora.towers={vision: {rank: 513}, language: {rank: 600}}"
+    assert load(folder, GOOD, large).train.lora.rank_of("vision") == 513
+    adapter = ("serve.mode=adapter", "serve.tower_connector_lora=true")
+    assert only_problem(folder, GOOD, large, *adapter) == (
+        "/recipe.yaml: vLLM serves adapters up to rank 512, vision has 513, language has 600:"
+        " merge it: serve.mode: merged"
+    )
+    load(folder, GOOD, "train.lora.rank=512", *adapter)
+    # Of a tower that is frozen no rank is asked.
+    load(
+        folder,
+        LANGUAGE,
+        "train.lora.rank=600",
+        "train.lora.towers={language: {rank: 8}}",
+        "serve.mode=adapter",
+    )
+
+
+def test_an_engine_that_adapters_share_has_room_for_this_one(folder: Path) -> None:
+    live = "serve.live={max_adapters: 4, max_rank: 8}"
+    assert "merged weights take none: set mode to adapter" in only_problem(folder, LANGUAGE, live)
+    serve = load(folder, LANGUAGE, "serve.mode=adapter", live).serve
+    assert serve.live is not None
+    assert (serve.live.max_adapters, serve.live.max_rank, serve.live.at_once) == (4, 8, None)
+    assert only_problem(folder, LANGUAGE, "serve.mode=adapter", live, "train.lora.rank=9") == (
+        "/recipe.yaml: the adapter's rank 9 is above serve.live.max_rank: set it to 9, for all that share the"
+        " engine; or merge it: serve.mode: merged, without serve.live"
+    )
+    more = "serve.live={max_adapters: 4, max_rank: 8, at_once: 5}"
+    assert "at_once is above max_adapters (4)" in only_problem(folder, LANGUAGE, "serve.mode=adapter", more)
+    above = "serve.live={max_adapters: 4, max_rank: 513}"
+    assert "less than or equal to 512" in only_problem(folder, LANGUAGE, "serve.mode=adapter", above)
+
+
+def test_all_that_vllm_would_not_apply_is_said_at_once(folder: Path) -> None:
+    settings = ("train.lora={variant: dora, rank: 600, alpha: 8.0}", "serve.mode=adapter")
+    new_tokens = 'train.new_tokens=["<field>"]'
+    text = GOOD.replace("family: qwen3_vl", "family: molmo2")
+    told = [each.what for each in problems(folder, text, *settings, new_tokens)]
+    for part in ("no DoRA adapter", "up to rank 512", "no rows of new tokens", "in part, without vision"):
+        (found,) = [each for each in told if part in each]
+        assert found.endswith("merge it: serve.mode: merged")
+
+
 def test_towers_have_ranks_alphas_and_rates_of_their_own(folder: Path) -> None:
     train = load(
         folder,
@@ -181,7 +229,7 @@ def test_towers_have_ranks_alphas_and_rates_of_their_own(folder: Path) -> None:
     [
         ("train.lora.towers={vision: {rank: 4}}", "lora.towers: vision is not adapted"),
         ("train.tower_learning_rates={vision: 0.5}", "tower_learning_rates: vision is frozen"),
-        ("train.lora.towers={connector: {rank: 513}}", "less than or equal to 512"),
+        ("train.lora.towers={connector: {rank: 0}}", "greater than or equal to 1"),
         ("train.tower_learning_rates={connector: 0.0}", "greater than 0"),
         ("train.tower_learning_rates={merger: 0.5}", "unknown key"),
     ],

@@ -7,10 +7,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serving.command import NO_DOMAIN, engine_argv, engine_environment
+from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
+from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
 from serving.profile import Places
-from serving.profile_file import AdapterOptions, Cuda, Profile, parse_profile
+from serving.profile_file import AdapterOptions, Cuda, Profile, Room, parse_profile
 
 GOLDEN = Path(__file__).parent / "golden"
 PLACES = Places(Path("/base"), Path("/run"))
@@ -90,6 +91,33 @@ def test_an_adapter_stands_under_the_served_name_beside_its_base() -> None:
     assert "--enable-tower-connector-lora" not in options(
         merged().model_copy(update={"adapter": plain}), proof=False
     )
+
+
+def live() -> Profile:
+    room = Room(max_adapters=5, at_once=2)
+    adapter = AdapterOptions(max_rank=16, towers=["language"], tower_connector=False, room=room)
+    return merged().model_copy(update={"mode": "adapter", "adapter": adapter})
+
+
+def test_a_live_engine_starts_with_the_base_alone_and_a_guard() -> None:
+    given = options(live(), proof=False)
+    assert given["--served-model-name"] == LIVE_BASE
+    assert "--lora-modules" not in given
+    assert given["--middleware"] == MIDDLEWARE
+    assert (given["--max-loras"], given["--max-cpu-loras"], given["--max-lora-rank"]) == ("2", "5", "16")
+    environment = engine_environment(live(), {"PYTHONPATH": "/mine"}, proof=False, token="t")
+    assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert environment[TOKEN_VARIABLE] == "t"
+    assert environment["PYTHONPATH"].endswith(":/mine")
+    shell = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in engine_environment(live(), shell, proof=True)
+
+
+def test_the_proof_of_a_live_profile_has_its_room_and_one_adapter_that_stays() -> None:
+    given = options(live(), proof=True)
+    assert json.loads(given["--lora-modules"])["name"] == "bank-forms"
+    assert "--middleware" not in given
+    assert (given["--max-loras"], given["--max-cpu-loras"], given["--max-lora-rank"]) == ("2", "5", "16")
 
 
 def test_cpu_and_gpu_engines() -> None:

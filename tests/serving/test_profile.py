@@ -15,12 +15,13 @@ from lensmith import families
 from lensmith.artifact import verify
 from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
+from lensmith.serve_settings import Live
 from lensmith.units import GIB
 from serving.build import EngineBuild
 from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
-from serving.profile_file import PROFILE_FILE, Profile, parse_profile, write_profile
+from serving.profile_file import PROFILE_FILE, Profile, Room, parse_profile, write_profile
 from tests.serving.exam import CPU, CPU_BUILD
 from tests.serving.small import (
     CONFIG,
@@ -106,6 +107,22 @@ def test_the_tower_option_or_the_language_alone_is_whole(tmp_path: Path, home: H
     assert whole.adapter.towers == ["vision", "connector", "language"]
     assert whole.adapter.tower_connector
     assert whole.adapter.max_rank == 8
+    assert whole.adapter.room is None
+
+
+def test_a_live_profile_has_room_for_what_the_recipe_says(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, mode="adapter", tower_connector_lora=True)
+    base = small_base(home, recipe)
+    live = Live(max_adapters=4, max_rank=20)
+    recipe = recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"live": live})})
+    profile = make_profile(recipe, small_run(home, base, ["language"]), base, CPU, CPU_BUILD)
+    assert profile.adapter is not None
+    assert profile.adapter.room == Room(max_adapters=4, at_once=4)
+    assert profile.adapter.max_rank == 32
+    # A run whose recipe said another rank than its adapter has.
+    above = small_run(home, base, ["language"], rank_pattern={"o_proj": 21})
+    with pytest.raises(InputError, match=r"serve\.live\.max_rank: the adapter has rank 21, 20 is the most"):
+        make_profile(recipe, above, base, CPU, CPU_BUILD)
 
 
 def test_all_that_does_not_fit_is_said_together(tmp_path: Path, home: Home) -> None:

@@ -17,6 +17,7 @@ from lensmith.cli.pipeline import counter_of
 from lensmith.cli.stages import stage_states
 from lensmith.families.family import TOWERS, Family
 from lensmith.home import Home
+from lensmith.lora_ranks import rank_slot
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
 from lensmith.units import GIB
@@ -136,6 +137,8 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         if tower == "language" and "experts" in planned.adapted:
             how += f"; routed experts {train.lora.told('experts')}"
         lines.append((f"trained, {tower}", f"{planned.trained_parameters.get(tower, 0):,} ({how})"))
+    if room := adapter_room(recipe):
+        lines.append(("served as an adapter", room))
     memory = planned.memory
     parts = dataclasses.asdict(memory)
     # Not a part: the most of some of them together.
@@ -145,6 +148,18 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
     lines += [(f"memory, {name}", _gib(size)) for name, size in parts.items()]
     lines.append(("memory a device", f"{_gib(memory.total)} at most, and {_gib(memory.reserve)} in reserve"))
     return table(lines)
+
+
+def adapter_room(recipe: Recipe) -> str:
+    """What vLLM keeps free for the adapter that is served beside its base; "" where it is merged."""
+    if recipe.serve.mode != "adapter":
+        return ""
+    lora, live = recipe.train.lora, recipe.serve.live
+    adapted = recipe.train.towers.in_mode("adapt")
+    rank = max(lora.rank_of(tower) for tower in adapted)
+    slot = rank_slot(rank if live is None else live.max_rank)
+    text = f"rank {rank}, vLLM keeps room for {slot}"
+    return text if live is None else f"{text}; for {live.max_adapters} adapters live"
 
 
 def _gib(size: int) -> str:

@@ -19,7 +19,7 @@ def test_committed_reference_is_up_to_date(name: str) -> None:
 def test_the_recipe_reference_gives_kind_bounds_default_and_meaning() -> None:
     text = recipe_reference()
     assert "| `rank` | integer ≥ 1 | `16` | rank of every adapted linear |" in text
-    assert "| `max_rank` | integer ≥ 1, ≤ 512 | required | largest rank among them" in text
+    assert "| `max_rank` | integer ≥ 1, ≤ 512 |  | largest rank among them" in text
     assert "| `learning_rate` | number > 0 |  | peak learning rate |" in text
     assert "| `method` | `lora`, `qlora`, `full` |  |" in text
     assert "## `data.split`" in text

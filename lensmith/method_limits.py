@@ -21,9 +21,9 @@ def family_problems(train: Train, data: Data, family: Family) -> list[str]:
         problems.append(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
     if train.lora.experts is not None and family.experts is None:
         problems.append(f"{family.title} has no routed experts: leave out train.lora.experts")
-    if train.method == "qlora" and family.experts is not None:
-        problem = f"{family.title} keeps most weights in routed experts, which bitsandbytes leaves whole"
-        problems.append(f"{problem}: set train.method to lora")
+    if train.lora.experts is not None and train.method == "qlora":
+        mend = "set train.method to lora, or leave out train.lora.experts"
+        problems.append(f"adapters of routed experts are not shown to be learned with method qlora: {mend}")
     if train.pack_length and not family.packs:
         problem = f"packed rows are not proven to learn the same in {family.title}"
         problems.append(f"{problem}: remove train.pack_length")

@@ -21,6 +21,8 @@ from finetune.encoder import row_encoder
 from finetune.evaluation.evaluate import evaluate
 from finetune.generate import Request, reference_trace
 from finetune.greedy import answer
+from finetune.merge import merge
+from finetune.merge_proof import prove_merge
 from finetune.plan import plan
 from finetune.preview import preview
 from finetune.quantized import quantized_linears
@@ -31,7 +33,7 @@ from lensmith.recipe import Recipe
 from tests.artifacts import make_held_out
 from tests.families.conftest import Checkpoint, towers_of
 from tests.families.trainings import DTYPES, Start, with_rejected
-from tests.family_results import REFUSED, Shows
+from tests.family_results import Shows
 from tests.finetune.conftest import Training
 from tests.finetune.test_train import broken_after
 
@@ -184,18 +186,21 @@ def test_preferences_are_learned(
     assert last["reward_margin"] > 0
 
 
-@pytest.mark.parametrize("family", [name for name, each in families.FAMILIES.items() if each.experts is None])
-def test_a_language_model_in_4_bits(family: str, start: Starter, tmp_path: Path, shows: Shows) -> None:
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_language_model_in_4_bits(
+    family: str, start: Starter, tmp_path: Path, bank_forms: Path, shows: Shows
+) -> None:
+    """Its linear layers; routed experts stay as they are, and are so in what is merged."""
     shows(family, "", "qlora")
     training = start(family).training(tmp_path, method="qlora")
-    wanted = quantized_linears(training.recipe.model_family, start(family).checkpoint.config)
-    assert training.run().record()["linears_in_4_bits"] == len(wanted) > 0
+    recipe, home, base, run = training.recipe, training.home, training.base, training.run()
+    wanted = quantized_linears(recipe.model_family, start(family).checkpoint.config)
+    assert run.record()["linears_in_4_bits"] == len(wanted) > 0
     assert all(0 < loss < 100 for loss in training.losses())
-
-
-@pytest.mark.parametrize("family", [name for name, each in families.FAMILIES.items() if each.experts])
-def test_routed_experts_in_4_bits_are_refused(made: dict[str, Checkpoint], family: str, shows: Shows) -> None:
-    why = "keeps most weights in routed experts, which bitsandbytes leaves whole"
-    shows(family, "", f"qlora{REFUSED}", why)
-    with pytest.raises(ValueError, match=f"{families.get(family).title} {why}"):
-        made[family].recipe("qlora", language="adapt")
+    if recipe.model_family.experts is None:
+        return
+    model = merge(recipe, home, base, run)
+    proof = prove_merge(recipe, home, base, run, model, make_held_out(home, bank_forms, 2))
+    assert proof.statement["findings"] == []
+    assert proof.statement["weights"]["merged"] > 0
+    assert proof.statement["logits_4_bits"]["max_abs_difference"] > 0

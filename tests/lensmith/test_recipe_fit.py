@@ -142,9 +142,11 @@ def test_an_adapter_on_a_base_in_4_bits_is_merged(folder: Path) -> None:
     assert told.endswith("it is trained on the base in 4 bits: merge it: serve.mode: merged")
 
 
-def test_routed_experts_are_not_held_in_4_bits(folder: Path) -> None:
-    told = only_problem(folder, QLORA.replace("family: qwen3_vl", "family: qwen3_vl_moe"))
-    assert "in routed experts, which bitsandbytes leaves whole: set train.method to lora" in told
+def test_routed_experts_in_4_bits_take_no_adapter(folder: Path) -> None:
+    experts = QLORA.replace("family: qwen3_vl", "family: qwen3_vl_moe")
+    assert load(folder, experts).train.method == "qlora"
+    told = only_problem(folder, experts, "train.lora.experts={rank: 2, alpha: 4}")
+    assert "experts are not shown to be learned with method qlora: set train.method to lora" in told
 
 
 def test_dora_cannot_be_served_as_an_adapter(folder: Path) -> None:

@@ -132,6 +132,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         how = "freeze" if tower in frozen else train.lora.told(tower) if tower in adapted else "train"
         if tower == "language" and train.method == "qlora":
             how += f", held in 4 bits ({train.quantization.type})"
+            how += "; routed experts whole" if recipe.model_family.experts else ""
         if tower not in frozen:
             how += f", learning rate {train.learning_rate_of(tower):g}"
         if tower == "language" and "experts" in planned.adapted:

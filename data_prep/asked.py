@@ -95,7 +95,12 @@ def ask(recipe: Recipe, home: Home) -> Asked:
     # The exam does not depend on what the base's processor makes of its images; the dataset's figures do, and
     # its card is one of the templates. All others are the report's.
     templates = template_digests(FOLDER)
-    seen = asked | {"grid": grid and asdict(grid), "family": recipe.family, "card": templates[CARD_TEMPLATE]}
+    seen = asked | {
+        "grid": grid and asdict(grid),
+        "family": recipe.family,
+        "card": templates[CARD_TEMPLATE],
+        "new_tokens": sorted(recipe.train.new_tokens),
+    }
     dataset_key = stage_key("dataset", MODULE, PACKAGES, seen, {})
     before = Before(previous, find_intake(home, previous)) if previous else None
     compared = {"templates": templates, "compared": before and before.intake and before.intake.id}

@@ -32,6 +32,7 @@ class Screening:
         self._data = recipe.data
         self._family = recipe.model_family
         self._rendering = recipe.rendering
+        self._known = (*self._family.markup, *recipe.train.new_tokens)
         self._max_images = recipe.serve.max_images
         schema = recipe.data.answer_schema
         self._schema: AnswerSchema | None = None if schema is None else read_schema(schema)
@@ -59,7 +60,7 @@ class Screening:
         return Screened(screened.sample, (*flaws, *screened.flaws), flags)
 
     def _flags(self, sample: Sample) -> Iterator[Flag]:
-        yield from instruction_flags(sample)
+        yield from instruction_flags(sample, self._known)
         yield from wording_flags(sample, self._data.wording)
         yield from region_flags(sample, self._family.coordinates)
 

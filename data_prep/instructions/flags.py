@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 
 from data_prep.flag import Flag
@@ -19,11 +19,17 @@ _WORDS: dict[Kind, str] = {
 }
 
 
-def instruction_flags(sample: Sample) -> Iterator[Flag]:
-    """One flag for each kind and message; a system message may say who the model is."""
+def instruction_flags(sample: Sample, known: Collection[str] = ()) -> Iterator[Flag]:
+    """One flag for each kind and message; a system message may say who the model is.
+
+    known: texts that say nothing to be flagged: the family's markup, for which a row is refused, and the
+    recipe's own new tokens.
+    """
     for number, message in enumerate(sample.messages, start=1):
         seen: set[Kind] = set()
         for text in _texts(message):
+            for each in known:
+                text = text.replace(each, "")
             for found in find_instructions(text):
                 if found.kind in seen or (message.role == "system" and found.kind == "persona"):
                     continue

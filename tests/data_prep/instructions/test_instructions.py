@@ -81,6 +81,15 @@ def test_what_is_cut_between_two_texts_is_read_as_one() -> None:
     assert list(instruction_flags(asked(halves[0], Image("a.png"), halves[1]))) == []
 
 
+def test_what_is_known_is_not_flagged() -> None:
+    text = "<|id_card|> <|im_end|> 7"
+    sample = Sample("a", "g", (Message("user", (Text("Read."),)), Message("assistant", (Text(text),))))
+    assert [flag.code for flag in instruction_flags(sample)] == ["instructions"]
+    (flag,) = instruction_flags(sample, ["<|id_card|>"])
+    assert flag.what.endswith("'<|im_end|>'")
+    assert list(instruction_flags(sample, ["<|id_card|>", "<|im_end|>"])) == []
+
+
 def test_long_texts_take_no_longer_than_their_length() -> None:
     for piece in ("ignore all ", "user: x\n", "<|", "</", "you are ", "[inst", "忽略之前", "ignore "):
         find_instructions(piece * 10_000)

@@ -83,3 +83,33 @@ def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
         mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
         problems.append(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
     return problems
+
+
+def serve_problems(serve: Serve, train: Train, family: Family) -> list[str]:
+    """Everything that `serve` asks of vLLM and it cannot do for the family."""
+    offers = family.vllm_offers
+    problems: list[str] = []
+    if serve.tools and not offers.tool_parser:
+        problems.append(f"serve.tools: {family.title} calls no tools that vLLM could take out of an answer")
+    if serve.thinking and not offers.reasoning_parser:
+        problems.append(f"serve.thinking: vLLM knows no thoughts of {family.title}")
+    if serve.thinking and train.thinking == "drop":
+        problems.append("serve.thinking: train.thinking drop teaches answers without thoughts")
+    if serve.expert_parallel is True:
+        if not offers.experts:
+            lacks = (
+                "has no routed experts" if family.experts is None else "is not offered so by vLLM's recipe"
+            )
+            problems.append(f"serve.expert_parallel: {family.title} {lacks}: set it to auto")
+        elif serve.gpus == 1:
+            problems.append("serve.expert_parallel: one GPU has nothing to share: set it to auto")
+    if serve.encoder_parallel == "data":
+        if not offers.encoder_data:
+            problem = f"vLLM would cut the vision tower of {family.title} all the same"
+            problems.append(f"serve.encoder_parallel: {problem}: set it to auto")
+        elif serve.tensor_parallel == 1:
+            problems.append("serve.encoder_parallel: one GPU has nothing to share: set it to auto")
+    for key, value in (("quantization", serve.quantization), ("kv_cache_dtype", serve.kv_cache_dtype)):
+        if value == "fp8" and serve.dtype != "bfloat16":
+            problems.append(f"serve.{key}: fp8 goes with dtype bfloat16, not {serve.dtype}")
+    return problems

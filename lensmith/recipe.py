@@ -17,7 +17,7 @@ from lensmith.base_settings import Base
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
-from lensmith.method_limits import adapter_problems, family_problems
+from lensmith.method_limits import adapter_problems, family_problems, serve_problems
 from lensmith.recipe_problems import recipe_problems
 from lensmith.rendering import Rendering
 from lensmith.section import Count, ResolvedPath, Section, refuse
@@ -125,6 +125,7 @@ class Recipe(Section):
         if self.pixels is not None and family.cut != "area":
             problems.append(f"{no_budget(family).summary}: leave out pixels")
         problems += family_problems(self.train, self.data, family)
+        problems += serve_problems(self.serve, self.train, family)
         if self.serve.mode == "adapter":
             problems += adapter_problems(self.train, family, self.serve)
         refuse(problems)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lensmith.lora_ranks import LORA_RANKS
 from lensmith.section import Count, Positive, Section, refuse
@@ -27,6 +27,15 @@ class Live(Section):
         if self.at_once is not None and self.at_once > self.max_adapters:
             refuse([f"at_once is above max_adapters ({self.max_adapters}): lower it, or leave it out"])
         return self
+
+
+def _switch(value: object) -> object:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError(f"auto, true or false is expected, not {value!r}")
+
+
+Switch = Annotated[Literal["auto"] | bool, BeforeValidator(_switch)]
 
 
 class Serve(Section):
@@ -53,6 +62,36 @@ class Serve(Section):
     )
     kv_cache_gib: Positive = Field(default=1.0, description="KV cache on a CPU engine, in GiB")
     tensor_parallel: Count = Field(default=1, description="GPUs that share one copy of the model")
+    data_parallel: Count = Field(
+        default=1,
+        description="copies of the model behind one address, each on tensor_parallel GPUs of its own",
+    )
+    encoder_parallel: Literal["auto", "weights", "data"] = Field(
+        default="auto",
+        description="the vision tower on tensor_parallel GPUs: cut like the rest (weights), or whole on "
+        "each, which takes a share of the images (data); auto: data where vLLM can",
+    )
+    expert_parallel: Switch = Field(
+        default="auto",
+        description="whole experts on each GPU instead of a slice of every expert; auto: as vLLM's "
+        "recipe for the family",
+    )
+    quantization: Literal["none", "fp8"] = Field(
+        default="none",
+        description="fp8: vLLM rounds the weights of linear layers to 8 bits as it loads them, and "
+        "activations as they come; no serve proof can pass, as no bound for it is measured",
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        default="auto", description="auto: that of dtype; fp8: half the memory, and no serve proof can pass"
+    )
+    tools: bool = Field(
+        default=False, description="take tool calls out of answers, where a request offers tools"
+    )
+    thinking: bool = Field(
+        default=False,
+        description="take thoughts out of answers; only for models that always think: without the end of a "
+        "thought the whole answer counts as one",
+    )
     host: str = Field(default="127.0.0.1", description="address the server listens on")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=8000, description="port the server listens on"
@@ -69,3 +108,8 @@ class Serve(Section):
                 ["live has room for adapters, merged weights take none: set mode to adapter, or leave it out"]
             )
         return self
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that an engine built for them takes."""
+        return self.tensor_parallel * self.data_parallel

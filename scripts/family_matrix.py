@@ -157,9 +157,24 @@ def _facts(family: Family) -> list[str]:
         f"- Video: {_video(family)}.",
         f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
         f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
+        f"- vLLM, parsers: {_parsers(family)}; several GPUs: {_shares(family)}.",
         *(f"- vLLM, images, built for {device}: {what}." for device, what in family.vllm_images.items()),
         *(f"- vLLM: {limit}" for limit in family.vllm_limits),
     ]
+
+
+def _parsers(family: Family) -> str:
+    names = {"calls": family.vllm_offers.tool_parser, "thoughts": family.vllm_offers.reasoning_parser}
+    return ", ".join(f"{what} `{name}`" for what, name in names.items() if name) or "none"
+
+
+def _shares(family: Family) -> str:
+    offers = family.vllm_offers
+    tower = "whole on each" if offers.encoder_data else "cut" if offers.vision_heads else "the same on each"
+    parts = [f"the vision tower {tower}"]
+    if offers.experts:
+        parts.append(f"whole experts on each {'by default' if offers.experts == 'on' else 'where asked for'}")
+    return ", ".join(parts)
 
 
 def _packing(family: Family) -> str:

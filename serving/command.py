@@ -15,7 +15,7 @@ from lensmith.provenance import ROOT
 from lensmith.units import GIB
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.profile import Places
-from serving.profile_file import Cpu, Cuda, Profile
+from serving.profile_file import Cpu, Cuda, Parsers, Profile
 
 # Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
 NO_DOMAIN = "media.invalid"
@@ -42,7 +42,8 @@ def base_name(profile: Profile) -> str:
 def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> list[str]:
     """The program and its arguments.
 
-    `proof` turns the caches off, listens on the loopback only, and has one adapter, which stays.
+    `proof` turns caches and the parser of thoughts off, listens on the loopback only, and has one adapter,
+    which stays; how the model is shared out over GPUs stays too.
     """
     images = profile.images
     size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
@@ -74,7 +75,9 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
     if profile.cpu is not None:
         _add_cpu(options, flags, profile.cpu)
     if profile.cuda is not None:
-        _add_cuda(options, profile.cuda)
+        _add_cuda(options, flags, profile.cuda)
+    if profile.parsers is not None:
+        _add_parsers(options, flags, profile.parsers, proof=proof)
     if profile.adapter is not None:
         options["--max-lora-rank"] = profile.adapter.max_rank
         if (room := profile.adapter.room) is not None:
@@ -100,9 +103,27 @@ def _add_cpu(options: dict[str, str | int | float], flags: list[str], cpu: Cpu) 
     flags += ["--enforce-eager", "--skip-mm-profiling"]
 
 
-def _add_cuda(options: dict[str, str | int | float], cuda: Cuda) -> None:
+def _add_cuda(options: dict[str, str | int | float], flags: list[str], cuda: Cuda) -> None:
     options["--gpu-memory-utilization"] = cuda.memory_utilization
     options["--tensor-parallel-size"] = cuda.tensor_parallel
+    # All given, also where they are vLLM's defaults: those differ between versions.
+    options["--data-parallel-size"] = cuda.data_parallel
+    options["--mm-encoder-tp-mode"] = cuda.encoder_parallel
+    options["--kv-cache-dtype"] = cuda.kv_cache_dtype
+    flags.append("--enable-expert-parallel" if cuda.expert_parallel else "--no-enable-expert-parallel")
+    if cuda.quantization != "none":
+        options["--quantization"] = cuda.quantization
+
+
+def _add_parsers(
+    options: dict[str, str | int | float], flags: list[str], parsers: Parsers, *, proof: bool
+) -> None:
+    if parsers.tools is not None:
+        options["--tool-call-parser"] = parsers.tools
+        flags.append("--enable-auto-tool-choice")
+    # A proof's and a report's answers are whole: a thought belongs to what was taught.
+    if parsers.thinking is not None and not proof:
+        options["--reasoning-parser"] = parsers.thinking
 
 
 def engine_environment(

@@ -13,17 +13,19 @@ import psutil
 from lensmith.errors import InputError, Problem
 
 _MIB = 1 << 20
-_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits")
 _QUERY_LIMIT_S = 30
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name as the driver gives it, and its memory in bytes."""
+    """One GPU: its name as the driver gives it, its memory in bytes, its compute capability; (0, 0) where the
+    driver states none."""
 
     name: str
     memory: int
+    capability: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,16 @@ def read_hardware() -> Hardware:
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
-    """GPUs from the lines "name, memory in MiB" that `nvidia-smi` prints.
+    """GPUs from the lines "name, memory in MiB, compute capability" that `nvidia-smi` prints.
 
     Memory that the driver does not state ("[N/A]", on GPUs that share the machine's) counts as 0.
     """
     gpus = []
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, _, memory = line.rpartition(",")
-        gpus.append(Gpu(name.strip(), int(memory) * _MIB if memory.strip().isdigit() else 0))
+        name, memory, capability = (part.strip() for part in line.rsplit(",", 2))
+        major, _, minor = capability.partition(".")
+        known = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+        gpus.append(Gpu(name, int(memory) * _MIB if memory.isdigit() else 0, known))
     return tuple(gpus)
 
 

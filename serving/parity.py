@@ -14,6 +14,7 @@ from lensmith.provenance import stage_key
 from lensmith.trace import TraceRow, TraceSettings, read_trace, trace_settings
 from serving.comparison import Bounds, Compared, compare
 from serving.profile import images_differ
+from serving.profile_file import Cuda
 
 # Fewer rows decide nothing; a smaller held-out set is asked whole.
 LEAST_ROWS = 64
@@ -36,9 +37,9 @@ def prove_serving(
 
     float32: prompt ids, image-token counts and greedy answer ids equal on every row. Lower: see `Bounds`.
     baseline: another served trace; where it is of the base, some served answer must differ from its. Fewer
-    than min(64, all) rows are undecidable, and fail. A proof that passed on the same things before is
-    returned as it is. Raises IntegrityError where the traces are not of one held-out set, one lineage, one
-    dtype and one limit, or were changed.
+    than min(64, all) rows are undecidable, and so are weights or a KV cache in FP8: both fail. A proof that
+    passed on the same things before is returned as it is. Raises IntegrityError where the traces are not of
+    one held-out set, one lineage, one dtype and one limit, or were changed.
     """
     ours, theirs = trace_settings(served), trace_settings(reference)
     evidence = {"served_trace": served.id, "reference_trace": reference.id, "held_out": ours.held_out}
@@ -63,6 +64,7 @@ def prove_serving(
         _of_images(home.by_id(evidence["profile"])),
     )
     findings: list[str] = statement["findings"]
+    findings += _unmeasured(home.by_id(evidence["profile"]))
     total = int(held_out.body["rows"])
     needed = min(LEAST_ROWS, total)
     if statement["rows"] < needed:
@@ -121,6 +123,16 @@ def _compare_traces(
 def _of_images(profile: Artifact) -> str:
     """What the profile's engine is known to compute otherwise where a prompt has images."""
     return images_differ(profile.body["family"], profile.body["engine"]["device"])
+
+
+def _unmeasured(profile: Artifact) -> list[str]:
+    """Why nothing is proven where the engine rounds further than the dtype whose bounds are known."""
+    cuda = profile.body.get("cuda")
+    return [
+        f"undecidable: {what} are rounded to FP8, for which no bound was measured (set serve.quantization:"
+        " none and serve.kv_cache_dtype: auto to prove it)"
+        for what in ([] if cuda is None else Cuda.model_validate(cuda).rounded)
+    ]
 
 
 def _findings(outcomes: list[Compared]) -> list[str]:

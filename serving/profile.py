@@ -18,7 +18,7 @@ from lensmith.lora_ranks import LORA_RANKS, rank_slot
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.serve_settings import Serve
-from lensmith.tokens import ImageGrid, read_grid
+from lensmith.tokens import ImageGrid, PixelBudget, read_grid
 from lensmith.units import GIB
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
@@ -30,15 +30,16 @@ from serving.engine_files import (
     engine_files,
     find_engine_files,
 )
+from serving.gpu_settings import cuda_settings, gpu_problems
 from serving.hardware import Hardware
 from serving.profile_file import (
     PROFILE_FILE,
     AdapterOptions,
     Caches,
     Cpu,
-    Cuda,
     Images,
     Mode,
+    Parsers,
     Profile,
     Room,
     parse_profile,
@@ -93,7 +94,8 @@ def make_profile(
     grid = read_grid(weights, family, recipe.pixel_budget)
     budget = grid.budget if isinstance(grid, ImageGrid) else None
     adapter = read_adapter(subject.path, family) if mode == "adapter" else None
-    problems = _architecture_problems(weights, family) + _hardware_problems(serve, weights, hardware, build)
+    problems = _architecture_problems(weights, family)
+    problems += _hardware_problems(recipe, weights, hardware, build)
     problems += context_problems(recipe, weights)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve)
@@ -109,12 +111,40 @@ def make_profile(
         )
     if problems:
         raise InputError(f"{subject.short} cannot be served as the recipe says", problems)
+    return settled_profile(
+        recipe, Subject(mode, subject.id, base.id), budget, hardware, build, adapter=adapter
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is served and how, by id."""
+
+    mode: Mode
+    id: str
+    base: str
+
+
+def settled_profile(
+    recipe: Recipe,
+    subject: Subject,
+    budget: PixelBudget | None,
+    hardware: Hardware,
+    build: EngineBuild,
+    *,
+    adapter: Adapter | None = None,
+) -> Profile:
+    """The profile that the recipe, the family's facts and the machine make, nothing left open.
+
+    budget: bounds of an image, None for a family without. Whether it can work is not looked at.
+    """
+    serve, family = recipe.serve, recipe.model_family
     cuda = build.device == "cuda"
     return Profile(
         family=family.name,
-        mode=mode,
+        mode=subject.mode,
         subject=subject.id,
-        base=base.id,
+        base=subject.base,
         served_name=recipe.release.name,
         host=serve.host,
         port=serve.port,
@@ -131,12 +161,23 @@ def make_profile(
             max_decoded_pixels=recipe.data.max_image_pixels,
         ),
         adapter=None if adapter is None else _adapter_options(adapter, serve),
-        caches=Caches(prefix=True, processor_gib=_PROCESSOR_CACHE_GIB[build.device]),
+        parsers=_parsers(serve, family),
+        caches=_caches(family, build),
         cpu=None if cuda else Cpu(threads=hardware.cores, kv_cache_gib=serve.kv_cache_gib),
-        cuda=Cuda(memory_utilization=serve.gpu_memory_utilization, tensor_parallel=serve.tensor_parallel)
-        if cuda
-        else None,
+        cuda=cuda_settings(serve, family, hardware.gpus) if cuda else None,
     )
+
+
+def _parsers(serve: Serve, family: Family) -> Parsers | None:
+    offers = family.vllm_offers
+    tools = offers.tool_parser if serve.tools else None
+    thinking = offers.reasoning_parser if serve.thinking else None
+    return Parsers(tools=tools, thinking=thinking) if tools or thinking else None
+
+
+def _caches(family: Family, build: EngineBuild) -> Caches:
+    on = family.vllm_offers.caches
+    return Caches(prefix=on, processor_gib=_PROCESSOR_CACHE_GIB[build.device] if on else 0.0)
 
 
 def _adapter_options(adapter: Adapter, serve: Serve) -> AdapterOptions:
@@ -179,32 +220,34 @@ def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Pr
     return problems
 
 
-def _hardware_problems(serve: Serve, weights: Path, hardware: Hardware, build: EngineBuild) -> list[Problem]:
-    needed = weight_bytes(weights, serve.dtype)
-    if build.device == "cpu":
-        needed += int(serve.kv_cache_gib * GIB)
-        if needed > hardware.memory:
-            what = f"weights and KV cache take {needed / GIB:.1f} GiB of {hardware.memory / GIB:.1f}"
-            return [Problem(what, "serve.kv_cache_gib", "lower it, or serve on a larger machine")]
-        return []
-    if len(hardware.gpus) < serve.tensor_parallel:
-        what = f"{serve.tensor_parallel} GPUs are asked for, this machine has {len(hardware.gpus)}"
-        return [Problem(what, "serve.tensor_parallel", "lower it, or mend the driver: lensmith doctor")]
-    # Memory 0: the driver states none.
-    least = min(gpu.memory for gpu in hardware.gpus[: serve.tensor_parallel])
-    share = int(least * serve.gpu_memory_utilization)
-    if least and needed // serve.tensor_parallel > share:
-        what = (
-            f"the weights take {needed / serve.tensor_parallel / GIB:.1f} GiB on each GPU,"
-            f" {share / GIB:.1f} GiB may be used"
+def _hardware_problems(
+    recipe: Recipe, weights: Path, hardware: Hardware, build: EngineBuild
+) -> list[Problem]:
+    serve = recipe.serve
+    needed = weight_bytes(weights, serve.dtype if serve.quantization == "none" else serve.quantization)
+    if build.device == "cuda":
+        config = json.loads((weights / "config.json").read_bytes())
+        return gpu_problems(serve, recipe.model_family, config, hardware.gpus, needed)
+    problems = [
+        Problem(
+            "vLLM's CPU engine does not compute in FP8", f"serve.{key}", "leave it out, or serve on a GPU"
         )
-        return [Problem(what, "serve.tensor_parallel", "use more GPUs, or raise gpu_memory_utilization")]
-    return []
+        for key, value in (("quantization", serve.quantization), ("kv_cache_dtype", serve.kv_cache_dtype))
+        if value == "fp8"
+    ]
+    needed += int(serve.kv_cache_gib * GIB)
+    if needed > hardware.memory:
+        what = f"weights and KV cache take {needed / GIB:.1f} GiB of {hardware.memory / GIB:.1f}"
+        problems.append(Problem(what, "serve.kv_cache_gib", "lower it, or serve on a larger machine"))
+    return problems
 
 
 def weight_bytes(checkpoint: Path, dtype: str) -> int:
-    """Bytes of the checkpoint's weights once loaded in `dtype`; its config says in which they are stored."""
-    sizes = {"float32": 4, "bfloat16": 2, "float16": 2}
+    """Bytes of the checkpoint's weights once loaded in `dtype`; its config says in which they are stored.
+
+    For "fp8" at least so many: embeddings, norms and heads stay as they are.
+    """
+    sizes = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
     config = json.loads((checkpoint / "config.json").read_bytes())
     stored = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
     total = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))

@@ -67,10 +67,35 @@ class Cpu(Section):
 
 
 class Cuda(Section):
-    """A GPU engine's resources."""
+    """A GPU engine's resources. What has a default was absent in the first profiles."""
 
+    gpu: str = Field(default="", description="the GPUs it was derived for, as their driver calls them")
     memory_utilization: float = Field(gt=0, le=1, description="share of GPU memory taken")
     tensor_parallel: int = Field(ge=1, description="GPUs that share one copy of the model")
+    data_parallel: int = Field(default=1, ge=1, description="copies of the model behind the address")
+    encoder_parallel: Literal["weights", "data"] = Field(
+        default="weights", description="the vision tower: cut over the GPUs, or whole on each"
+    )
+    expert_parallel: bool = Field(default=False, description="whole experts on each GPU")
+    quantization: Literal["none", "fp8"] = Field(
+        default="none", description="what the engine rounds weights and activations to"
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(default="auto", description="auto: as dtype")
+
+    @property
+    def rounded(self) -> list[str]:
+        """What is rounded further than dtype says, in words."""
+        words = {"weights and activations": self.quantization, "the KV cache": self.kv_cache_dtype}
+        return [what for what, kind in words.items() if kind == "fp8"]
+
+
+class Parsers(Section):
+    """vLLM's parsers, by its names for them: they cut an answer into parts and change no token of it."""
+
+    tools: str | None = Field(default=None, description="of tool calls, where a request offers tools")
+    thinking: str | None = Field(
+        default=None, description="of thoughts; off for proofs, which read answers whole"
+    )
 
 
 class Profile(Section):
@@ -93,6 +118,7 @@ class Profile(Section):
         description="used where a request says nothing: greedy, as evaluated (generation_config.json is not)"
     )
     images: Images = Field(description="what is accepted: images inside the request; no address is fetched")
+    parsers: Parsers | None = Field(default=None, description="what takes answers apart")
     adapter: AdapterOptions | None = Field(default=None, description="mode adapter only")
     caches: Caches = Field(description="in production; off for proofs")
     cpu: Cpu | None = Field(default=None, description="a CPU engine's resources")

@@ -5,13 +5,16 @@ model_executor/models/deepseek_ocr2.py and transformers_utils/chat_templates (`d
 tags and the prompt in transformers' page of the model, sampling in vLLM's recipe for DeepSeek-OCR (there with
 a processor of logits against repeated n-grams), context as providers serve it, the licence in the tag of
 deepseek-ai/DeepSeek-OCR-2 on the hub, which names its LICENSE.txt (the first was MIT). The first
-DeepSeek-OCR has no class in transformers.
+DeepSeek-OCR has no class in transformers. vllm_offers in vllm-project/recipes 8959cf64
+models/deepseek-ai/DeepSeek-OCR-2.yaml, which also lists the vision tower data parallel: vLLM 0.32's class
+cannot.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from lensmith.coordinates import REF_DET
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.experts import Experts
 from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
 from lensmith.families.layout import Layout
@@ -151,6 +154,7 @@ FAMILY = Family(
     ),
     vllm_architecture="DeepseekOCR2ForCausalLM",
     vllm_adapts={},
+    vllm_offers=EngineOffer(caches=False),
     vllm_config=_hub_config,
     vllm_limits=(
         "It reads the hub's config (DeepseekOCR2ForCausalLM, deepseek_vl_v2, language_config,"

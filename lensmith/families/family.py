@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lensmith.coordinates import CoordinateForm
 from lensmith.errors import InputError, Problem
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.experts import Experts, value_at
 from lensmith.families.layout import AS_IN_CLASS, Layout
 from lensmith.families.packs import Packs
@@ -130,6 +131,7 @@ class Family:
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
     vllm_limits: what else vLLM cannot serve of it, or serves otherwise, in sentences.
+    vllm_offers: parsers and ways to share it out over GPUs, with what vLLM's own recipes turn on.
     vllm_images: by the device that vLLM is built for ("cpu", "cuda") what it computes otherwise where a
         prompt has images, so that answers differ from the model's; a serve proof names it.
     vllm_config: gives config.json in the form that vLLM reads, of the published one; None where they are the
@@ -167,6 +169,7 @@ class Family:
     vision_run: VisionRun
     vllm_architecture: str
     vllm_adapts: dict[Tower, str]
+    vllm_offers: EngineOffer
     markup: tuple[str, ...]
     coordinates: CoordinateForm
     speech: Speech

@@ -4,10 +4,11 @@ Read in transformers 5.20.2 models/gemma3, models/siglip and conversion_mapping.
 "llava", and "SiglipVisionModel"), and vLLM 0.32 model_executor/models/gemma3_mm.py and siglip.py; context
 and licence in the model card, turns in its chat template; sampling is the Gemma team's advice as LM Studio's
 page of Gemma 3 repeats it. The card names no form for places: JSON from 0 to 1000 is ours. The template knows
-neither thoughts nor tools.
+neither thoughts nor tools, and vLLM has no recipe for it.
 """
 
 from lensmith.coordinates import JSON_THOUSAND
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import PLAIN_SPEECH, Decoding, Family, ImageText, Linears
 from lensmith.families.layout import Layout
 from lensmith.families.packs import Packs
@@ -65,6 +66,7 @@ FAMILY = Family(
     vision_run=VisionRun(("pixel_values",)),
     vllm_architecture="Gemma3ForConditionalGeneration",
     vllm_adapts={"language": ""},
+    vllm_offers=EngineOffer(vision_heads="vision_config.num_attention_heads"),
     vllm_images={
         "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see each image"
         " whole: serve it on a GPU"

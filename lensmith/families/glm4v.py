@@ -3,10 +3,11 @@
 Read in transformers 5.20.2 models/glm4v and vLLM 0.32 model_executor/models/glm4_1v.py; coordinates,
 thinking and calls in the model card and its chat template. The card says that calls name images by address
 and gives none for an image inside a conversation: image://N is ours. Sampling and context in the card, and
-so on LM Studio's page of GLM-4.6V-Flash.
+so on LM Studio's page of GLM-4.6V-Flash; vllm_offers in vllm-project/recipes 8959cf64 GLM/GLM-V.md.
 """
 
 from lensmith.coordinates import BOX_TOKENS
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 from lensmith.families.packs import Packs
 from lensmith.families.video_form import VideoForm
@@ -59,6 +60,12 @@ FAMILY = Family(
         "vision": "enable_tower_connector_lora",
         "connector": "enable_tower_connector_lora",
     },
+    vllm_offers=EngineOffer(
+        tool_parser="glm45",
+        reasoning_parser="glm45",
+        encoder_data=True,
+        vision_heads="vision_config.num_heads",
+    ),
     markup=(
         "<|system|>",
         "<|user|>",

@@ -2,7 +2,8 @@
 
 Read in transformers 5.20.2 models/glm4v_moe and conversion_mapping.py ("qwen2_moe": one matrix an expert on
 disk), and vLLM 0.32 model_executor/models/glm4_1v.py and glm4_moe.py, for experts' LoRA
-lora/layers/fused_moe.py (a list with an A and a B for each expert); the rest as in glm4v.
+lora/layers/fused_moe.py (a list with an A and a B for each expert); experts over GPUs in
+vllm-project/recipes 8959cf64 models/zai-org/GLM-4.6V.yaml; the rest as in glm4v.
 """
 
 from dataclasses import replace
@@ -40,6 +41,7 @@ FAMILY = replace(
         stored="apart",
         first="text_config.first_k_dense_replace",
     ),
+    vllm_offers=replace(DENSE.vllm_offers, experts="on"),
     vllm_architecture="Glm4vMoeForConditionalGeneration",
     vllm_limits=(
         "An adapter's part on the routed experts, fused as PEFT saves it, is not read: merge it.",

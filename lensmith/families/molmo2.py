@@ -5,13 +5,14 @@ Read in transformers 5.20.2 models/molmo2 and conversion_mapping.py ("molmo2", "
 files of allenai/Molmo2-4B. Its template writes a space before an answered turn that its generation prompt
 lacks, and no end behind the answer, so answers are put apart. The context is the
 default of its class; greedy answers are our choice, no card that was read names sampling. The first Molmo has
-no class in transformers.
+no class in transformers; vLLM has no recipe for Molmo2.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from lensmith.coordinates import POINT_LIST
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
 from lensmith.families.layout import Cut, Joined, Layout
 from lensmith.families.packs import Packs
@@ -124,6 +125,7 @@ FAMILY = Family(
     vision_run=VisionRun(("pixel_values", "image_token_pooling", "image_grids")),
     vllm_architecture="Molmo2ForConditionalGeneration",
     vllm_adapts={},
+    vllm_offers=EngineOffer(vision_heads="vision_config.num_attention_heads"),
     vllm_config=_both_names,
     vllm_images={
         "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see them"

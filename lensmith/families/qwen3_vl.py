@@ -2,10 +2,13 @@
 
 Read in transformers 5.20.2 models/qwen3_vl and vLLM 0.32 model_executor/models/qwen3_vl.py; coordinates,
 thinking and calls in the model card, its chat template and the cookbook think_with_images (an image by its
-number, img_idx); sampling (the Instruct models', for images) and context in the model card.
+number, img_idx); sampling (the Instruct models', for images) and context in the model card; vllm_offers in
+vllm-project/recipes 8959cf64 Qwen/Qwen3-VL.md (vision tower data parallel), the parsers in vLLM 0.32
+parser/qwen3.py and tool_parsers/hermes_tool_parser.py.
 """
 
 from lensmith.coordinates import JSON_THOUSAND
+from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
 from lensmith.families.packs import Packs
 from lensmith.families.video_form import VideoForm
@@ -58,6 +61,12 @@ FAMILY = Family(
         "vision": "enable_tower_connector_lora",
         "connector": "enable_tower_connector_lora",
     },
+    vllm_offers=EngineOffer(
+        tool_parser="hermes",
+        reasoning_parser="qwen3",
+        encoder_data=True,
+        vision_heads="vision_config.num_heads",
+    ),
     markup=(
         "<|im_start|>",
         "<|im_end|>",

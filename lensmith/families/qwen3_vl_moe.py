@@ -3,7 +3,8 @@
 Read in transformers 5.20.2 models/qwen3_vl_moe and conversion_mapping.py (experts transposed on disk), and
 vLLM 0.32 model_executor/models/qwen3_vl_moe.py (`is_fused_checkpoint_transposed`: it always transposes) and
 lora/model_manager.py (experts' LoRA by `is_3d_moe_weight`, in layers/fused_moe.py with Triton's kernels; left
-out before: vllm#41384); the rest as in qwen3_vl.
+out before: vllm#41384); experts over GPUs in vllm-project/recipes 8959cf64 Qwen/Qwen3-VL.md, turned on there
+for FP8 checkpoints alone; the rest as in qwen3_vl.
 """
 
 from dataclasses import replace
@@ -40,6 +41,7 @@ FAMILY = replace(
         step="text_config.decoder_sparse_step",
         dense="text_config.mlp_only_layers",
     ),
+    vllm_offers=replace(DENSE.vllm_offers, experts="off"),
     vllm_architecture="Qwen3VLMoeForConditionalGeneration",
     vllm_limits=(
         "An adapter's part on the routed experts is read on GPUs alone (Triton's kernels) and not proven to"

@@ -11,12 +11,14 @@ from lensmith.units import GIB
 from serving.build import installed_engine
 from serving.hardware import Gpu, _gpus, _memory, _visible, parse_gpus, read_hardware
 
-TWO = parse_gpus("NVIDIA H200, 143771\nNVIDIA H100 80GB HBM3, 81559\n")
+TWO = parse_gpus("NVIDIA H200, 143771, 9.0\nNVIDIA H100 80GB HBM3, 81559, 9.0\n")
 
 
 def test_gpus_as_nvidia_smi_prints_them() -> None:
-    assert (Gpu("NVIDIA H200", 143771 << 20), Gpu("NVIDIA H100 80GB HBM3", 81559 << 20)) == TWO
-    assert parse_gpus("NVIDIA GB10, [N/A]\n") == (Gpu("NVIDIA GB10", 0),)
+    h100 = Gpu("NVIDIA H100 80GB HBM3", 81559 << 20, (9, 0))
+    assert (Gpu("NVIDIA H200", 143771 << 20, (9, 0)), h100) == TWO
+    assert parse_gpus("NVIDIA GB10, [N/A], 12.1\n") == (Gpu("NVIDIA GB10", 0, (12, 1)),)
+    assert parse_gpus("Tesla P4, 7680, [N/A]\n") == (Gpu("Tesla P4", 7680 << 20),)
     assert parse_gpus("") == ()
 
 
@@ -45,7 +47,7 @@ def _tool(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_driver_s_tool_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _tool(tmp_path, "echo 'NVIDIA H200, 143771'", monkeypatch)
+    _tool(tmp_path, "echo 'NVIDIA H200, 143771, 9.0'", monkeypatch)
     assert _gpus() == TWO[:1]
     _tool(tmp_path, "echo 'NVIDIA-SMI has failed'; exit 9", monkeypatch)
     assert _gpus() == ()

@@ -261,3 +261,23 @@ def test_an_edited_trace_is_refused(room: Room) -> None:
     path.write_text(path.read_text().replace("[5,7]", "[5,6]"))
     with pytest.raises(IntegrityError, match="not what its manifest says"):
         prove_serving(room.home, served, reference)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("quantization", "weights and activations are rounded to FP8"), ("kv_cache_dtype", "the KV cache are")],
+)
+def test_nothing_is_proven_of_what_is_rounded_further(room: Room, key: str, words: str) -> None:
+    """Answers that agree on these rows say nothing of others: no bound was measured for FP8."""
+    cuda = {"memory_utilization": 0.9, "tensor_parallel": 1}
+    for name, settings, passes in (("plain", {}, True), ("fp8", {key: "fp8"}, False)):
+        with room.home.create("profile", digest_json([name, key]), {"subject": room.model}) as draft:
+            (draft.path / "profile.yaml").write_text("")
+            draft.body.update(room.profile.body | {"cuda": cuda | settings})
+        room.profile = draft.artifact
+        proof = prove_serving(
+            room.home, room.served(lambda row, name=name: {"answer_text": name}), room.reference()
+        )
+        assert proof.passed == passes
+    assert words in "\n".join(proof.statement["findings"])
+    assert "undecidable" in proof.statement["findings"][0]

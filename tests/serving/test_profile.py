@@ -34,7 +34,7 @@ from tests.serving.small import (
 
 GOLDEN = Path(__file__).parent / "golden"
 GPU_BUILD = EngineBuild(version="0.33.0", device="cuda")
-ONE_GPU = Hardware(cores=16, memory=128 << 30, gpus=(Gpu("NVIDIA H200", 139 << 30),))
+ONE_GPU = Hardware(cores=16, memory=128 << 30, gpus=(Gpu("NVIDIA H200", 139 << 30, (9, 0)),))
 
 
 def without_ids(text: str) -> str:
@@ -59,6 +59,15 @@ def test_adapter_on_a_gpu(tmp_path: Path, home: Home) -> None:
     base = small_base(home, recipe)
     run = small_run(home, base, ["vision", "language"], rank_pattern={"o_proj": 9})
     check_golden(make_profile(recipe, run, base, ONE_GPU, GPU_BUILD), "adapter_gpu.yaml", tmp_path)
+
+
+def test_a_profile_from_before_gpus_were_shared_out_still_opens(tmp_path: Path) -> None:
+    old = parse_profile(GOLDEN / "adapter_gpu_before_shares.yaml")
+    new = parse_profile(GOLDEN / "adapter_gpu.yaml")
+    assert old.cuda is not None
+    assert new.cuda is not None
+    assert old.cuda == new.cuda.model_copy(update={"gpu": ""})
+    assert old.model_copy(update={"cuda": new.cuda}) == new
 
 
 def test_deriving_again_finds_the_same_artifact(tmp_path: Path, home: Home) -> None:

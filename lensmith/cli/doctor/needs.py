@@ -81,11 +81,11 @@ def parameters(root: Path) -> int | Check:
 
 
 def check_gpu_count(launcher: Launcher, recipe: Recipe, hardware: Hardware) -> Check:
-    """The GPUs of one machine's training processes and of one served copy."""
+    """The GPUs of one machine's training processes and of one engine."""
     there = len(hardware.gpus)
     if launcher.cpu:
         return Check("GPUs of the recipe", "ok", "none needed: the launcher trains on the CPU")
-    training, serving = launcher.processes_a_machine, recipe.serve.tensor_parallel
+    training, serving = launcher.processes_a_machine, recipe.serve.gpus
     found = f"{training} for training, {serving} for serving; {there} there"
     if there < max(training, serving):
         mend = f"run it where there are {max(training, serving)}, or set train.launcher to one that fits"

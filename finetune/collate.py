@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from finetune.encoded import IGNORED, Encoded, Positions
+from finetune.encoded import IGNORED, Encoded, Positions, join_padded
 from finetune.rows import RowEncoder
 from lensmith.row_file import RowFile
 
@@ -113,7 +113,14 @@ def image_tensors(rows: Sequence[Encoded], numbers: tuple[tuple[str, str], ...] 
     for name, of in () if features else numbers:
         rows = _numbered_on(rows, name, of)
     names = dict.fromkeys(name for each in rows for name in each.images)
-    joined = {name: torch.cat([each.images[name] for each in rows if name in each.images]) for name in names}
+    # Of patches' numbers -1 stands for none: a video's are as many a token as an image's or more.
+    pooled = [name for name, _ in numbers]
+    joined = {
+        name: (join_padded if name in pooled else torch.cat)(
+            [each.images[name] for each in rows if name in each.images]
+        )
+        for name in names
+    }
     if not features:
         return joined
     deep = [_joined(level) for level in zip(*(each.deep for each in features), strict=True)]

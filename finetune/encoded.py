@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 IGNORED = -100
 # What a processor gives one value a token for; everything else it gives is of the images.
@@ -13,6 +15,12 @@ PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids
 # From a row's tokens and image tensors to its positions in the rope, int64 [3, length]; [0, length] where the
 # rope counts tokens alone.
 Positions = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
+def join_padded(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors one after the other; where their last dimensions differ, -1 fills those of the shorter ones."""
+    widest = max(each.shape[-1] for each in parts)
+    return torch.cat([functional.pad(each, (0, widest - each.shape[-1]), value=-1) for each in parts])
 
 
 @dataclass(frozen=True)

@@ -74,4 +74,4 @@ def processed(
         return_tensors="pt",  # pyright: ignore[reportCallIssue]
         **asked,
     )
-    return as_images(given, sample, processor) if videos else dict(given)
+    return as_images(given, family, text, sample, processor) if videos else dict(given)

@@ -217,7 +217,7 @@ class RowEncoder:
 
     def _video_tokens(self, frames: Sequence[tuple[int, int]]) -> int:
         """What a video costs whose frames have these sizes, which are all one."""
-        return video_grid(self.processor).tokens(len(frames), *frames[0])
+        return video_grid(self.processor, self.rendering.family).tokens(len(frames), *frames[0])
 
     def encode(self, row: Row) -> Encoded:
         """The row's tensors. Raises InputError for a row of more than `max_length` tokens: none is cut.

@@ -3,7 +3,8 @@
 The classes of these families run the same tower over both, frame group by frame group, and give the groups
 the positions that images have (transformers 5.20.2, `get_video_features` and `get_rope_index` of qwen3_vl and
 glm4v). GLM's cannot take a batch that has images and videos: it writes both with one token. As images they
-are one run of the tower, which every process joins, and can be packed and kept as others can.
+are one run of the tower, which every process joins, and can be packed and kept as others can. Molmo2's does
+the same itself, of a video as one tall image; it, too, takes a batch of images or of videos, not of both.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from PIL import Image as Picture
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from finetune.encoded import join_padded
+from lensmith.errors import InputError, Problem
+from lensmith.families.family import Family
 from lensmith.families.video_form import VideoForm
 from lensmith.sample import Image, Sample, Video
 from lensmith.tokens import PixelBudget
-from lensmith.video_tokens import VideoGrid
+from lensmith.video_tokens import SquareGrid, VideoGrid
 
 # Frames are numbered by the millisecond they are shown at.
 CLOCK = 1000.0
@@ -44,11 +48,22 @@ def videos_given(form: VideoForm, videos: Sequence[tuple[Video, Sequence[Picture
     }
 
 
-def as_images(given: Mapping[str, Any], sample: Sample, processor: ProcessorMixin) -> dict[str, Any]:
+def as_images(
+    given: Mapping[str, Any], family: Family, text: str, sample: Sample, processor: ProcessorMixin
+) -> dict[str, Any]:
     """What the processor gave of a row with videos, with each group of frames as an image.
 
-    The tokens of frames become those of images: features take their place, whichever they are.
+    text: the rendered conversation. The tokens of frames become those of images: features take their place,
+    whichever they are. Raises InputError where the chat template writes a video before an image, and the
+    family's images are taken first.
     """
+    if family.video and family.video.cut == "square":
+        if text.find(family.video.place) < text.rfind(family.image_text.place):
+            problem = Problem("stands before an image's place", family.video.place, "mend the template")
+            raise InputError(
+                "the chat template does not write images first, as this family takes them", [problem]
+            )
+        return _squares_as_images(given)
     types = given["mm_token_type_ids"]
     image_token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
     stills = _pieces(given, "pixel_values", "image_grid_thw")
@@ -71,6 +86,27 @@ def as_images(given: Mapping[str, Any], sample: Sample, processor: ProcessorMixi
     }
 
 
+def _squares_as_images(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Each frame an image without crops, behind the row's images, whose tokens are the same already."""
+    frames, rows, columns = given["video_grids"].unbind(-1)
+    each = torch.stack([rows, columns, torch.zeros_like(rows), torch.zeros_like(rows)], dim=-1)
+    pixels, pooling = given["pixel_values_videos"], given["video_token_pooling"]
+    images = {
+        "pixel_values": pixels,
+        "image_token_pooling": pooling,
+        "image_grids": each.repeat_interleave(frames, dim=0),
+        "image_num_crops": torch.ones(len(pixels), dtype=torch.int64),
+    }
+    if "pixel_values" in given:
+        patches = given["pixel_values"].shape[0] * given["pixel_values"].shape[1]
+        images["image_token_pooling"] = torch.where(pooling < 0, pooling, pooling + patches)
+        stills = {name: given[name] for name in images}
+        pooled = join_padded([stills.pop("image_token_pooling"), images["image_token_pooling"]])
+        images = {name: torch.cat([each, images[name]]) for name, each in stills.items()}
+        images["image_token_pooling"] = pooled
+    return {name: values for name, values in given.items() if "video" not in name} | images
+
+
 def _pieces(given: Mapping[str, Any], pixels: str, grids: str) -> Any:
     """The patches and the grid (time, height, width) of each image or video."""
     if grids not in given:
@@ -79,8 +115,12 @@ def _pieces(given: Mapping[str, Any], pixels: str, grids: str) -> Any:
     return zip(given[pixels].split(sizes), given[grids], strict=True)
 
 
-def video_grid(processor: ProcessorMixin) -> VideoGrid:
+def video_grid(processor: ProcessorMixin, family: Family) -> VideoGrid | SquareGrid:
     """How `processor` cuts frames. For a family that takes videos."""
     settings = processor.video_processor
+    if family.video and family.video.cut == "square":
+        height, width = settings.pooling_size
+        columns = processor.video_use_col_tokens  # pyright: ignore[reportAttributeAccessIssue]
+        return SquareGrid(settings.size["height"], settings.patch_size, (height, width), columns)
     budget = PixelBudget(settings.size["shortest_edge"], settings.size["longest_edge"])
     return VideoGrid(settings.patch_size * settings.merge_size, settings.temporal_patch_size, budget)

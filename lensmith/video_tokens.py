@@ -51,6 +51,27 @@ class VideoGrid:
         return groups * (new_width // self.factor) * (new_height // self.factor)
 
 
+@dataclass(frozen=True)
+class SquareGrid:
+    """How a checkpoint's video processor cuts frames that it resizes to one size, `size` pixels a side:
+    patches of `patch_size` pixels are pooled, `pooling` (height, width) of them to a token; two marks stand
+    around a frame's, and with `columns` a token ends each row."""
+
+    size: int
+    patch_size: int
+    pooling: tuple[int, int]
+    columns: bool
+
+    def tokens(self, frames: int, width: int, height: int) -> int:
+        """Language-model tokens of a video of so many frames, whatever their size; marks included.
+
+        transformers' `arange_for_pooling` and `get_video_string` in molmo2.
+        """
+        edge = self.size // self.patch_size
+        rows, columns = (-(-edge // each) for each in self.pooling)
+        return frames * (2 + rows * (columns + self.columns))
+
+
 def apart(
     sample: Sample, pictures: Sequence[Picture]
 ) -> tuple[list[Picture], list[tuple[Video, list[Picture]]]]:

@@ -194,6 +194,8 @@ def _video(family: Family) -> str:
         return "none; rows that show one are refused"
     times = "in seconds to a tenth" if form.time == "middle" else "in whole seconds"
     taken = f"{form.frames} frames seen as one, their time {times} in the prompt"
+    if form.frames == 1:
+        taken = f"each frame at one size, its time {times} in the prompt"
     return f"{taken}; learned by `data.video`; not served"
 
 

@@ -5,7 +5,8 @@ Read in transformers 5.20.2 models/molmo2 and conversion_mapping.py ("molmo2", "
 files of allenai/Molmo2-4B. Its template writes a space before an answered turn that its generation prompt
 lacks, and no end behind the answer, so answers are put apart. The context is the
 default of its class; greedy answers are our choice, no card that was read names sampling. The first Molmo has
-no class in transformers; vLLM has no recipe for Molmo2.
+no class in transformers; vLLM has no recipe for Molmo2. What is written for a video: processing_molmo2.py; that
+its place stands behind those of images: the chat template in convert_molmo2_to_hf.py of allenai/molmo2.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import GREEDY, Family, Foreign, ImageText, Linears, Speech
 from lensmith.families.layout import Cut, Joined, Layout
 from lensmith.families.packs import Packs
+from lensmith.families.video_form import VideoForm
 from lensmith.families.vision_run import VisionRun
 
 _REPLACED = "vLLM puts image features in the place of <im_patch>'s embedding, the model adds them to it"
@@ -166,5 +168,14 @@ FAMILY = Family(
     leads=True,
     packs=Packs("count", whole="row"),
     ships_code=True,
+    video=VideoForm(
+        place="<|video|>",
+        token="<im_patch>",
+        written="{time} {tokens}",
+        time="middle",
+        frames=1,
+        between=" ",
+        cut="square",
+    ),
     foreign=(Foreign("molmo", "MolmoForCausalLM", "allenai/Molmo2-4B or allenai/Molmo2-8B"),),
 )

@@ -14,9 +14,10 @@ class VideoForm:
     """What the processor makes of the chat template's place for a video, as text.
 
     place: what the template writes. token: what stands for a piece of a frame. written: what the place
-    becomes for each `frames` frames, which are seen as one: {time} is their time, {tokens} all their tokens.
-    time: the middle of their times, in seconds to a tenth, or the first one in whole seconds, cut. settings:
-    of the video processor, beside those of the checkpoint.
+    becomes for each `frames` frames, which are seen as one: {time} is their time, {tokens} all their tokens;
+    between: what stands between two of these. time: the middle of their times, in seconds to a tenth, or the
+    first one in whole seconds, cut. cut: "area", frames are resized under a budget of pixels; "square", each
+    to one size. settings: of the video processor, beside those of the checkpoint.
     """
 
     place: str
@@ -24,6 +25,8 @@ class VideoForm:
     written: str
     time: Literal["middle", "first"]
     frames: int = 2
+    between: str = ""
+    cut: Literal["area", "square"] = "area"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def fill(self, prompt: str, videos: Sequence[Sequence[float]]) -> str:
@@ -53,7 +56,9 @@ class VideoForm:
 
     def _text(self, seconds: Sequence[float]) -> str:
         groups = [seconds[at : at + self.frames] for at in range(0, len(seconds), self.frames)]
-        return "".join(self.written.format(time=self._time(each), tokens=self.token) for each in groups)
+        return self.between.join(
+            self.written.format(time=self._time(each), tokens=self.token) for each in groups
+        )
 
     def _time(self, group: Sequence[float]) -> str:
         return f"{(group[0] + group[-1]) / 2:.1f}" if self.time == "middle" else f"{int(group[0])}"

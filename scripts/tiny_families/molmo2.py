@@ -32,19 +32,22 @@ IMAGE = (
     "<|video|>",
 )
 NAMED = {"image_token": "<|image|>", "video_token": "<|video|>"}
-# What Molmo2's template makes of turns: images first, each numbered where there are several, and the space.
+# What Molmo2's template makes of turns: images first, each numbered where there are several, then the video,
+# and the space.
 TEMPLATE = """\
-{%- set seen = namespace(images=0, all=0) -%}
+{%- set seen = namespace(images=0, videos=0, all=0) -%}
 {%- for message in messages -%}
   {%- if message.content is not string -%}
     {%- for part in message.content -%}
       {%- if part.type == 'image' -%}{%- set seen.all = seen.all + 1 -%}{%- endif -%}
+      {%- if part.type == 'video' -%}{%- set seen.videos = seen.videos + 1 -%}{%- endif -%}
     {%- endfor -%}
   {%- endif -%}
 {%- endfor -%}
 {%- for number in range(seen.all) -%}
   {{- ('Image ' ~ (number + 1) if seen.all > 1 else '') ~ '<|image|>' -}}
 {%- endfor -%}
+{{- '<|video|>' * seen.videos -}}
 {%- for message in messages -%}
   {%- if message.role != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}
     {{- raise_exception('roles must alternate, the user first') -}}

@@ -13,8 +13,8 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from finetune.adapter import choose_trained
-from finetune.collate import COLUMN, Collator
-from finetune.encoded import IGNORED
+from finetune.collate import COLUMN, Collator, EncoderOutput
+from finetune.encoded import IGNORED, PER_TOKEN
 from finetune.encoder import row_encoder
 from finetune.features import image_features
 from finetune.prompts import render_text
@@ -51,7 +51,8 @@ def encoder_of(checkpoint: Checkpoint) -> RowEncoder:
 
 
 def batch_of(encoder: RowEncoder, *rows: Row) -> dict[str, Tensor]:
-    return Collator(encoder.pad_id)([{COLUMN: encoder.encode(row)} for row in rows])
+    numbers = encoder.rendering.family.numbers
+    return Collator(encoder.pad_id, numbers)([{COLUMN: encoder.encode(row)} for row in rows])
 
 
 def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
@@ -62,7 +63,7 @@ def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
     stills, ((video, shown),) = apart(row.sample, pictures)
     frames = np.stack([np.asarray(each) for each in shown])
     clock = {"fps": 1000.0, "frames_indices": [round(1000 * each) for each in video.seconds]}
-    return dict(
+    given = dict(
         encoder.processor(
             text=[render_text(encoder.processor, encoder.rendering, row.sample, answered=False)],
             images=stills or None,
@@ -76,6 +77,9 @@ def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
             return_tensors="pt",  # pyright: ignore[reportCallIssue]
         )
     )
+    # Molmo2's processor gives back what it was told of a video.
+    given.pop("video_metadata", None)
+    return given
 
 
 @pytest.mark.parametrize("family", FILMED)
@@ -93,7 +97,7 @@ def test_tokens_are_those_of_the_processor(made: dict[str, Checkpoint], family: 
         assert counted.text + counted.image + counted.answer == len(encoded.labels)
 
 
-# GLM's class cannot take both in one batch.
+# GLM's class and Molmo2's cannot take both in one batch.
 SEEN = [*((name, ()) for name in FILMED), ("qwen3_vl", ((80, 100), (60, 90)))]
 
 
@@ -118,14 +122,16 @@ def test_the_model_sees_what_its_class_would_show_it(
 
 @pytest.mark.parametrize("family", FILMED)
 def test_times_stand_in_the_prompt(made: dict[str, Checkpoint], family: str) -> None:
-    """The middle of two frames to a tenth, or the first one's whole seconds."""
+    """The middle of two frames to a tenth, or the first one's whole seconds; or each frame's to a tenth."""
     encoder = encoder_of(made[family])
     text = encoder.tokenizer.decode(encoder.encode(video_row(4, (64, 64), rate=1.5)).tokens["input_ids"])
     form = made[family].family.video
     assert form is not None
     middle = "<0.8 seconds>" in text and "<3.8 seconds>" in text
     first = "<|end_of_image|>0<" in text and "<|end_of_image|>3<" in text
-    assert (middle, first) == (form.time == "middle", form.time == "first")
+    each = all(f"{time} <frame_start>" in text for time in ("0.0", " 1.5", " 3.0", " 4.5"))
+    alone = form.frames == 1
+    assert (middle, first, each) == (form.time == "middle" and not alone, form.time == "first", alone)
 
 
 @pytest.mark.parametrize("family", FILMED)
@@ -157,15 +163,17 @@ def test_rows_are_taught_together_as_each_alone(made: dict[str, Checkpoint], fam
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v", "molmo2"])
 def test_features_of_frozen_towers_are_kept(made: dict[str, Checkpoint], family: str) -> None:
     from finetune.collate import FEATURES, encoder_outputs
 
     encoder, model = encoder_of(made[family]), made[family].load().eval()
     row = encoder.encode(video_row(4, (90, 60), (80, 80)))
-    assert row.pictures == 3
-    (kept,) = image_features(model, [row], torch.float32)
-    plain, given = (Collator(encoder.pad_id)([{COLUMN: each}]) for each in (row, kept))
+    form, numbers = made[family].family.video, made[family].family.numbers
+    assert form is not None
+    assert row.pictures == 1 + form.groups(4)
+    (kept,) = image_features(model, [row], torch.float32, numbers)
+    plain, given = (Collator(encoder.pad_id, numbers)([{COLUMN: each}]) for each in (row, kept))
     outputs = encoder_outputs(given.pop(FEATURES))
     with torch.no_grad():
         torch.testing.assert_close(
@@ -180,6 +188,39 @@ def test_other_families_take_none(made: dict[str, Checkpoint], family: str) -> N
         Recipe.model_validate(content | {"family": family, "data": content["data"] | {"video": {}}})
     with pytest.raises(InputError, match="has no videos"):
         encoder_of(made[family]).encode(video_row(2, (60, 60)))
+
+
+def test_an_image_beside_a_square_video_is_seen_as_each_alone(made: dict[str, Checkpoint]) -> None:
+    """The class takes no such row: what its own two ways make of image and video, in their tokens' order."""
+    encoder, model = encoder_of(made["molmo2"]), made["molmo2"].load().eval()
+    row = video_row(4, (120, 90), (80, 100))
+    own, ours = own_way(encoder, row), batch_of(encoder, row)
+    del ours["labels"]
+    with torch.no_grad():
+        image = model.get_image_features(
+            own["pixel_values"], own["image_token_pooling"], own["image_grids"]
+        ).pooler_output
+        video = model.get_video_features(
+            own["pixel_values_videos"], own["video_token_pooling"], own["video_grids"]
+        ).pooler_output
+        seen = {"image": EncoderOutput([*image, *video], [])}
+        rest = {name: each for name, each in ours.items() if name in PER_TOKEN}
+        wanted = model(**rest, mm_encoder_outputs=seen).logits
+        # One run of the tower in place of two.
+        torch.testing.assert_close(model(**ours).logits, wanted, rtol=0, atol=1e-5)
+        without = {"image": EncoderOutput([*video, *image], [])}
+        assert not torch.allclose(model(**rest, mm_encoder_outputs=without).logits, wanted, atol=1e-3)
+
+
+def test_a_template_that_writes_the_video_first(made: dict[str, Checkpoint]) -> None:
+    encoder = encoder_of(made["molmo2"])
+    written = str(encoder.processor.chat_template)
+    place = "{{- '<|video|>' * seen.videos -}}\n"
+    assert place in written
+    head, loop = "{%- for number in range(seen.all) -%}", written.replace(place, "")
+    encoder.processor.chat_template = loop.replace(head, place + head)
+    with pytest.raises(InputError, match="does not write images first"):
+        encoder.encode(video_row(2, (60, 60), (80, 80)))
 
 
 def test_a_template_without_a_place_for_videos(made: dict[str, Checkpoint]) -> None:
@@ -198,7 +239,7 @@ def test_pictures_that_are_not_a_rows(made: dict[str, Checkpoint]) -> None:
         encoder_of(made["qwen3_vl"]).encode(dataclasses.replace(row, images=row.images[:1]))
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v", "molmo2"])
 def test_answered_as_the_class_answers(made: dict[str, Checkpoint], family: str) -> None:
     """What evaluation during training and the merge proof ask."""
     from finetune.greedy import greedy
@@ -213,10 +254,14 @@ def test_answered_as_the_class_answers(made: dict[str, Checkpoint], family: str)
     both = greedy(model, encoder.processor, encoder.rendering, [row, row_of("12", (80, 80))], ends, 5)
     traced = next(each for each in both if each.row == "v")
     assert traced.answer_ids == wanted[0, asked:].tolist()[: len(traced.answer_ids)]
-    assert traced.image_tokens == int((own["mm_token_type_ids"] > 0).sum())
+    form = made[family].family.video
+    assert form is not None
+    # No feature takes the place of the marks around a frame.
+    marks = 2 * 4 if form.cut == "square" else 0
+    assert traced.image_tokens == int((own["mm_token_type_ids"] > 0).sum()) - marks
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v", "molmo2"])
 def test_both_answers_of_a_pair_see_it(made: dict[str, Checkpoint], family: str) -> None:
     plain = encoder_of(made[family])
     row = video_row(4, (90, 60))
@@ -227,4 +272,6 @@ def test_both_answers_of_a_pair_see_it(made: dict[str, Checkpoint], family: str)
     assert encoded.rejected is not None
     apart = encoder.encode(Row(pair.sample.with_rejected(), row.images))
     assert torch.equal(encoded.rejected.tokens["input_ids"], apart.tokens["input_ids"])
-    assert encoded.rejected.pictures == encoded.pictures == 2
+    form = made[family].family.video
+    assert form is not None
+    assert encoded.rejected.pictures == encoded.pictures == form.groups(4)

@@ -5,8 +5,8 @@ Read in transformers 5.20.2 models/molmo2 and conversion_mapping.py ("molmo2", "
 files of allenai/Molmo2-4B. Its template writes a space before an answered turn that its generation prompt
 lacks, and no end behind the answer, so answers are put apart. The context is the
 default of its class; greedy answers are our choice, no card that was read names sampling. The first Molmo has
-no class in transformers; vLLM has no recipe for Molmo2. What is written for a video: processing_molmo2.py; that
-its place stands behind those of images: the chat template in convert_molmo2_to_hf.py of allenai/molmo2.
+no class in transformers; vLLM has no recipe for Molmo2. What is written for a video: processing_molmo2.py;
+that its place stands behind those of images: the chat template in convert_molmo2_to_hf.py of allenai/molmo2.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,17 @@ from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.files import digest_file, digest_json
 
 Kind = Literal[
-    "base", "dataset", "held_out", "intake", "run", "model", "trace", "report", "profile", "release"
+    "base",
+    "dataset",
+    "held_out",
+    "intake",
+    "run",
+    "model",
+    "trace",
+    "report",
+    "profile",
+    "release",
+    "loadtest",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MANIFEST = "manifest.json"

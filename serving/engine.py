@@ -67,17 +67,21 @@ def running_engine(
     port: int = 0,
     *,
     proof: bool = False,
+    host: str | None = None,
     start_limit_s: float = START_LIMIT_S,
 ) -> Iterator[Engine]:
     """Start vLLM for a profile artifact and stop it, with every process it made, when the block ends.
 
-    port: 0 takes a free one. proof: caches off, loopback address. The engine dies with this process, however
-    that ends. Raises IntegrityError where the profile or the weights were changed, InputError where the port
-    is in use, the engine dies or is not healthy after `start_limit_s` seconds.
+    port: 0 takes a free one. proof: caches off, loopback address. host: another address than the profile's
+    (`proof` has its own). The engine dies with this process, however that ends. Raises IntegrityError where
+    the profile or the weights were changed, InputError where the port is in use, the engine dies or is not
+    healthy after `start_limit_s` seconds.
     """
     profile = read_profile(artifact)
     _verify_weights(profile, home)
     places = find_places(artifact, profile, home)
+    if host is not None:
+        profile = profile.model_copy(update={"host": host})
     host = "127.0.0.1" if proof else profile.host
     if port:
         check_port(host, port)

@@ -16,8 +16,9 @@ from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
 from lensmith.retirement import MEND, retirement
-from lensmith.section import Section
+from lensmith.section import Section, Unusable
 from lensmith.yaml_file import read_yaml
+from serving.load_rule import LoadRule, judge_load
 from serving.registry import Channel, Entry
 from serving.release_file import Release, read_release
 
@@ -40,6 +41,7 @@ class Demands(Section):
 
     proofs: list[Proof]
     gain: GainRule | None = None
+    load: LoadRule | None = None
 
 
 class StagingDemands(Demands):
@@ -77,7 +79,12 @@ class Policy(Section):
     @property
     def digest(self) -> str:
         """SHA-256 of what the policy says, as canonical JSON: comments and the order of keys aside."""
-        return digest_json(self.model_dump(mode="json"))
+        said = self.model_dump(mode="json")
+        for demands in (said["staging"], said["production"]):
+            # A policy that asks for no load is the one that was logged before policies could.
+            if demands["load"] is None:
+                del demands["load"]
+        return digest_json(said)
 
     def demands(self, channel: Channel) -> Demands:
         """What `channel` asks for."""
@@ -130,13 +137,18 @@ def read_policy(path: Path) -> Policy:
             dotted = ".".join(map(str, each["loc"]))
             line = file.lines.get(dotted) or file.lines.get(dotted.rpartition(".")[0], 1)
             mend = _did_you_mean(dotted) if each["type"] == "extra_forbidden" else ""
-            what = each["msg"].removeprefix("Value error, ")
-            problems.append(Problem(what, f"{path}:{line} {dotted}", mend))
+            cause = each.get("ctx", {}).get("error")
+            told = (
+                cause.problems
+                if isinstance(cause, Unusable)
+                else (each["msg"].removeprefix("Value error, "),)
+            )
+            problems += [Problem(what, f"{path}:{line} {dotted}", mend) for what in told]
         raise InputError(f"{path} is not a gate policy", problems) from error
 
 
 def _did_you_mean(dotted: str) -> str:
-    known = [name for section in (Policy, Demands, GainRule) for name in section.model_fields]
+    known = [name for section in (Policy, Demands, GainRule, LoadRule) for name in section.model_fields]
     close = difflib.get_close_matches(dotted.rpartition(".")[2], known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 
@@ -159,6 +171,11 @@ def judge(home: Home, release: Artifact, demands: Demands, production: Entry | N
         findings.append(finding)
         if report is not None:
             evidence["report"] = report.id
+    if demands.load is not None:
+        (outcome, text, mend), test = judge_load(home, stated.profile, demands.load)
+        findings.append(Finding("load", outcome, text, mend))
+        if test is not None:
+            evidence["loadtest"] = test.id
     return Verdict(tuple(findings), evidence)
 
 

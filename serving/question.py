@@ -70,8 +70,8 @@ def refuse_videos(samples: Iterable[Sample]) -> None:
         )
 
 
-def request_body(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
-    """The chat request for `row`: images inline, greedy, with token ids and log-probabilities.
+def chat_request(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
+    """The chat request for `row`: images inline, greedy.
 
     Tools are offered as in training; an answer comes back as it was written, a call in it not taken apart.
     Every setting that could change the choice of a token is given: none is left to a default. Raises
@@ -92,6 +92,13 @@ def request_body(row: Row, rendering: Rendering, model_name: str, max_new_tokens
         "presence_penalty": 0,
         "frequency_penalty": 0,
         "max_completion_tokens": max_new_tokens,
+    }
+
+
+def request_body(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
+    """As `chat_request`, and what a trace row is made of is asked for: token ids and log-probabilities."""
+    return {
+        **chat_request(row, rendering, model_name, max_new_tokens),
         "logprobs": True,
         "top_logprobs": 2,
         "return_token_ids": True,

@@ -37,7 +37,7 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
     proof passed with, or where an address beyond this machine is asked for without VLLM_API_KEY.
     """
     profile = read_profile(artifact)
-    _check_version(profile, home)
+    check_version(profile, home)
     _check_address(profile)
     if known := images_differ(profile.family, profile.engine.device):
         print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
@@ -70,7 +70,8 @@ def greeting(engine: Engine) -> str:
     )
 
 
-def _check_version(profile: Profile, home: Home) -> None:
+def check_version(profile: Profile, home: Home) -> None:
+    """Raise InputError unless the installed vLLM is the profile's, or one that a serve proof passed with."""
     installed = installed_engine()
     if installed.device != profile.engine.device:
         mend = "derive a profile here: lensmith evaluate RECIPE"

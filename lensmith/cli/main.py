@@ -33,6 +33,7 @@ VERBS = {
     "promote": "put a release into staging or production, if it passes the gates",
     "rollback": "put the previous release of a channel back",
     "serve": "serve a release with vLLM: lensmith serve NAME@production",
+    "loadtest": "how fast a release answers at rising load: throughput, waiting, saturation",
     "verify": "re-hash an artifact and everything it was made from",
     "push": "copy an artifact to any store: s3://, gs://, sftp://, file://, ...",
     "pull": "copy an artifact from a store into this home, every file checked",

@@ -41,6 +41,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send(400, {"error": {"message": f"cannot take {text}"}})
             return
         time.sleep(random.random() / 50)
+        if body.get("stream"):
+            self._stream(text)
+            return
         token = {"token": f"token_id:{len(text)}", "logprob": -0.1}
         other = {"token": "token_id:0", "logprob": -3.0}
         choice = {
@@ -50,6 +53,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "finish_reason": "stop",
         }
         self._send(200, {"choices": [choice], "prompt_token_ids": [1, 9, 9]})
+
+    def _stream(self, text: str) -> None:
+        """The answer as events: the role, the text, an end with the usage."""
+        deltas = [{"role": "assistant", "content": ""}, {"content": text}]
+        events: list[object] = [{"choices": [{"delta": delta}]} for delta in deltas]
+        events.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
+        data = "".join(f"data: {json.dumps(each)}\n\n" for each in events).encode() + b"data: [DONE]\n\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def _send(self, status: int, content: object) -> None:
         data = json.dumps(content).encode()

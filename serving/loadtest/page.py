@@ -13,8 +13,8 @@ from serving.loadtest.result import Level, Load, LoadTest, Side, Spread
 
 TEMPLATES = Path(__file__).parent / "templates"
 # A chart's size, in units of its own, and the room beside its field: left, right, above, below.
-_WIDTH, _HEIGHT = 560, 250
-_LEFT, _RIGHT, _ABOVE, _BELOW = 62, 12, 14, 34
+_WIDTH, _HEIGHT = 330, 180
+_LEFT, _RIGHT, _ABOVE, _BELOW = 44, 6, 10, 26
 _STEPS = 4
 
 

@@ -81,6 +81,9 @@ def _embedded(layer: TrainableTokensLayer, ids: Tensor) -> Tensor:
     new = ids[..., None] == torch.tensor(layer.token_indices[_ACTIVE], device=ids.device)
     rows = layer.trainable_tokens_delta[_ACTIVE].to(known.dtype)
     own = functional.embedding(new.int().argmax(-1), rows)
+    # Gemma 3's class multiplies what it looks up.
+    scale = layer._get_embed_scale()  # pyright: ignore[reportPrivateUsage]
+    own = own if scale is None else own * scale.to(own.dtype)
     return torch.where(new.any(-1, keepdim=True), own, known)
 
 

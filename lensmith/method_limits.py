@@ -38,8 +38,8 @@ def _new_token_problems(train: Train, family: Family) -> list[str]:
     if not train.new_tokens:
         return []
     problems: list[str] = []
-    if not family.new_tokens:
-        problems.append(f"not proven to be learned and served in {family.title}")
+    if family.no_new_tokens:
+        problems.append(f"{family.no_new_tokens}, in {family.title}: remove them")
     if train.method == "qlora":
         problems.append("not shown to be learned with method qlora: set train.method to lora")
     if train.adapts and train.lora.variant == "dora":
@@ -70,15 +70,15 @@ def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
         problems.append(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
     options = family.vllm_adapts
     adapted = train.towers.in_mode("adapt")
-    ranks = {tower: train.lora.rank_of(tower) for tower in adapted}
+    ranks = {tower: family.vllm_rank(tower, train.lora.rank_of(tower)) for tower in adapted}
     if too_large := [f"{tower} has {rank}" for tower, rank in ranks.items() if rank_slot(rank) is None]:
         problems.append(f"vLLM serves adapters up to rank {LORA_RANKS[-1]}, {', '.join(too_large)}: {_MERGE}")
     elif serve.live is not None and (rank := max(ranks.values(), default=0)) > serve.live.max_rank:
         mend = f"set it to {rank}, for all that share the engine; or {_MERGE}, without serve.live"
         problems.append(f"the adapter's rank {rank} is above serve.live.max_rank: {mend}")
     unable = [tower for tower in adapted if tower not in options]
-    needing = [tower for tower in adapted if options.get(tower)]
-    left_out = unable + ([] if serve.tower_connector_lora else needing)
+    needing = [tower for tower in adapted if options.get(tower) and not serve.tower_connector_lora]
+    left_out = [tower for tower in adapted if tower in (*unable, *needing)]
     if left_out:
         mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
         problems.append(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")

@@ -158,6 +158,10 @@ def _facts(family: Family) -> list[str]:
         f"- Sampling that its card recommends: {_decoding(family.decoding)}.",
         f"- vLLM: `{family.vllm_architecture}`; adapters: {', '.join(adapts) or 'none'}.",
         f"- vLLM, parsers: {_parsers(family)}; several GPUs: {_shares(family)}.",
+        *(
+            f"- vLLM, adapters, built for {device}: {what}."
+            for device, what in family.vllm_no_adapters.items()
+        ),
         *(f"- vLLM, images, built for {device}: {what}." for device, what in family.vllm_images.items()),
         *(f"- vLLM: {limit}" for limit in family.vllm_limits),
     ]

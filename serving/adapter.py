@@ -11,6 +11,8 @@ from typing import Any
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family, Tower
+from lensmith.families.layout import AS_IN_CLASS
+from serving.engine_adapter import engine_rank
 
 # PEFT's standard layout: base_model.model.<module>.lora_A.weight
 _PREFIX = "base_model.model."
@@ -37,7 +39,7 @@ NOT_APPLIED: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """rank: the largest of any module. modules: how many linears of each tower it changes."""
+    """rank: the largest of any module of vLLM's. modules: how many linears of each tower it changes."""
 
     rank: int
     modules: dict[Tower, int]
@@ -81,7 +83,10 @@ def read_adapter(folder: Path, family: Family) -> Adapter:
             towers[tower] += 1
     if problems:
         raise InputError(f"the adapter in {folder} cannot be served as an adapter", problems)
-    rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    if family.vllm_names is AS_IN_CLASS:
+        rank = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    else:
+        rank = engine_rank(folder, family.vllm_names)
     return Adapter(rank, dict(towers))
 
 

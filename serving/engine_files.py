@@ -1,8 +1,9 @@
-"""Files that the engine reads in place of the checkpoint's own: a profile holds them in a folder.
+"""Files that the engine reads in place of the checkpoint's own and the adapter's: a profile holds them in a
+folder.
 
-A config.json in the form vLLM asks for, and for a family whose processor puts a token before every prompt a
-chat template that writes it: vLLM tokenizes a rendered prompt as it is, and its own class for such a family
-adds the token to prompts with images only (0.32, Molmo2).
+A config.json in the form vLLM asks for; an adapter in the names of its modules; and for a family whose
+processor puts a token before every prompt a chat template that writes it: vLLM tokenizes a rendered prompt as
+it is, and its own class for such a family adds the token to prompts with images only (0.32, Molmo2).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lensmith.adapter_files import ADAPTER_CONFIG
 from lensmith.base import read_template
 from lensmith.families.family import Family
 
-ENGINE_FOLDER = "engine"
+ENGINE_FOLDER, ADAPTER_FOLDER = "engine", "adapter"
 CONFIG, TEMPLATE = "config.json", "chat_template.jinja"
 
 # As the family's processor: BOS, EOS where there is none, unless the prompt begins with it. Names that no
@@ -29,10 +31,11 @@ _LED = """\
 
 @dataclass(frozen=True)
 class EngineFiles:
-    """Where those that there are lie: the folder that holds a config.json; the chat template."""
+    """Where those that there are lie: the folder of a config.json; the chat template; an adapter's folder."""
 
     config: Path | None = None
     template: Path | None = None
+    adapter: Path | None = None
 
 
 NO_FILES = EngineFiles()
@@ -59,7 +62,9 @@ def engine_config(weights: Path, family: Family) -> dict[str, Any] | None:
 def find_engine_files(profile: Path) -> EngineFiles:
     """Those in a profile's folder."""
     folder = profile / ENGINE_FOLDER
+    adapter = folder / ADAPTER_FOLDER
     return EngineFiles(
         config=folder if (folder / CONFIG).is_file() else None,
         template=folder / TEMPLATE if (folder / TEMPLATE).is_file() else None,
+        adapter=adapter if (adapter / ADAPTER_CONFIG).is_file() else None,
     )

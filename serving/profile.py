@@ -12,6 +12,7 @@ from lensmith.base import checkpoint_path
 from lensmith.context import context_problems
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
+from lensmith.families.layout import AS_IN_CLASS
 from lensmith.files import write_atomically
 from lensmith.home import Home
 from lensmith.lora_ranks import LORA_RANKS, rank_slot
@@ -22,7 +23,9 @@ from lensmith.tokens import ImageGrid, PixelBudget, read_grid
 from lensmith.units import GIB
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
+from serving.engine_adapter import engine_adapter
 from serving.engine_files import (
+    ADAPTER_FOLDER,
     ENGINE_FOLDER,
     NO_FILES,
     EngineFiles,
@@ -51,6 +54,7 @@ MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
 
 # vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
 _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
+_MEND = "merge it: serve.mode: merged"
 # Room that a request's text needs beside the largest image, in tokens.
 _TEXT_TOKENS = 64
 
@@ -78,8 +82,32 @@ def derive_profile(
         for name, text in files.items():
             (draft.path / ENGINE_FOLDER).mkdir(exist_ok=True)
             write_atomically(draft.path / ENGINE_FOLDER / name, text.encode())
+        if profile.adapter is not None and recipe.model_family.vllm_names is not AS_IN_CLASS:
+            folder = draft.path / ENGINE_FOLDER / ADAPTER_FOLDER
+            folder.mkdir(parents=True)
+            for name, data in engine_adapter(subject.path, recipe.model_family.vllm_names).items():
+                write_atomically(folder / name, data)
         draft.body.update(content)
     return draft.artifact
+
+
+def check_adapter(recipe: Recipe) -> None:
+    """What the engine of this environment says of the recipe's adapter, before it is trained.
+
+    Raises InputError where it applies none of the family. Where there is no engine, it is served elsewhere.
+    """
+    family = recipe.model_family
+    if recipe.serve.mode != "adapter" or not family.vllm_no_adapters:
+        return
+    try:
+        device = installed_engine().device
+    except InputError:
+        return
+    if why := family.vllm_no_adapters.get(device):
+        raise InputError(
+            f"the adapter of {family.title} that the recipe asks for could not be served here",
+            [Problem(why, "serve.mode = adapter", _MEND)],
+        )
 
 
 def make_profile(
@@ -98,7 +126,7 @@ def make_profile(
     problems += _hardware_problems(recipe, weights, hardware, build)
     problems += context_problems(recipe, weights)
     if adapter is not None:
-        problems += _partial_problems(adapter, family, serve)
+        problems += _partial_problems(adapter, family, serve, build)
     longest = grid.most_tokens * serve.max_images
     if longest + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
         problems.append(
@@ -200,17 +228,19 @@ def _architecture_problems(weights: Path, family: Family) -> list[Problem]:
     return [Problem(what, str(weights / "config.json"), "fetch or merge the checkpoint again")]
 
 
-def _partial_problems(adapter: Adapter, family: Family, serve: Serve) -> list[Problem]:
+def _partial_problems(adapter: Adapter, family: Family, serve: Serve, build: EngineBuild) -> list[Problem]:
     """Towers whose part of the adapter the engine would leave out, without an error of its own."""
-    problems = []
+    problems: list[Problem] = []
+    if why := family.vllm_no_adapters.get(build.device):
+        problems.append(Problem(why, "serve.mode = adapter", _MEND))
     for tower, count in adapter.modules.items():
         option = family.vllm_adapts.get(tower)
         if option is None:
             what = f"vLLM does not apply the adapter's {count} {tower} modules"
-            problems.append(Problem(what, "serve.mode = adapter", "merge it: serve.mode: merged"))
+            problems.append(Problem(what, "serve.mode = adapter", _MEND))
         elif option and not serve.tower_connector_lora:
             what = f"vLLM would leave out the adapter's {count} {tower} modules without {option}"
-            mend = "merge it: serve.mode: merged; or serve.tower_connector_lora: true"
+            mend = f"{_MEND}; or serve.tower_connector_lora: true"
             problems.append(Problem(what, "serve.mode = adapter", mend))
     most = LORA_RANKS[-1] if serve.live is None else serve.live.max_rank
     if adapter.rank > most:
@@ -288,4 +318,4 @@ def find_places(artifact: Artifact, profile: Profile, home: Home) -> Places:
     files = find_engine_files(artifact.path)
     if profile.mode != "adapter":
         return Places(checkpoint_path(subject), files=files)
-    return Places(checkpoint_path(home.by_id(profile.base)), subject.path, files)
+    return Places(checkpoint_path(home.by_id(profile.base)), files.adapter or subject.path, files)

@@ -89,7 +89,9 @@ class Pipeline:
     def run(self) -> Artifact:
         """The fine-tune: adapter or full weights."""
         from finetune.launch import train
+        from serving.profile import check_adapter
 
+        check_adapter(self.recipe)
         # Both are looked at before the clock of training starts: they are stages of their own.
         base, dataset = self.base, self.dataset
         return self._stage(

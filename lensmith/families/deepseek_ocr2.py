@@ -161,8 +161,8 @@ FAMILY = Family(
         " projector_config), not the one of transformers' class: a profile holds it.",
         "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones. Images are"
         " padded to 1024 pixels and cut into tiles of 768.",
-        "An adapter of transformers' class names model.language_model.layers, which its own names lack: it"
-        " would be left out. Merge it.",
+        "It applies adapters to its decoder alone, under names that transformers' class lacks, and computes"
+        " routed experts beside them on GPUs alone (Triton's kernels): not shown to be applied as trained.",
     ),
     markup=(
         "<｜begin▁of▁sentence｜>",  # noqa: RUF001
@@ -182,6 +182,7 @@ FAMILY = Family(
     cut="tiles",
     answers="apart",
     packs=Packs("count"),
+    no_new_tokens="",
     foreign=(
         Foreign("deepseek_vl_v2", "DeepseekOCRForCausalLM", _NATIVE),
         Foreign("deepseek_vl_v2", "DeepseekOCR2ForCausalLM", _NATIVE),

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+# vLLM 0.32 (fused_moe/oracle/unquantized.py): with adapters on it takes Triton's experts whatever the device.
+NO_ADAPTERS = {
+    "cpu": "beside adapters vLLM computes routed experts by Triton's kernels alone, which its CPU engine"
+    " lacks: it starts, and ends at the first question"
+}
+
 
 @dataclass(frozen=True)
 class Experts:

@@ -130,6 +130,9 @@ class Family:
     layout: where published checkpoints keep the class's tensors.
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
+    vllm_names: how vLLM names an adapter's modules, and which it joins that the class has apart; its own
+        class splits what it joins otherwise.
+    vllm_no_adapters: by the device that vLLM is built for why it applies no adapter at all.
     vllm_limits: what else vLLM cannot serve of it, or serves otherwise, in sentences.
     vllm_offers: parsers and ways to share it out over GPUs, with what vLLM's own recipes turn on.
     vllm_images: by the device that vLLM is built for ("cpu", "cuda") what it computes otherwise where a
@@ -156,7 +159,8 @@ class Family:
     packs: what rows packed into one sequence need to learn what they learn apart, which is proven; None where
         it is not, and packing is refused.
     video: how its processor takes videos; None where it takes none, or that is not shown.
-    new_tokens: whether rows of new tokens are proven to be trained, merged and served as trained.
+    no_new_tokens: why rows of new tokens cannot be trained, merged or served as trained; "" where they are
+        proven to be.
     """
 
     name: str
@@ -181,6 +185,8 @@ class Family:
     numbers: tuple[tuple[str, str], ...] = ()
     experts: Experts | None = None
     layout: Layout = AS_IN_CLASS
+    vllm_names: Layout = AS_IN_CLASS
+    vllm_no_adapters: Mapping[str, str] = field(default_factory=dict)
     vllm_limits: tuple[str, ...] = ()
     vllm_images: Mapping[str, str] = field(default_factory=dict)
     vllm_config: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
@@ -193,11 +199,17 @@ class Family:
     template: str = ""
     packs: Packs | None = None
     video: VideoForm | None = None
-    new_tokens: bool = False
+    no_new_tokens: str = "not proven to be learned and served"
 
     def adaptable(self, tower: Tower) -> bool:
         """Whether `tower` has linear layers that LoRA can adapt."""
         return any(group.tower == tower for group in self.linears)
+
+    def vllm_rank(self, tower: Tower, rank: int) -> int:
+        """The rank that vLLM is given where every linear of `tower` has `rank`: joined layers have their
+        parts' together."""
+        joined = [each for each in self.vllm_names.joined if self.find_tower(each.block) == tower]
+        return rank * max([len(each.parts) for each in joined], default=1)
 
     def expected_linears(self, config: dict[str, Any], tower: Tower) -> list[str]:
         """Full module names of every linear of `tower` that a model with this config has.

@@ -14,6 +14,15 @@ from lensmith.families.layout import Layout
 from lensmith.families.packs import Packs
 from lensmith.families.vision_run import VisionRun
 
+_LAYOUT = Layout(
+    renames=(
+        (r"^lm_head\.", "language_model.lm_head."),
+        (r"^model\.language_model\.", "language_model.model."),
+        (r"^model\.vision_tower\.", "vision_tower.vision_model."),
+        (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    )
+)
+
 FAMILY = Family(
     name="gemma3",
     title="Gemma 3",
@@ -55,27 +64,18 @@ FAMILY = Family(
             "text_config.num_hidden_layers",
         ),
     ),
-    layout=Layout(
-        renames=(
-            (r"^lm_head\.", "language_model.lm_head."),
-            (r"^model\.language_model\.", "language_model.model."),
-            (r"^model\.vision_tower\.", "vision_tower.vision_model."),
-            (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
-        )
-    ),
+    layout=_LAYOUT,
     vision_run=VisionRun(("pixel_values",)),
     vllm_architecture="Gemma3ForConditionalGeneration",
-    vllm_adapts={"language": ""},
     vllm_offers=EngineOffer(vision_heads="vision_config.num_attention_heads"),
+    vllm_adapts={"language": "", "vision": "enable_tower_connector_lora"},
+    # As on disk: below vision_tower it has a vision_model, of which the class knows nothing.
+    vllm_names=_LAYOUT,
     vllm_images={
         "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see each image"
         " whole: serve it on a GPU"
     },
     image_id="image_token_index",
-    vllm_limits=(
-        "The vision tower's modules lie under vision_tower.vision_model there; an adapter of transformers'"
-        " class names them without vision_model and would be left out: merge it.",
-    ),
     markup=(
         "<bos>",
         "<eos>",
@@ -98,4 +98,5 @@ FAMILY = Family(
     context_scaled=True,
     cut="fixed",
     packs=Packs("count", whole="image"),
+    no_new_tokens="",
 )

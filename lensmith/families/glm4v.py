@@ -9,6 +9,7 @@ so on LM Studio's page of GLM-4.6V-Flash; vllm_offers in vllm-project/recipes 89
 from lensmith.coordinates import BOX_TOKENS
 from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.family import Decoding, Family, ImageText, Linears, Speech
+from lensmith.families.layout import Joined, Layout
 from lensmith.families.packs import Packs
 from lensmith.families.video_form import VideoForm
 from lensmith.families.vision_run import VisionRun
@@ -57,7 +58,6 @@ FAMILY = Family(
     vllm_architecture="Glm4vForConditionalGeneration",
     vllm_adapts={
         "language": "",
-        "vision": "enable_tower_connector_lora",
         "connector": "enable_tower_connector_lora",
     },
     vllm_offers=EngineOffer(
@@ -65,6 +65,12 @@ FAMILY = Family(
         reasoning_parser="glm45",
         encoder_data=True,
         vision_heads="vision_config.num_heads",
+    ),
+    # vLLM's class knows gate_up_proj as one, as the language model has it; the merger has two.
+    vllm_names=Layout(joined=(Joined("model.visual.merger", ("gate_proj", "up_proj"), "gate_up_proj"),)),
+    vllm_limits=(
+        "Its class does not say how an adapter of the vision blocks' attn.qkv is split: that part would be"
+        " left out, with a line in the log. Merge an adapter of the vision tower.",
     ),
     markup=(
         "<|system|>",
@@ -106,5 +112,5 @@ FAMILY = Family(
         written="<|begin_of_image|>{tokens}<|end_of_image|>{time}",
         time="first",
     ),
-    new_tokens=True,
+    no_new_tokens="",
 )

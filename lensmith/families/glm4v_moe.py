@@ -8,9 +8,10 @@ vllm-project/recipes 8959cf64 models/zai-org/GLM-4.6V.yaml; the rest as in glm4v
 
 from dataclasses import replace
 
-from lensmith.families.experts import Experts
+from lensmith.families.experts import NO_ADAPTERS, Experts
 from lensmith.families.family import Linears
 from lensmith.families.glm4v import FAMILY as DENSE
+from lensmith.families.layout import AS_IN_CLASS
 
 _LAYER = "model.language_model.layers.{}"
 _LAYERS = "text_config.num_hidden_layers"
@@ -43,7 +44,10 @@ FAMILY = replace(
     ),
     vllm_offers=replace(DENSE.vllm_offers, experts="on"),
     vllm_architecture="Glm4vMoeForConditionalGeneration",
+    vllm_names=AS_IN_CLASS,
+    vllm_no_adapters=NO_ADAPTERS,
     vllm_limits=(
+        *DENSE.vllm_limits,
         "An adapter's part on the routed experts, fused as PEFT saves it, is not read: merge it.",
         "config.json must say text_config.use_qk_norm: false, as the published ones do.",
     ),

@@ -58,6 +58,46 @@ def _both_names(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_LAYOUT = Layout(
+    joined=(
+        Joined(
+            _LAYER,
+            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "self_attn.att_proj",
+            like="self_attn.o_proj",
+        ),
+        Joined(_LAYER, ("mlp.up_proj", "mlp.gate_proj"), "mlp.ff_proj"),
+    ),
+    cut=(
+        Cut(
+            "model.language_model.embed_tokens.weight",
+            "model.transformer.wte.embedding",
+            "model.transformer.wte.new_embedding",
+            "text_config.vocab_size",
+        ),
+    ),
+    renames=(
+        (r"^(model\.language_model\..*)\.self_attn\.o_proj\.", r"\1.self_attn.attn_out."),
+        (r"^(model\.language_model\..*)\.mlp\.down_proj\.", r"\1.mlp.ff_out."),
+        (r"^(model\.language_model\..*)\.input_layernorm\.", r"\1.attn_norm."),
+        (r"^(model\.language_model\..*)\.post_attention_layernorm\.", r"\1.ff_norm."),
+        (r"^model\.language_model\.layers\.", "model.transformer.blocks."),
+        (r"^model\.language_model\.norm\.", "model.transformer.ln_f."),
+        (r"^model\.vision_tower\.layers\.", "model.vision_backbone.image_vit.transformer.resblocks."),
+        (r"^model\.vision_tower\.", "model.vision_backbone.image_vit."),
+        (r"^(.*\.resblocks\..*)\.self_attn\.([qkvo])_proj\.", r"\1.attention.w\2."),
+        (r"^(.*\.resblocks\..*)\.mlp\.fc([12])\.", r"\1.feed_forward.w\2."),
+        (r"^(.*\.resblocks\..*)\.layer_norm1\.", r"\1.attention_norm."),
+        (r"^(.*\.resblocks\..*)\.layer_norm2\.", r"\1.ffn_norm."),
+        (r"^model\.multi_modal_projector\.", "model.vision_backbone."),
+        (r"\.image_pooling_2d\.([qkvo])_proj\.", r".image_pooling_2d.w\1."),
+        (r"\.image_projector\.gate_proj\.", ".image_projector.w1."),
+        (r"\.image_projector\.down_proj\.", ".image_projector.w2."),
+        (r"\.image_projector\.up_proj\.", ".image_projector.w3."),
+    ),
+)
+
+
 FAMILY = Family(
     name="molmo2",
     title="Molmo2",
@@ -86,48 +126,13 @@ FAMILY = Family(
             "text_config.num_hidden_layers",
         ),
     ),
-    layout=Layout(
-        joined=(
-            Joined(
-                _LAYER,
-                ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-                "self_attn.att_proj",
-                like="self_attn.o_proj",
-            ),
-            Joined(_LAYER, ("mlp.up_proj", "mlp.gate_proj"), "mlp.ff_proj"),
-        ),
-        cut=(
-            Cut(
-                "model.language_model.embed_tokens.weight",
-                "model.transformer.wte.embedding",
-                "model.transformer.wte.new_embedding",
-                "text_config.vocab_size",
-            ),
-        ),
-        renames=(
-            (r"^(model\.language_model\..*)\.self_attn\.o_proj\.", r"\1.self_attn.attn_out."),
-            (r"^(model\.language_model\..*)\.mlp\.down_proj\.", r"\1.mlp.ff_out."),
-            (r"^(model\.language_model\..*)\.input_layernorm\.", r"\1.attn_norm."),
-            (r"^(model\.language_model\..*)\.post_attention_layernorm\.", r"\1.ff_norm."),
-            (r"^model\.language_model\.layers\.", "model.transformer.blocks."),
-            (r"^model\.language_model\.norm\.", "model.transformer.ln_f."),
-            (r"^model\.vision_tower\.layers\.", "model.vision_backbone.image_vit.transformer.resblocks."),
-            (r"^model\.vision_tower\.", "model.vision_backbone.image_vit."),
-            (r"^(.*\.resblocks\..*)\.self_attn\.([qkvo])_proj\.", r"\1.attention.w\2."),
-            (r"^(.*\.resblocks\..*)\.mlp\.fc([12])\.", r"\1.feed_forward.w\2."),
-            (r"^(.*\.resblocks\..*)\.layer_norm1\.", r"\1.attention_norm."),
-            (r"^(.*\.resblocks\..*)\.layer_norm2\.", r"\1.ffn_norm."),
-            (r"^model\.multi_modal_projector\.", "model.vision_backbone."),
-            (r"\.image_pooling_2d\.([qkvo])_proj\.", r".image_pooling_2d.w\1."),
-            (r"\.image_projector\.gate_proj\.", ".image_projector.w1."),
-            (r"\.image_projector\.down_proj\.", ".image_projector.w2."),
-            (r"\.image_projector\.up_proj\.", ".image_projector.w3."),
-        ),
-    ),
+    layout=_LAYOUT,
     vision_run=VisionRun(("pixel_values", "image_token_pooling", "image_grids")),
     vllm_architecture="Molmo2ForConditionalGeneration",
-    vllm_adapts={},
     vllm_offers=EngineOffer(vision_heads="vision_config.num_attention_heads"),
+    vllm_adapts={"language": ""},
+    # As on disk: one layer for query, key and value, one for up and gate.
+    vllm_names=_LAYOUT,
     vllm_config=_both_names,
     vllm_images={
         "cpu": "vLLM's CPU engine attends causally over image tokens, the model was trained to see them"
@@ -139,8 +144,9 @@ FAMILY = Family(
         "0.32 asks transformers' config for names of the published file that its class does not keep"
         " (vit_config and more), and puts the BOS token before prompts with images only: a profile holds a"
         " config that has both names, and a chat template that writes the token.",
-        "An adapter of transformers' class names model.language_model.layers and separate q_proj, k_proj and"
-        " v_proj, which its own names lack: it would be left out. Merge it.",
+        "It joins layers that transformers' class has apart (q_proj, k_proj and v_proj; up_proj and"
+        " gate_proj): a profile holds an adapter with their parts as one, of their rank together.",
+        "It applies no adapter to the vision tower and the connector: merge it.",
     ),
     markup=(
         "<|im_start|>",
@@ -167,6 +173,7 @@ FAMILY = Family(
     answers="apart",
     leads=True,
     packs=Packs("count", whole="row"),
+    no_new_tokens="they come behind the image tokens, where the output head has no rows: read, never written",
     ships_code=True,
     video=VideoForm(
         place="<|video|>",

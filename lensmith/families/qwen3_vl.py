@@ -103,5 +103,5 @@ FAMILY = Family(
         # What transformers does where a checkpoint says nothing, until its 5.22.
         settings={"cap_pixels_per_frame": False},
     ),
-    new_tokens=True,
+    no_new_tokens="",
 )

@@ -9,7 +9,7 @@ for FP8 checkpoints alone; the rest as in qwen3_vl.
 
 from dataclasses import replace
 
-from lensmith.families.experts import Experts
+from lensmith.families.experts import NO_ADAPTERS, Experts
 from lensmith.families.family import Linears
 from lensmith.families.qwen3_vl import FAMILY as DENSE
 
@@ -43,7 +43,11 @@ FAMILY = replace(
     ),
     vllm_offers=replace(DENSE.vllm_offers, experts="off"),
     vllm_architecture="Qwen3VLMoeForConditionalGeneration",
+    vllm_no_adapters=NO_ADAPTERS,
+    vllm_adapts={tower: option for tower, option in DENSE.vllm_adapts.items() if tower != "vision"},
     vllm_limits=(
+        "Its class, unlike the dense one's, does not say how an adapter of the vision blocks' attn.qkv is"
+        " split: that part would be left out, with a line in the log. Merge an adapter of the vision tower.",
         "An adapter's part on the routed experts is read on GPUs alone (Triton's kernels) and not proven to"
         " be applied as trained: merge it.",
         "config.json must say text_config.norm_topk_prob: true, as the published ones do.",

@@ -1,4 +1,8 @@
-"""A tiny Gemma 3: images of 112 x 112 pixels, 16 tokens each; one sliding and one full layer."""
+"""A tiny Gemma 3: images of 224 x 224 pixels, 16 tokens each; one sliding and one full layer.
+
+Sixteen patches become a token, as in the published ones: vLLM goes by that where an adapter has a vision
+part.
+"""
 
 from transformers import (
     Gemma3Config,
@@ -12,7 +16,7 @@ from transformers import (
 from tiny_families.checkpoint import Tiny
 from tiny_families.vocabulary import make_fast
 
-EDGE, PATCH, TOKENS = 112, 14, 16
+EDGE, PATCH, TOKENS = 224, 14, 16
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 NAMED = {
     "boi_token": "<start_of_image>",
@@ -72,7 +76,8 @@ def _config(processor: ProcessorMixin) -> PreTrainedConfig:
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "head_dim": 32,
-            "query_pre_attn_scalar": 32,
+            # Sharp attention: else it hardly matters which of an image's tokens a token sees.
+            "query_pre_attn_scalar": 2,
             "sliding_window": 32,
             "layer_types": ["sliding_attention", "full_attention"],
             "max_position_embeddings": 4096,

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from lensmith.artifact import Artifact
+from lensmith.cli.main import main
 from lensmith.cli.pipeline import Pipeline
 from lensmith.home import Home
+from serving.build import EngineBuild
 from serving.gates import read_policy
 from serving.promote import promote
 from tests.conftest import ROOT, write_recipe
@@ -69,3 +71,23 @@ def test_a_stage_of_which_a_part_was_made_again_is_not_already_there(
     for each in home.all("intake"):
         shutil.rmtree(each.path)
     assert "made in" in said()
+
+
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_an_adapter_that_the_engine_here_cannot_apply_is_told_first(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        tmp_path / "base",
+        tmp_path / "forms",
+        family="qwen3_vl_moe",
+        train__towers={"vision": "freeze", "connector": "freeze", "language": "adapt"},
+        serve__mode="adapter",
+    )
+    build = EngineBuild(version="0.32.0", device="cpu")
+    monkeypatch.setattr("serving.profile.installed_engine", lambda: build)
+    assert main([verb, str(recipe), "--home", str(home.root)]) == 2
+    told = capsys.readouterr().err
+    assert "Triton's kernels alone, which its CPU engine lacks" in told
+    assert "merge it: serve.mode: merged" in told

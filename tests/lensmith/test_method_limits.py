@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lensmith import families
 from lensmith.errors import InputError
 from lensmith.recipe import Recipe, load_recipe
 from tests.conftest import write_recipe
@@ -75,7 +76,19 @@ def test_all_problems_of_experts_at_once(tmp_path: Path) -> None:
     told = refusal(tmp_path, train__lora=EXPERTS | {"dropout": 0.1, "variant": "dora"})
     assert "no dropout" in told
     assert "no DoRA" in told
-    told = refusal(tmp_path, family="gemma3", train__new_tokens=["<acct>"])
+    told = refusal(tmp_path, family="gemma3", train__new_tokens=["<bos>"])
     assert "Gemma 3 has no linear layer that LoRA could adapt in: connector" in told
     assert "Gemma 3 has no routed experts" in told
-    assert "not proven to be learned and served in Gemma 3" in told
+    assert "'<bos>' begins or holds '<bos>'" in told
+    told = refusal(tmp_path, family="molmo2", train__new_tokens=["<acct>"])
+    assert "the output head has no rows: read, never written, in Molmo2: remove them" in told
+
+
+def test_layers_that_vllm_joins_have_their_ranks_together(tmp_path: Path) -> None:
+    """Molmo2's query, key and value are one layer there; so are GLM's gate and up in the connector."""
+    asked = {"serve__mode": "adapter", "train__lora": {"rank": 200, "alpha": 8.0}}
+    towers = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
+    told = refusal(tmp_path, family="molmo2", train__towers=towers, **asked)
+    assert "up to rank 512, language has 600" in told
+    recipe(tmp_path, family="glm4v", train__towers=towers, **asked)
+    assert families.get("glm4v").vllm_rank("connector", 8) == 16

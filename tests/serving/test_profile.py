@@ -9,14 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lensmith import families
+from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import verify
 from lensmith.errors import InputError, IntegrityError
+from lensmith.families.layout import Layout
 from lensmith.home import Home
 from lensmith.serve_settings import Live
 from lensmith.units import GIB
+from serving.adapter import tensor_names
 from serving.build import EngineBuild
 from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
@@ -230,3 +235,30 @@ def test_what_vllm_reads_in_place_of_the_checkpoint_s_lies_in_the_profile(
     monkeypatch.setitem(families.FAMILIES, family.name, wrong)
     with pytest.raises(InputError, match="architectures is"):
         derive_profile(recipe, home, base, base, CPU)
+
+
+def test_an_adapter_in_vllm_s_names_is_held_and_served(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = Layout(renames=((r"^model\.visual\.", "tower."),))
+    family = replace(families.get("qwen3_vl"), vllm_names=named)
+    monkeypatch.setitem(families.FAMILIES, "qwen3_vl", family)
+    recipe = small_recipe(tmp_path, tower_connector_lora=True)
+    base = small_base(home, recipe)
+    with home.create("run", "a" * 24, {"base": base}) as draft:
+        (draft.path / ADAPTER_CONFIG).write_text('{"r": 2, "lora_alpha": 4}')
+        module = "base_model.model.model.visual.merger.linear_fc1"
+        parts = {"A": np.ones((2, 3), np.float32), "B": np.ones((4, 2), np.float32)}
+        tensors = {f"{module}.lora_{side}.weight": part for side, part in parts.items()}
+        save_file(tensors, draft.path / ADAPTER_WEIGHTS)
+        draft.body.update(method="lora", template=base.body["template"])
+    artifact = derive_profile(recipe, home, draft.artifact, base, CPU)
+    places = find_places(artifact, read_profile(artifact), home)
+    assert places.adapter == artifact.path / "engine" / "adapter"
+    assert {name.split(".lora_")[0] for name in tensor_names(places.adapter / ADAPTER_WEIGHTS)} == {
+        "base_model.model.tower.merger.linear_fc1"
+    }
+    # As it is, it would be found in no module of the engine: an edit of the one that is served is seen.
+    (places.adapter / ADAPTER_CONFIG).write_text("{}")
+    with pytest.raises(IntegrityError):
+        read_profile(artifact)

@@ -46,6 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     gpus = parse_gpus(arguments.gpu)
     recipe, home = recipe_of(arguments), home_of(arguments)
+
+    from serving.profile import check_adapter
+
+    check_adapter(recipe)
     check_base(recipe.base.path, recipe.model_family, weights=False)
 
     from data_prep.prepare import find_prepared
@@ -78,6 +82,7 @@ def engine_limits(family: Family) -> str:
     """What vLLM cannot serve of the family, or serves otherwise, a line each; "" where nothing is known."""
     known = [
         *(f"images, built for {device}: {what}." for device, what in family.vllm_images.items()),
+        *(f"adapters, built for {device}: {what}." for device, what in family.vllm_no_adapters.items()),
         *family.vllm_limits,
     ]
     return f"\nvLLM and {family.title}:\n" + "".join(f"- {each}\n" for each in known) if known else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from finetune.proving.form import not_computed, why_sampled
 from lensmith.artifact import Artifact, verify
 from lensmith.attestation import Attestation, attest, attestations
 from lensmith.base import checkpoint_path, verify_base
@@ -37,7 +38,9 @@ def prove_merge(
     as transformers loads it, whatever its name on disk; logits in memory and from disk agree on held-out rows
     within a measured bound. Another where there are new tokens: the model's own tokenizer reads and writes
     each as the id that was trained. Another for a base that was trained on in 4 bits: so do the logits of the
-    model that holds it so. A proof that passed on the same things before is returned as it is. Raises
+    model that holds it so. Of a model that cannot be held, or is larger than `form.WHOLE_BYTES`, what needs
+    the whole of it is not computed, which the statement says, and a sample of what was merged is looked at;
+    every other byte is. A proof that passed on the same things before is returned as it is. Raises
     IntegrityError where base, run or model are not what their manifests say.
     """
     evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
@@ -48,6 +51,8 @@ def prove_merge(
         "family": recipe.family,
         "thinking": recipe.train.thinking,
     }
+    why = why_sampled(checkpoint_path(base))
+    asked["form"] = "sampled" if why else "whole"
     inputs = evidence | {"model": model.id}
     key = stage_key(PREDICATE, "finetune.merge_proof", ("torch", "transformers", "peft"), asked, inputs)
     for earlier in attestations(home, model.id, PREDICATE):
@@ -64,7 +69,11 @@ def prove_merge(
     ]
     if run.manifest.inputs.get("base") != base.id:
         findings.append(f"the run was trained on another base than {base.short}")
-    parts = {} if findings else _parts(recipe, home, base, run, model, held_out, findings)
+    parts = {}
+    if not findings and why:
+        parts = _sampled_parts(recipe, base, run, model, why, findings)
+    elif not findings:
+        parts = _parts(recipe, home, base, run, model, held_out, findings)
     return attest(
         home,
         PREDICATE,
@@ -73,6 +82,45 @@ def prove_merge(
         evidence=evidence,
         statement={"key": key, "findings": findings, **parts},
     )
+
+
+def _sampled_parts(
+    recipe: Recipe, base: Artifact, run: Artifact, model: Artifact, why: str, findings: list[str]
+) -> dict[str, object]:
+    """As `_parts`, without holding the model."""
+    with signals_held():
+        from finetune.merging.tied import tied_head
+        from finetune.proving.companions import companions_part
+        from finetune.proving.definition import full_definition, lora_definition
+        from finetune.proving.large import sampled_part
+        from finetune.proving.new_tokens import new_tokens_part
+        from finetune.proving.regions import read_regions
+        from finetune.quantized import read_quantized
+
+    root, family = checkpoint_path(base), recipe.model_family
+    new_tokens = learned_tokens(run.body)
+    facts: dict[str, object] = {"form": {"sampled": why}}
+    try:
+        stored, merged = read_regions(root), read_regions(model.path)
+        if run.body["method"] == "full":
+            definition = full_definition(run.path, stored, tied_head(root))
+        else:
+            definition = lora_definition(root, run.path, family, stored, read_quantized(run.path))
+            facts["adapter"] = definition.adapter.facts
+        parts = {
+            "weights": lambda: sampled_part(stored, merged, definition, family, model.id),
+            "files": lambda: companions_part(root, model, recipe.pixel_budget, new_tokens),
+        }
+        if new_tokens:
+            parts["new_tokens"] = lambda: new_tokens_part(root, model.path, new_tokens)
+        for name, make in parts.items():
+            part = make()
+            facts[name] = part.facts
+            findings += [f"{name}: {finding}" for finding in part.findings]
+        facts |= {name: not_computed(root) for name in ("loaded", "logits")}
+    except IntegrityError as error:
+        findings.append(str(error))
+    return facts
 
 
 def _parts(

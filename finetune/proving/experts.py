@@ -32,12 +32,22 @@ class ExpertDeltas:
                 held["default"].get_parameter("weight").detach().float().cpu()
                 for held in (layer.lora_A, layer.lora_B)
             )
-            experts = layer.num_experts
-            a, b = a.reshape(experts, -1, a.shape[1]), b.reshape(b.shape[0], -1, experts)
+            a, b = experts_apart(a, b, layer.num_experts)
             if len(self._last) == _KEPT:
                 del self._last[next(iter(self._last))]
-            self._last[name] = torch.einsum("ore,eri->eoi", b, a) * layer.scaling["default"]
+            self._last[name] = experts_delta(a, b, layer.scaling["default"])
         return self._last[name]
+
+
+def experts_apart(a: Tensor, b: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """PEFT's A [experts * rank, in] as [experts, rank, in], and its B [out, rank * experts] as
+    [out, rank, experts]."""
+    return a.reshape(experts, -1, a.shape[1]), b.reshape(b.shape[0], -1, experts)
+
+
+def experts_delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """[experts, out, in]: in each expert scale * B @ A, of `experts_apart`."""
+    return torch.einsum("ore,eri->eoi", b, a) * scale
 
 
 def expert_deltas(trained: nn.Module) -> ExpertDeltas:

@@ -117,16 +117,7 @@ def lora_definition(
 
     def merged(name: str, layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
         def value(base: torch.Tensor) -> torch.Tensor:
-            start = starts[name]() if name in starts else base.float()
-            delta = layer.get_delta_weight("default").detach().float().cpu()
-            changed = start + delta
-            if layer.use_dora["default"]:
-                dora = layer.lora_magnitude_vector["default"]
-                if not isinstance(dora, DoraLinearLayer):
-                    raise TypeError(f"{type(dora).__name__} is not the DoRA of a linear layer")
-                norm = dora.get_weight_norm(start, delta, scaling=1)
-                changed = (dora.weight.detach().float().cpu() / norm).view(-1, 1) * changed
-            return changed.to(base.dtype)
+            return merged_linear(layer, starts[name]() if name in starts else base.float()).to(base.dtype)
 
         return value
 
@@ -136,6 +127,20 @@ def lora_definition(
     alone = {f"{name}.weight": _alone(start) for name, start in starts.items()}
     linears = {f"{name}.weight": merged(name, layer) for name, layer in _layers(trained)}
     return alone | linears | {name: fused(name) for name in experts.layers}
+
+
+def merged_linear(layer: LoraLinear, start: torch.Tensor) -> torch.Tensor:
+    """float32: `start`, the float32 weight that `layer` adapts, with PEFT's own delta; for DoRA each row
+    scaled from PEFT's own norm to its magnitude."""
+    delta = layer.get_delta_weight("default").detach().float().cpu()
+    changed = start + delta
+    if layer.use_dora["default"]:
+        dora = layer.lora_magnitude_vector["default"]
+        if not isinstance(dora, DoraLinearLayer):
+            raise TypeError(f"{type(dora).__name__} is not the DoRA of a linear layer")
+        norm = dora.get_weight_norm(start, delta, scaling=1)
+        changed = (dora.weight.detach().float().cpu() / norm).view(-1, 1) * changed
+    return changed
 
 
 def row_definition(trained: nn.Module, tied: Collection[str]) -> Definition:
@@ -242,11 +247,11 @@ def weights_part(
     changed = 0
     for name in common:
         old, new = base.read(name), model.read(name)
-        changed += not _same_bits(old, new)
+        changed += not same_bits(old, new)
         if name in definition:
-            if not _same_bits(definition[name](old), new):
+            if not same_bits(definition[name](old), new):
                 wrong.append(name)
-        elif name not in elsewhere and not _same_bits(old, new):
+        elif name not in elsewhere and not same_bits(old, new):
             touched.append(name)
     findings += named("merged tensors differ from the definition", wrong)
     findings += named("tensors that were not trained differ from the base", touched)
@@ -279,7 +284,7 @@ def loaded_part(trained: nn.Module, merged: nn.Module, definition: Definition, o
     wrong = [
         name
         for name in common
-        if not _same_bits(definition.get(name, _as_it_is)(before[name].cpu()), after[name].cpu())
+        if not same_bits(definition.get(name, _as_it_is)(before[name].cpu()), after[name].cpu())
     ]
     findings += named("weights are not what was trained, once loaded", wrong)
     return Part({"weights": len(common), "bit_equal": len(common) - len(wrong)}, findings)
@@ -289,7 +294,8 @@ def _layers(trained: nn.Module) -> list[tuple[str, LoraLinear]]:
     return [(name, module) for name, module in trained.named_modules() if isinstance(module, LoraLinear)]
 
 
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether dtype, shape and every bit are the same."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))

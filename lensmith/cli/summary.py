@@ -128,6 +128,11 @@ def _proof_text(proof: dict[str, Any]) -> str:
     adapter = (
         f" {statement['adapter']['used_once']} adapter tensors used once," if "adapter" in statement else ""
     )
+    if weights.get("form") == "sampled":
+        return (
+            f"{verdict}: {weights['bit_equal']} of {weights['matrices']} merged matrices looked at, all"
+            f" bit-equal, {weights['untouched']} tensors as in the base,{adapter} logits {logits['because']}"
+        )
     return (
         f"{verdict}: {weights['bit_equal']} of {weights['tensors']} tensors bit-equal,{adapter}"
         f" logits {logits['max_abs_difference']:.1e} apart"

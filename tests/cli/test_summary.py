@@ -46,6 +46,14 @@ def test_a_full_fine_tune_has_no_adapter_to_tell_of(facts: dict[str, Any]) -> No
     assert "9 of 9 tensors bit-equal, 4 adapter tensors used once, logits" in text
 
 
+def test_a_sampled_proof_says_what_it_did_not_compute(facts: dict[str, Any]) -> None:
+    weights = {"form": "sampled", "matrices": 24_128, "bit_equal": 1200, "untouched": 900}
+    logits = {"computed": False, "because": "not computed: needs 1314 GiB of memory"}
+    text = summary_text({**facts, "proofs": [merge_proof(weights=weights, logits=logits)]})
+    assert "passed: 1200 of 24128 merged matrices looked at, all bit-equal" in text
+    assert "logits not computed: needs 1314 GiB of memory" in text
+
+
 def test_the_last_line_runs_as_it_stands(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     program = shlex.split(summary_text(facts).splitlines()[-1])[2]

@@ -31,6 +31,7 @@ from finetune.merging.tensor_file import TensorFile
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
 from finetune.plan import plan
+from finetune.proving import form
 from finetune.run import run_key
 from finetune.train import train_process
 from lensmith import families
@@ -96,7 +97,9 @@ def same_bits(one: Tensors, other: Tensors) -> list[str]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ROUTED)
-def test_experts_merge_as_peft_merges_them(walks: Walker, family: str, dtype: str) -> None:
+def test_experts_merge_as_peft_merges_them(
+    walks: Walker, family: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     walked = walks(family, dtype)
     model = merged_by_peft(walked)
     facts = walked.recipe.model_family
@@ -111,6 +114,11 @@ def test_experts_merge_as_peft_merges_them(walks: Walker, family: str, dtype: st
     assert proof.statement["findings"] == []
     assert proof.passed
     assert proof.statement["adapter"]["used_once"] == len(load_file(walked.run.path / ADAPTER))
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    proof = prove(walked)
+    assert proof.statement["findings"] == []
+    sampled = proof.statement["weights"]
+    assert sampled["bit_equal"] == sampled["changed"] == sampled["matrices"] > len(routed)
 
 
 @pytest.mark.parametrize("family", ROUTED)
@@ -189,7 +197,10 @@ FAULTS = [gate_and_up_swapped, an_expert_the_other_way_round, an_expert_left_as_
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("family", ["qwen3_vl_moe", "glm4v_moe"])
 def test_planted_faults_of_experts_fail(
-    walks: Walker, family: str, fault: Callable[[Tensors, Tensors], Tensors]
+    walks: Walker,
+    family: str,
+    fault: Callable[[Tensors, Tensors], Tensors],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     walked = walks(family)
     base = load_file(walked.recipe.base.path / WEIGHTS)
@@ -200,12 +211,17 @@ def test_planted_faults_of_experts_fail(
         assert any(not each.equal(merged[name]) for name, each in wrong.items())
         save_file(merged | wrong, root / WEIGHTS, metadata={"format": "pt"})
 
-    proof = prove(planted(walked, fault.__name__, plant))
+    broken = planted(walked, fault.__name__, plant)
+    proof = prove(broken)
     assert not proof.passed
     text = "\n".join(proof.statement["findings"])
     assert "merged tensors differ from the definition: model." in text
     assert ".mlp.experts." in text
     assert "weights are not what was trained, once loaded" in text
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    text = "\n".join(prove(broken).statement["findings"])
+    assert "merged matrices differ from the definition: model." in text
+    assert ".mlp.experts." in text
 
 
 def test_a_dropped_expert_key_fails(walks: Walker) -> None:

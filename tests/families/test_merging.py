@@ -17,6 +17,7 @@ from finetune.merging import lora
 from finetune.merging.checkpoint import open_checkpoint
 from finetune.merging.slots import Slot, Slots, Wanted, find_slots
 from finetune.model import load_model, load_skeleton
+from finetune.proving import form, sample
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
@@ -101,6 +102,21 @@ def test_a_tensor_left_as_it_was_is_found(walks: Callable[[str], Walk], family: 
     assert f"merged tensors differ from the definition: {name}" in text
     assert "weights are not what was trained, once loaded" in text
     assert "logits differ" in text
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_sample_is_proven_without_holding_the_model(
+    walks: Callable[[str], Walk], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = walks(family)
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    proof = prove(walked)
+    assert proof.statement["findings"] == []
+    weights = proof.statement["weights"]
+    assert weights["form"] == "sampled"
+    assert weights["bit_equal"] == weights["changed"] == weights["matrices"] <= sample.DRAWN
+    assert weights["merged"] == walked.model.body["tensors_changed"]
+    assert proof.statement["adapter"]["modules"] == sum(walked.run.body["modules"].values())
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

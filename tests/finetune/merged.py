@@ -63,7 +63,7 @@ def as_shards(base: Path) -> None:
 
     model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
     (base / "model.safetensors").unlink()
-    model.save_pretrained(base, max_shard_size="600KB")
+    model.save_pretrained(base, max_shard_size="300KB")
     assert len(list(base.glob("model-*.safetensors"))) > 2
 
 

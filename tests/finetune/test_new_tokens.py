@@ -21,6 +21,7 @@ from finetune.merge_proof import prove_merge
 from finetune.model import load_processor
 from finetune.new_tokens import read_new_tokens
 from finetune.plan import plan
+from finetune.proving import form, large, sample
 from lensmith.base import pin_base
 from lensmith.dataset import read_held_out
 from tests.artifacts import make_held_out
@@ -60,10 +61,15 @@ def changed_rows(base: Path, model: Path, name: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_exactly_these_rows_change(learned: Walk, roomy: Path) -> None:
+def test_exactly_these_rows_change(learned: Walk, roomy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert learned.run.body["new_tokens"] == IDS
     for name in (EMBEDDINGS, HEAD):
         assert changed_rows(roomy, learned.model.path, name) == list(IDS.values())
+    assert prove(learned) == (True, "")
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    # Embeddings and head are read to their last row.
+    monkeypatch.setattr(sample, "DRAWN", 0)
+    monkeypatch.setattr(large, "_BLOCK", 100 * 128)
     assert prove(learned) == (True, "")
 
 
@@ -137,16 +143,25 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_proof_finds(learned: Walk, name: str) -> None:
+def test_the_proof_finds(learned: Walk, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fault, words = FAULTS[name]
-    passed, text = prove(planted(learned, name, fault))
+    broken = planted(learned, name, fault)
+    passed, text = prove(broken)
     assert not passed
     assert words in text
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    passed, text = prove(broken)
+    assert not passed
+    assert words.replace("merged tensors", "merged matrices") in text
 
 
 @pytest.mark.slow
 def test_one_matrix_for_both_in_bfloat16(
-    new_training: TrainingMaker, tied: Path, bank_forms: Path, tmp_path: Path
+    new_training: TrainingMaker,
+    tied: Path,
+    bank_forms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tied, in another dtype than the rows are trained in, and stored a second time all the same."""
     shutil.copytree(tied, tmp_path / "base")
@@ -160,6 +175,8 @@ def test_one_matrix_for_both_in_bfloat16(
     assert len([name for name in load_file(made.run.path / WEIGHTS) if "trainable_tokens" in name]) == 1
     for name in (EMBEDDINGS, HEAD):
         assert changed_rows(tmp_path / "base", made.model.path, name) == list(IDS.values())
+    assert prove(made) == (True, "")
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
     assert prove(made) == (True, "")
 
 

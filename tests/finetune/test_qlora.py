@@ -24,6 +24,7 @@ from finetune.merging.start import Start
 from finetune.merging.weights import write_merged
 from finetune.model import load_model
 from finetune.plan import plan
+from finetune.proving import form
 from finetune.quantized import QUANTIZED, quantized_linears, read_quantized
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
@@ -99,6 +100,16 @@ def test_a_base_that_stays_whole_is_noticed(
         training.run()
 
 
+def test_a_sample_is_proven_without_holding_the_model(
+    whole: Training, model: Artifact, exam: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    proof = prove(whole, model, exam)
+    assert proof.statement["findings"] == []
+    weights = proof.statement["weights"]
+    assert (weights["merged"], weights["bit_equal"], weights["changed"]) == (26, 26, 26)
+
+
 def test_merged_into_what_the_4_bits_were_worth(whole: Training, model: Artifact, exam: Artifact) -> None:
     proof = prove(whole, model, exam)
     assert proof.statement["findings"] == []
@@ -133,6 +144,9 @@ def test_merged_into_the_original_base_fails(
     assert "weights: 14 merged tensors differ from the definition: model.language_model" in told
     assert "logits: logits differ by" in told
     assert "logits_4_bits: logits differ by" in told
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    told = "\n".join(prove(whole, draft.artifact, exam).statement["findings"])
+    assert "weights: 14 merged matrices differ from the definition: model.language_model" in told
 
 
 def test_other_values_in_4_bits_are_refused(

@@ -1,0 +1,103 @@
+"""PEFT's layers of an adapter without a base: on the meta device, with values for a matrix at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import ParamWrapper
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from finetune.lora import adapter_layers, check_saved
+from finetune.model import load_skeleton
+from finetune.new_rows import trained_rows
+from finetune.peft_names import named_in_full
+from finetune.proving.experts import experts_apart, experts_delta
+from finetune.proving.weights import merged_linear
+from lensmith.adapter_files import ADAPTER_WEIGHTS
+
+
+class AdapterOnDemand:
+    """The adapter in `run` on the model of the checkpoint `root`, as PEFT lays it out. Values are read from
+    the adapter's file when a matrix is asked for, in float32.
+
+    linears, experts, rows: the weights of the class that change, by the kind of their change. facts: how many
+    tensors the file has, and modules that carry them. Raises IntegrityError where these are not exactly
+    those, by name and shape, that PEFT would load.
+    """
+
+    def __init__(self, root: Path, run: Path) -> None:
+        skeleton = load_skeleton(root)
+        config = LoraConfig.from_pretrained(str(run))
+        if not isinstance(config, LoraConfig):
+            raise TypeError(f"{type(config).__name__} is not LoRA's")
+        with named_in_full(skeleton):
+            wrapped = get_peft_model(skeleton, config, low_cpu_mem_usage=True)
+        check_saved(run, wrapped)
+        self._file = run / ADAPTER_WEIGHTS
+        model = wrapped.get_base_model()
+        self._saved_as: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
+        layers = adapter_layers(model)
+        self.linears = {
+            f"{name}.weight": each for name, each in layers.items() if isinstance(each, LoraLinear)
+        }
+        self.experts = {name: each for name, each in layers.items() if isinstance(each, ParamWrapper)}
+        self.rows = {f"{name}.weight": numbers for name, (numbers, _) in trained_rows(model).items()}
+        with safe_open(self._file, "pt") as file:
+            tensors = len(file.keys())
+        modules = len(self.linears) + len(self.experts) + len(self.rows)
+        # Exactly those of the file have a place: `check_saved`.
+        self.facts = {"tensors": tensors, "modules": modules, "used_once": tensors}
+        self._last: tuple[str, Tensor, Tensor] | None = None
+
+    def linear(self, name: str, start: Tensor, first: int) -> Tensor:
+        """float32: what rows of a linear's weight become, `start` [rows, in] being theirs in float32, from
+        its row `first` on. By PEFT's own layer, with the same rows of B and of DoRA's magnitude."""
+        layer = self.linears[name]
+        rows = slice(first, first + len(start))
+        with self._values(layer, rows):
+            return merged_linear(layer, start)
+
+    def expert(self, name: str, number: int) -> Tensor:
+        """float32 [out, in]: what is added to one expert of a fused parameter."""
+        if self._last is None or self._last[0] != name:
+            layer = self.experts[name]
+            a, b = (self._read(layer, f"lora_{side}.weight") for side in "AB")
+            self._last = (name, *experts_apart(a, b, layer.num_experts))
+        _, a, b = self._last
+        one = slice(number, number + 1)
+        return experts_delta(a[one], b[:, :, one], self.experts[name].scaling["default"])[0]
+
+    def new_rows(self, name: str) -> Tensor:
+        """float32 [rows, width]: what the rows `rows[name]` of a weight become."""
+        key = f"base_model.model.{name.removesuffix('.weight')}.token_adapter.trainable_tokens_delta"
+        with safe_open(self._file, "pt") as file:
+            return file.get_tensor(key).float()
+
+    def _read(self, layer: nn.Module, part: str, rows: slice = slice(None)) -> Tensor:
+        with safe_open(self._file, "pt") as file:
+            return file.get_slice(f"base_model.model.{self._saved_as[layer]}.{part}")[rows].float()
+
+    @contextmanager
+    def _values(self, layer: LoraLinear, rows: slice) -> Iterator[None]:
+        """While it is open, `layer` has its A, and these rows of what it has a row for each output of."""
+        parts: list[tuple[nn.Module, str, slice]] = [
+            (layer.lora_A["default"], "lora_A.weight", slice(None)),
+            (layer.lora_B["default"], "lora_B.weight", rows),
+        ]
+        if layer.use_dora["default"]:
+            parts.append((layer.lora_magnitude_vector["default"], "lora_magnitude_vector", rows))
+        empty = [held.get_parameter("weight") for held, _, _ in parts]
+        for held, part, chosen in parts:
+            held.weight = nn.Parameter(self._read(layer, part, chosen), requires_grad=False)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for (held, _, _), weight in zip(parts, empty, strict=True):
+                held.weight = weight

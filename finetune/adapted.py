@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from finetune.model import load_model
+from finetune.model import load_model, load_skeleton
 from finetune.peft_names import named_in_full
 from finetune.quantized import QUANTIZED, read_quantized
 from lensmith.adapter_files import ADAPTER_WEIGHTS
@@ -53,14 +54,33 @@ def load_in_four_bits(base: Path, run: Path, dtype: torch.dtype) -> PreTrainedMo
         return _with_adapter(model, run)
 
 
-def _with_adapter(model: PreTrainedModel, run: Path) -> PreTrainedModel:
+def load_adapter_alone(base: Path, run: Path) -> PreTrainedModel:
+    """The adapter of `run` on a model of the base's shape that has no weights (its own are on the CPU).
+
+    Raises IntegrityError as `load_trained`.
+    """
+    return _with_adapter(load_skeleton(base), run, on_meta=True)
+
+
+def _with_adapter(model: PreTrainedModel, run: Path, *, on_meta: bool = False) -> PreTrainedModel:
     with named_in_full(model):
-        wrapped = PeftModel.from_pretrained(model, run)
+        wrapped = PeftModel.from_pretrained(model, run, low_cpu_mem_usage=on_meta)
+        if on_meta:
+            # PEFT has moved the adapter to where the base's weights are: nowhere.
+            held = {_held_name(name): each.float() for name, each in stored_adapter(run).items()}
+            wrapped.load_state_dict(held, strict=False, assign=True)
     _check_loaded(wrapped, run)
     loaded = wrapped.get_base_model()
     if not isinstance(loaded, PreTrainedModel):
         raise TypeError(f"{type(loaded).__name__} is not a model of transformers")
     return loaded.eval()
+
+
+def _held_name(name: str) -> str:
+    """What a tensor of an adapter's file is called in the model. `_check_loaded` finds one that is not so."""
+    if name.endswith(".lora_magnitude_vector"):
+        return f"{name}.default.weight"
+    return re.sub(r"\.(lora_[AB])\.weight$", r".\1.default.weight", name)
 
 
 def stored_adapter(run: Path) -> dict[str, torch.Tensor]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from finetune.combination import Combination, check_count, combination_of, roles
 from finetune.quantized import read_quantized
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
@@ -35,13 +37,18 @@ STDERR = 2
 
 
 class Request(BaseModel):
-    """What the fresh process is asked. `run` None asks the base as it is; `out` is an artifact's draft."""
+    """What the fresh process is asked. `run` None asks the base as it is; `out` is an artifact's draft.
+
+    others: further adapters that are combined with the run's, as `combination` says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     home: Path
     held_out: Path
     base: Path
     run: Path | None
+    others: list[Path] = []
+    combination: Combination | None = None
     family: str
     thinking: ThinkingChoice
     new_tokens: list[str]
@@ -53,14 +60,23 @@ class Request(BaseModel):
 
 
 def reference_trace(
-    recipe: Recipe, home: Home, base: Artifact, run: Artifact | None, held_out: Artifact, rows: int
+    recipe: Recipe,
+    home: Home,
+    base: Artifact,
+    run: Artifact | None,
+    held_out: Artifact,
+    rows: int,
+    others: Sequence[Artifact] = (),
 ) -> Artifact:
     """The trace of `run` (of the base itself where None) on the first `rows` rows of `exam.proof_rows`.
 
-    Greedy, unmerged, in the dtype that is served. Raises what the process raised; RuntimeError where it
-    ended without saying why.
+    Greedy, unmerged, in the dtype that is served; with `others`, the further adapters of the recipe's `merge`
+    section, the base's own weights plus their combination. Raises what the process raised; RuntimeError where
+    it ended without saying why.
     """
-    inputs = {"base": base, "held_out": held_out} | ({"run": run} if run else {})
+    combination = combination_of(recipe) if run else None
+    check_count(combination, others)
+    inputs = {"base": base, "held_out": held_out} | ({"run": run} if run else {}) | roles(others)
     serve = recipe.serve
     budget = recipe.pixel_budget
     asked = {
@@ -70,6 +86,7 @@ def reference_trace(
         "dtype": serve.dtype,
         "max_new_tokens": serve.max_new_tokens,
         "rows": rows,
+        "combination": combination and combination.model_dump(mode="json"),
     }
     ids = {role: artifact.id for role, artifact in inputs.items()}
     key = stage_key("reference", "finetune.generate", PACKAGES, asked, ids)
@@ -82,6 +99,8 @@ def reference_trace(
                 held_out=held_out.path,
                 base=checkpoint_path(base),
                 run=run.path if run else None,
+                others=[each.path for each in others],
+                combination=combination,
                 family=recipe.family,
                 thinking=recipe.train.thinking,
                 new_tokens=list(learned_tokens(run.body)) if run else [],

@@ -23,6 +23,7 @@ from finetune.adapted import load_trained
 from finetune.generate import REASON, Request
 from finetune.model import DTYPES, in_dtype, load_processor
 from finetune.prompts import encode_conversation
+from finetune.proving.combination import load_combined
 from lensmith import families
 from lensmith.artifact import open_artifact
 from lensmith.dataset import read_held_out
@@ -57,7 +58,7 @@ def answer(request: Request) -> None:
     if not rows:
         raise InputError("the held-out set has no rows", [Problem("nothing to ask", str(request.held_out))])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_trained(request.base, request.run, DTYPES[request.dtype])
+    model = _asked(request, DTYPES[request.dtype])
     nn.Module.to(model, device=device)
     processor = load_processor(request.base, request.pixels, request.new_tokens)
     ends = end_ids(request.base, model)
@@ -65,6 +66,12 @@ def answer(request: Request) -> None:
     traced = greedy(model, processor, rendering, rows, ends, request.max_new_tokens)
     by_row = {each.row: each for each in tqdm(traced, "reference", len(rows), disable=None)}
     write_trace(request.out, [by_row[row.sample.id] for row in rows])
+
+
+def _asked(request: Request, dtype: torch.dtype) -> PreTrainedModel:
+    if request.combination is None or request.run is None:
+        return load_trained(request.base, request.run, dtype)
+    return load_combined(request.base, [request.run, *request.others], request.combination, dtype)
 
 
 def end_ids(checkpoint: Path, model: PreTrainedModel) -> list[int]:

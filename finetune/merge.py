@@ -1,10 +1,10 @@
-"""Merge: a base and what was trained on it in, a model artifact out.
+"""Merge: a base and what was trained on it, alone or with further adapters, in; a model artifact out.
 
 The definition: the base's weight in float32 plus scale * B @ A in float32, for DoRA with each row set to its
-trained length, rounded once to the base's dtype. Where the base was trained on in 4 bits its weight is what
-these are worth. Rows of new tokens are the trained ones, rounded once. Works on the safetensors files, some
-rows at a time; keys, dtypes, shapes and shards stay the base's. A merge that was killed goes on with the file
-that it was at.
+trained length, rounded once to the base's dtype; what stands there for several adapters says
+`finetune.combination`. Where the base was trained on in 4 bits its weight is what these are worth. Rows of
+new tokens are the trained ones, rounded once. Works on the safetensors files, some rows at a time; keys,
+dtypes, shapes and shards stay the base's. A merge that was killed goes on with the file that it was at.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
+from finetune.combination import check_count, combination_of, roles
+from finetune.further import check_once
 from finetune.merging.companions import copy_companions
 from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
@@ -28,35 +31,51 @@ from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
 
 
-def merge_key(recipe: Recipe, base: Artifact, run: Artifact) -> str:
+def merge_key(recipe: Recipe, base: Artifact, run: Artifact, others: Sequence[Artifact] = ()) -> str:
     """The key of the model that `merge` makes."""
-    budget = recipe.pixel_budget
-    asked = {"pixels": budget and asdict(budget), "licence": recipe.licence}
-    inputs = {"base": base.id, "run": run.id}
+    budget, combination = recipe.pixel_budget, combination_of(recipe)
+    asked = {
+        "pixels": budget and asdict(budget),
+        "licence": recipe.licence,
+        "combination": combination and combination.model_dump(mode="json"),
+    }
+    inputs = {"base": base.id, "run": run.id} | {role: each.id for role, each in roles(others).items()}
     return stage_key("merge", "finetune.merge", ("torch", "transformers"), asked, inputs)
 
 
-def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact:
+def merge(
+    recipe: Recipe, home: Home, base: Artifact, run: Artifact, others: Sequence[Artifact] = ()
+) -> Artifact:
     """The model artifact of `run` on `base`: a checkpoint directory that any tool of its family opens.
 
-    Raises InputError for an adapter of another base, one that cannot be merged whole, is broken or changes
-    nothing; IntegrityError where base or run are not what was pinned or a shard is damaged.
+    others: what the recipe's `merge` section names, by `further_adapters`. Raises InputError for an adapter
+    of another base, one that cannot be merged whole, is broken or changes nothing, and for one that is there
+    twice; IntegrityError where base, run or others are not what was pinned or a shard is damaged.
     """
     check_pair(base, run)
-    key = merge_key(recipe, base, run)
+    combination = combination_of(recipe)
+    check_count(combination, others)
+    key = merge_key(recipe, base, run, others)
     if found := home.find("model", key):
         return found
     started = time.monotonic()
     verify_base(base)
-    verify(run)
-    with home.create("model", key, {"base": base, "run": run}) as draft:
+    for each in (run, *others):
+        verify(each)
+    check_once([run, *others])
+    with home.create("model", key, {"base": base, "run": run} | roles(others)) as draft:
         # Imported when there is work: a merge that is already there needs no torch.
         with signals_held():
-            from finetune.merging.weights import write_merged
+            from finetune.merging.weights import write_combined, write_merged
 
         root = checkpoint_path(base)
         try:
-            merged = write_merged(root, recipe.model_family, run, draft.path, home.work_path(key))
+            family, work = recipe.model_family, home.work_path(key)
+            if combination is None:
+                merged = write_merged(root, family, run, draft.path, work)
+            else:
+                paths = [each.path for each in (run, *others)]
+                merged = write_combined(root, family, paths, combination, draft.path, work)
         except LensmithError:
             # To be done again it would fail again.
             shutil.rmtree(home.work_path(key), ignore_errors=True)
@@ -78,6 +97,8 @@ def merge(recipe: Recipe, home: Home, base: Artifact, run: Artifact) -> Artifact
             tensors=merged.tensors,
             tensors_changed=merged.changed,
         )
+        if combination is not None:
+            draft.body.update(combination=combination.model_dump(mode="json"))
         draft.record.update(seconds=round(time.monotonic() - started, 3))
     return draft.artifact
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from finetune.proving.form import not_computed, why_sampled
+from finetune.combination import check_count, combination_of, roles
+from finetune.proving.form import check_held, not_computed, why_sampled
 from lensmith.artifact import Artifact, verify
 from lensmith.attestation import Attestation, attest, attestations
 from lensmith.base import checkpoint_path, verify_base
@@ -29,9 +31,17 @@ ROWS = 8
 
 
 def prove_merge(
-    recipe: Recipe, home: Home, base: Artifact, run: Artifact, model: Artifact, held_out: Artifact
+    recipe: Recipe,
+    home: Home,
+    base: Artifact,
+    run: Artifact,
+    model: Artifact,
+    held_out: Artifact,
+    others: Sequence[Artifact] = (),
 ) -> Attestation:
     """Attest whether `model` is `run` merged into `base`; the statement holds every figure and finding.
+
+    `others`: the further adapters of the recipe's `merge` section; then `model` is their combination.
 
     Five parts and more: the adapter's tensors are each used once; every tensor on disk equals its definition
     bit by bit; the files beside the weights equal the base's but for the pixel budget; every weight does so
@@ -41,17 +51,22 @@ def prove_merge(
     model that holds it so. Of a model that cannot be held, or is larger than `form.WHOLE_BYTES`, what needs
     the whole of it is not computed, which the statement says, and a sample of what was merged is looked at;
     every other byte is. A proof that passed on the same things before is returned as it is. Raises
-    IntegrityError where base, run or model are not what their manifests say.
+    IntegrityError where base, run or model are not what their manifests say; InputError for a combination
+    that cannot be held.
     """
-    evidence = {"base": base.id, "run": run.id, "held_out": held_out.id}
-    budget = recipe.pixel_budget
+    merged = {"base": base, "run": run} | roles(others)
+    evidence = {role: each.id for role, each in merged.items()} | {"held_out": held_out.id}
+    budget, combination = recipe.pixel_budget, combination_of(recipe)
+    check_count(combination, others)
+    stated_combination = combination and combination.model_dump(mode="json")
     asked = {
         "rows": ROWS,
         "pixels": budget and asdict(budget),
         "family": recipe.family,
         "thinking": recipe.train.thinking,
+        "combination": stated_combination,
     }
-    why = why_sampled(checkpoint_path(base))
+    why = why_sampled(checkpoint_path(base)) if combination is None else None
     asked["form"] = "sampled" if why else "whole"
     inputs = evidence | {"model": model.id}
     key = stage_key(PREDICATE, "finetune.merge_proof", ("torch", "transformers", "peft"), asked, inputs)
@@ -59,21 +74,28 @@ def prove_merge(
         if earlier.passed and earlier.statement.get("key") == key:
             return earlier
     verify_base(base)
-    verify(run)
-    verify(model)
-    stated = {role: model.manifest.inputs.get(role) for role in ("base", "run")}
+    if combination is not None:
+        check_held(checkpoint_path(base))
+    for each in (run, *others, model):
+        verify(each)
+    stated = {role: model.manifest.inputs.get(role) for role in merged}
     findings = [
         f"the model was made from {role} {str(stated[role])[:12]}, not {evidence[role][:12]}"
         for role in stated
         if stated[role] != evidence[role]
     ]
-    if run.manifest.inputs.get("base") != base.id:
-        findings.append(f"the run was trained on another base than {base.short}")
+    findings += [
+        f"{each.short} is of another base than {base.short}"
+        for each in (run, *others)
+        if each.manifest.inputs.get("base") != base.id
+    ]
+    if model.body.get("combination") != stated_combination:
+        findings.append("the model states another combination than the recipe")
     parts = {}
     if not findings and why:
         parts = _sampled_parts(recipe, base, run, model, why, findings)
     elif not findings:
-        parts = _parts(recipe, home, base, run, model, held_out, findings)
+        parts = _parts(recipe, home, base, run, model, held_out, others, findings)
     return attest(
         home,
         PREDICATE,
@@ -130,6 +152,7 @@ def _parts(
     run: Artifact,
     model: Artifact,
     held_out: Artifact,
+    others: Sequence[Artifact],
     findings: list[str],
 ) -> dict[str, object]:
     """Each part's facts by name; what is wrong is added to `findings`."""
@@ -143,6 +166,7 @@ def _parts(
         from finetune.merging.tied import tied_head
         from finetune.model import DTYPES, load_model
         from finetune.proving import weights
+        from finetune.proving.combination import read_combined, with_combined
         from finetune.proving.companions import companions_part
         from finetune.proving.experts import expert_deltas
         from finetune.proving.logits import logits_part
@@ -157,18 +181,30 @@ def _parts(
     if not rows:
         raise InputError("the held-out set has no rows", [Problem("nothing to ask", held_out.short)])
     facts: dict[str, object] = {}
+    made_of = {"run": run} | roles(others)
     try:
         stored, merged = weights.stored(root), weights.stored(model.path)
         quantized = read_quantized(run.path)
         if quantized is not None:
             # In the coarser of the two: what one of them rounded to it is not to be had again.
             dtype = max(dtype, quantized.dtype, key=lambda each: torch.finfo(DTYPES[each]).eps)
-        trained = load_trained(root, run.path, DTYPES[dtype])
+        combination = combination_of(recipe)
+        # Of several adapters the base comes as it is: what they make of it is set below, last.
+        trained = load_trained(root, run.path if combination is None else None, DTYPES[dtype])
         held = load_in_four_bits(root, run.path, DTYPES[dtype]) if quantized else None
         places, shapes = read_places(root, recipe.model_family)
         definition: weights.Definition = {}
         elsewhere: set[str] = set()
-        if run.body["method"] != "full":
+        if combination is not None:
+            combined = read_combined(root, [each.path for each in (run, *others)], combination)
+            facts["combination"] = combination.model_dump(mode="json")
+            for role, alone in zip(("run", *roles(others)), combined.adapters, strict=True):
+                adapter = weights.adapter_part(alone, made_of[role].path)
+                facts["adapter" if role == "run" else role] = adapter.facts
+                findings += [f"{role}: {finding}" for finding in adapter.findings]
+            definition = combined.definition
+            disk = weights.on_disk(definition, combined.experts, places, shapes)
+        elif run.body["method"] != "full":
             adapter = weights.adapter_part(trained, run.path)
             facts["adapter"] = adapter.facts
             findings += adapter.findings
@@ -201,7 +237,7 @@ def _parts(
                 "loaded",
                 lambda: weights.loaded_part(trained, load_model(model.path, DTYPES[dtype]), definition, odd),
             ),
-            ("logits", lambda: ask(trained)),
+            ("logits", lambda: ask(trained if combination is None else with_combined(trained, definition))),
         ]
         if new_tokens:
             parts.insert(2, ("new_tokens", lambda: new_tokens_part(root, model.path, new_tokens)))

@@ -23,6 +23,7 @@ Kind = Literal[
     "held_out",
     "intake",
     "run",
+    "adapter",
     "model",
     "trace",
     "report",

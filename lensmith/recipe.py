@@ -17,6 +17,7 @@ from lensmith.base_settings import Base
 from lensmith.data_settings import Data
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
+from lensmith.merge_settings import MERGED_ONLY, Merge, merge_problems
 from lensmith.method_limits import adapter_problems, family_problems, serve_problems
 from lensmith.recipe_problems import recipe_problems
 from lensmith.rendering import Rendering
@@ -33,6 +34,7 @@ PATHS = (
     "data.sources[].path",
     "data.answer_schema.file",
     "train.launcher",
+    "merge.adapters[].path",
     "gates",
 )
 # Those that may be the address of a store instead.
@@ -114,6 +116,7 @@ class Recipe(Section):
     data: Data = Field(description="the labelled data")
     pixels: Pixels | None = Field(default=None, description="pixel budget; the checkpoint's own where absent")
     train: Train = Field(description="the fine-tune")
+    merge: Merge | None = Field(default=None, description="further adapters that are merged with it")
     serve: Serve = Field(default_factory=Serve, description="the engine")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="the exam")
     release: Release = Field(description="the release")
@@ -126,7 +129,11 @@ class Recipe(Section):
             problems.append(f"{no_budget(family).summary}: leave out pixels")
         problems += family_problems(self.train, self.data, family)
         problems += serve_problems(self.serve, self.train, family)
+        if self.merge is not None:
+            problems += merge_problems(self.train)
         if self.serve.mode == "adapter":
+            if self.merge is not None:
+                problems.append(MERGED_ONLY)
             problems += adapter_problems(self.train, family, self.serve)
         refuse(problems)
         return self

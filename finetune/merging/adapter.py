@@ -67,19 +67,32 @@ class Adapter:
         LoRA: W + scale * B @ A, with B [out, r] and A [r, in]. DoRA (arXiv:2402.09353, equation 5): the same,
         each row multiplied by magnitude / its length. In PEFT's order of operations.
         """
-        a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
+        product = self._product(delta)
         magnitude = self.file.read(delta.magnitude).to(torch.float32) if delta.magnitude else None
 
         def merged(base: torch.Tensor, first: int) -> torch.Tensor:
-            rows = slice(first, first + len(base))
-            changed = torch.mm(b[rows], a).mul_(delta.scale)
+            changed = product(base, first)
             changed += base.to(torch.float32)
             if magnitude is not None:
                 lengths = torch.linalg.norm(changed, dim=1)
-                changed *= (magnitude[rows] / lengths).unsqueeze(1)
+                changed *= (magnitude[first : first + len(base)] / lengths).unsqueeze(1)
             return changed
 
         return merged
+
+    def change(self, delta: Delta) -> Compute:
+        """What makes of the same rows by how much they change, in float32.
+
+        LoRA: scale * B @ A. DoRA: what `merger` gives less the base, as PEFT's forward pass adds up several.
+        """
+        if delta.magnitude is None:
+            return self._product(delta)
+        merged = self.merger(delta)
+        return lambda base, first: merged(base, first).sub_(base.to(torch.float32))
+
+    def _product(self, delta: Delta) -> Compute:
+        a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
+        return lambda base, first: torch.mm(b[first : first + len(base)], a).mul_(delta.scale)
 
 
 def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:

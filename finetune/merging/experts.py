@@ -84,6 +84,17 @@ def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartE
 
     PEFT itself rounds the change to the weight's dtype before it adds it: in float32 the same.
     """
+    change = expert_change(file, deltas)
+
+    def start(part: Part, number: int) -> Compute:
+        changed = change(part, number)
+        return lambda base, first: changed(base, first).add_(base.to(torch.float32))
+
+    return start
+
+
+def expert_change(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
+    """As `expert_merger`, by how much the rows change: scale * B @ A, in float32."""
 
     @functools.lru_cache(maxsize=_KEPT)
     def factors(name: str) -> tuple[Tensor, Tensor]:
@@ -99,12 +110,11 @@ def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartE
         a, b = (each[number] for each in factors(part.name))
         b = b[slice(*part.rows)] if part.rows else b
 
-        def merged(base: Tensor, first: int) -> Tensor:
+        def changed(base: Tensor, first: int) -> Tensor:
             rows = slice(first, first + len(base))
-            change = torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
-            change.mul_(deltas[part.name].scale)
-            return change.add_(base.to(torch.float32))
+            product = torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
+            return product.mul_(deltas[part.name].scale)
 
-        return merged
+        return changed
 
     return start

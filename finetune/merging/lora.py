@@ -27,14 +27,11 @@ def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
     """
     adapter = read_adapter(run, family.experts)
     tied = tied_head(base.root)
-    _check_head(adapter, tied)
+    check_head(adapter, tied)
     start = start_of(run)
     wanted = {name: Wanted(None, name) for name in start.changed}
     wanted |= {name: Wanted(None, rows.tensor) for name, rows in adapter.rows.items()}
-    wanted |= {
-        name: Wanted(shape, tensor, name in adapter.experts)
-        for name, (shape, tensor) in adapter.shapes().items()
-    }
+    wanted |= wanted_by(adapter)
     slots = find_slots(wanted, base, family)
     _check_rows(adapter, slots, base)
     making = _Making(adapter, start, expert_merger(adapter.file, adapter.experts))
@@ -95,7 +92,14 @@ class _Making:
         return compute
 
 
-def _check_head(adapter: Adapter, tied: str | None) -> None:
+def wanted_by(adapter: Adapter) -> dict[str, Wanted]:
+    """The weights of the class that an adapter has a delta of, by name."""
+    shapes = adapter.shapes().items()
+    return {name: Wanted(shape, tensor, name in adapter.experts) for name, (shape, tensor) in shapes}
+
+
+def check_head(adapter: Adapter, tied: str | None) -> None:
+    """Refuse (InputError) a delta of an output head that is `tied` to the embeddings."""
     heads = [module for module in adapter.deltas if tied and f"{module}.weight" == tied]
     if heads:
         raise InputError(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.merging.adapter_config import by_pattern, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import layer_pattern
 from finetune.merging.slots import is_there
+from finetune.merging.tensor_file import open_tensor_file
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
@@ -102,3 +105,14 @@ def _todays_config(config: dict[str, Any], modules: dict[str, str], family: Fami
     }
     chosen = dict.fromkeys(name for name in _CHOICES if name in config)
     return {**config, **chosen, **own, "target_modules": list(linears)}
+
+
+def tensors_digest(root: Path) -> str:
+    """SHA-256 of an adapter's tensors by name, in float32: the same however they were saved."""
+    state = hashlib.sha256()
+    file = open_tensor_file(root / ADAPTER_WEIGHTS)
+    for name in sorted(file.entries):
+        values = file.read(name).to(torch.float32)
+        state.update(f"{name} {list(values.shape)}\n".encode())
+        state.update(values.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.combination import Combination
 from finetune.merging.change import Changes, Plan
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
+from finetune.merging.combined import plan_combined
 from finetune.merging.crew import Crew, crew_at_work
 from finetune.merging.full import TrainedWeights, plan_full
 from finetune.merging.journal import Finished, Journal
@@ -22,6 +25,12 @@ from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import Family
 from lensmith.files import sync_file
+
+# Why a merge may change nothing.
+_VANISHED = Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")
+_CANCELLED = Problem(
+    "the weighted changes cancel each other, or vanish in the base's dtype", mend="give other weights"
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,30 @@ def merge_adapter(root: Path, family: Family, adapter: Path, target: Path, work:
         return _write_plan(base, plan_lora(base, family, adapter), str(adapter), target, Journal(work), crew)
 
 
+def write_combined(
+    root: Path,
+    family: Family,
+    adapters: Sequence[Path],
+    combination: Combination,
+    target: Path,
+    work: Path,
+) -> Merged:
+    """As `write_merged`, of several adapters in today's names; refuses those that cancel each other too."""
+    with crew_at_work() as crew:
+        base = open_checkpoint(root)
+        plan = plan_combined(base, family, adapters, combination, crew)
+        what = f"the combination of {len(adapters)} adapters"
+        return _write_plan(base, plan, what, target, Journal(work), crew, _CANCELLED)
+
+
 def _write_plan(
-    base: Checkpoint, plan: Plan, what: str, target: Path, journal: Journal, crew: Crew
+    base: Checkpoint,
+    plan: Plan,
+    what: str,
+    target: Path,
+    journal: Journal,
+    crew: Crew,
+    unmoved: Problem = _VANISHED,
 ) -> Merged:
     _write(base, plan.changes, journal, crew)
     finished = [journal.finished[name] for name in base.files]
@@ -79,7 +110,7 @@ def _write_plan(
     if not moved:
         raise InputError(
             f"{what} changes nothing: the merged weights would equal the base's",
-            [Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")],
+            [unmoved],
         )
     for name in base.files:
         _place(journal.work / name, target / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from peft.tuners.lora import ParamWrapper
@@ -14,12 +15,26 @@ from finetune.lora import adapter_layers
 _KEPT = 2
 
 
+class FusedDeltas(Protocol):
+    """What is added to fused parameters: those with a name, float32 [experts, out, in]."""
+
+    @property
+    def names(self) -> set[str]: ...
+
+    def of(self, name: str) -> Tensor: ...
+
+
 @dataclass
 class ExpertDeltas:
     """By full name of a fused parameter its layer; the last deltas are kept, each of its parameter's size."""
 
     layers: dict[str, ParamWrapper]
     _last: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        """Every fused parameter that the adapter changes."""
+        return set(self.layers)
 
     def of(self, name: str) -> Tensor:
         """float32 [experts, out, in]: in each expert scale * B @ A, A and B as the model computes with them.

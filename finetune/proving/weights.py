@@ -20,7 +20,7 @@ from finetune.adapted import stored_adapter
 from finetune.layout import Part as LayoutPart
 from finetune.layout import Places, Shapes
 from finetune.new_rows import trained_rows
-from finetune.proving.experts import ExpertDeltas
+from finetune.proving.experts import ExpertDeltas, FusedDeltas
 from finetune.proving.part import Part, named
 from lensmith.errors import IntegrityError
 
@@ -129,10 +129,26 @@ def lora_definition(
     return alone | linears | {name: fused(name) for name in experts.layers}
 
 
+def adapter_change(trained: nn.Module) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
+    """By the class's weight what gives, of the base's in float32, by how much the adapter changes it: PEFT's
+    own delta; for DoRA what the base becomes less the base."""
+
+    def change(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
+        if layer.use_dora["default"]:
+            return lambda start: merged_linear(layer, start) - start
+        return lambda start: _delta(layer)
+
+    return {f"{name}.weight": change(layer) for name, layer in _layers(trained)}
+
+
+def _delta(layer: LoraLinear) -> torch.Tensor:
+    return layer.get_delta_weight("default").detach().float().cpu()
+
+
 def merged_linear(layer: LoraLinear, start: torch.Tensor) -> torch.Tensor:
     """float32: `start`, the float32 weight that `layer` adapts, with PEFT's own delta; for DoRA each row
     scaled from PEFT's own norm to its magnitude."""
-    delta = layer.get_delta_weight("default").detach().float().cpu()
+    delta = _delta(layer)
     changed = start + delta
     if layer.use_dora["default"]:
         dora = layer.lora_magnitude_vector["default"]
@@ -178,13 +194,13 @@ def _dequantized(model: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
     }
 
 
-def on_disk(definition: Definition, experts: ExpertDeltas, places: Places, shapes: Shapes) -> Definition:
+def on_disk(definition: Definition, experts: FusedDeltas, places: Places, shapes: Shapes) -> Definition:
     """By tensor on disk the definition of the weights that lie in it; a weight that has no place keeps its
     name. Of a fused parameter a tensor may hold one expert, or some of its rows."""
     found: Definition = {}
 
     def merged(part: LayoutPart, piece: torch.Tensor) -> torch.Tensor:
-        if part.name in experts.layers:
+        if part.name in experts.names:
             return (piece.float() + part.of(experts.of(part.name))).to(piece.dtype)
         return definition.get(part.name, _as_it_is)(piece)
 

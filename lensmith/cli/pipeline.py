@@ -92,19 +92,27 @@ class Pipeline:
         from serving.profile import check_adapter
 
         check_adapter(self.recipe)
-        # Both are looked at before the clock of training starts: they are stages of their own.
-        base, dataset = self.base, self.dataset
+        # All are looked at before the clock of training starts: they are stages of their own, and what cannot
+        # be merged should not be told after hours of it.
+        base, _, dataset = self.base, self.others, self.dataset
         return self._stage(
             "train", lambda: train(self.recipe, self.recipe_path, self.settings, self.home, base, dataset)
         )
+
+    @functools.cached_property
+    def others(self) -> list[Artifact]:
+        """The further adapters that are merged with the run."""
+        from finetune.further import further_adapters
+
+        return further_adapters(self.recipe, self.home, self.base)
 
     @functools.cached_property
     def model(self) -> Artifact:
         """The merged checkpoint."""
         from finetune.merge import merge
 
-        base, run = self.base, self.run
-        return self._stage("merge", lambda: merge(self.recipe, self.home, base, run))
+        base, run, others = self.base, self.run, self.others
+        return self._stage("merge", lambda: merge(self.recipe, self.home, base, run, others))
 
     @functools.cached_property
     def merge_proof(self) -> Attestation:
@@ -114,7 +122,9 @@ class Pipeline:
         model = self.model
         return self._proof(
             "merge proof",
-            lambda: prove_merge(self.recipe, self.home, self.base, self.run, model, self.held_out),
+            lambda: prove_merge(
+                self.recipe, self.home, self.base, self.run, model, self.held_out, self.others
+            ),
         )
 
     @functools.cached_property
@@ -147,10 +157,10 @@ class Pipeline:
         """What base and adapter answer in transformers, on the rows of the serve proof."""
         from finetune.generate import reference_trace
 
-        base, run, held_out = self.base, self.run, self.held_out
+        base, run, held_out, others = self.base, self.run, self.held_out, self.others
         rows = self.recipe.serve.proof_rows
         return self._stage(
-            "reference", lambda: reference_trace(self.recipe, self.home, base, run, held_out, rows)
+            "reference", lambda: reference_trace(self.recipe, self.home, base, run, held_out, rows, others)
         )
 
     @functools.cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lensmith.artifact import Artifact, Kind
 from lensmith.base import base_key, has_weights
@@ -33,7 +33,7 @@ def stage_states(recipe: Recipe, home: Home, prepared: Prepared | None) -> list[
     base = home.find("base", base_key(recipe)) if has_weights(recipe.base.path) else None
     dataset = prepared.dataset if prepared else None
     run = home.find("run", run_key(recipe, base, dataset)) if base and dataset else None
-    model = _made_from(home, "model", "run", run)
+    model = _made_from(home, "model", "run", run, _asked_combination(recipe))
     served = run if recipe.serve.mode == "adapter" else model
     profile = _made_from(home, "profile", "subject", served)
     trace = _made_from(home, "trace", "profile", profile)
@@ -49,10 +49,27 @@ def stage_states(recipe: Recipe, home: Home, prepared: Prepared | None) -> list[
     ]
 
 
-def _made_from(home: Home, kind: Kind, role: str, upstream: Artifact | None) -> Artifact | None:
+def _asked_combination(recipe: Recipe) -> dict[str, Any] | None:
+    from finetune.combination import combination_of
+
+    combination = combination_of(recipe)
+    return combination and combination.model_dump(mode="json")
+
+
+def _made_from(
+    home: Home,
+    kind: Kind,
+    role: str,
+    upstream: Artifact | None,
+    combination: dict[str, Any] | None = None,
+) -> Artifact | None:
     if upstream is None:
         return None
-    made = [each for each in home.all(kind) if each.manifest.inputs.get(role) == upstream.id]
+    made = [
+        each
+        for each in home.all(kind)
+        if each.manifest.inputs.get(role) == upstream.id and each.body.get("combination") == combination
+    ]
     # What was asked on validation rows is no part of a release.
     made = [each for each in made if "validation" not in each.manifest.inputs]
     return made[-1] if made else None

@@ -1,4 +1,4 @@
-"""lensmith merge: base and adapter into one checkpoint, with the merge proof."""
+"""lensmith merge: base and adapter, or several, into one checkpoint, with the merge proof."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     check_base(recipe.base.path, recipe.model_family, weights=False)
 
     from data_prep.prepare import find_prepared
+    from finetune.further import check_named
 
+    check_named(recipe, home)
     with signals_held():
         from finetune.plan import plan
 

@@ -1,0 +1,156 @@
+"""What several adapters, combined by weights, make of each weight of the class: from PEFT's own layers, a
+whole matrix at a time, by none of the code that merges. The definitions are in `finetune.combination`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from finetune.adapted import load_adapter_alone
+from finetune.combination import Combination
+from finetune.model import load_model
+from finetune.proving.experts import ExpertDeltas, expert_deltas
+from finetune.proving.weights import Definition, adapter_change
+from lensmith.merge_settings import DRAWN
+
+# Gives an adapter's change of a weight, float32, of the base's weight in float32.
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class CombinedExperts:
+    """The combined changes of fused parameters; the last is kept."""
+
+    adapters: Sequence[ExpertDeltas]
+    combination: Combination
+    _last: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        """Every fused parameter that one of the adapters changes."""
+        return {name for each in self.adapters for name in each.names}
+
+    def of(self, name: str) -> Tensor:
+        """float32 [experts, out, in]: each expert's matrix combined by itself."""
+        if name not in self._last:
+            held = {n: each.of(name) for n, each in enumerate(self.adapters) if name in each.names}
+            count = len(next(iter(held.values())))
+            self._last = {
+                name: torch.stack(
+                    [
+                        combined({n: whole[e] for n, whole in held.items()}, self.combination, name, e)
+                        for e in range(count)
+                    ]
+                )
+            }
+        return self._last[name]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """adapters: each on a model without weights. definition: by weight of the class. experts: of fused."""
+
+    adapters: Sequence[PreTrainedModel]
+    definition: Definition
+    experts: CombinedExperts
+
+
+def read_combined(base: Path, adapters: Sequence[Path], combination: Combination) -> Combined:
+    """The definition of `adapters` on the checkpoint in `base`.
+
+    Raises IntegrityError where PEFT does not load one whole.
+    """
+    models = [load_adapter_alone(base, each) for each in adapters]
+    fused = CombinedExperts([expert_deltas(each) for each in models], combination)
+    changes: dict[str, dict[int, Change]] = {}
+    for number, model in enumerate(models):
+        for name, change in adapter_change(model).items():
+            changes.setdefault(name, {})[number] = change
+    definition: Definition = {name: _merged(name, each, combination) for name, each in changes.items()}
+    definition |= {name: _with_experts(name, fused) for name in fused.names}
+    return Combined(models, definition, fused)
+
+
+def load_combined(
+    base: Path, adapters: Sequence[Path], combination: Combination, dtype: torch.dtype
+) -> PreTrainedModel:
+    """The base's model in `dtype` with each weight as `adapters` combined make it, rounded once; never the
+    merged checkpoint."""
+    return with_combined(load_model(base, dtype), read_combined(base, adapters, combination).definition)
+
+
+def with_combined(model: PreTrainedModel, definition: Definition) -> PreTrainedModel:
+    """The base's `model`, its weights set to what `definition` makes of them, in evaluation mode."""
+    held = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in definition.items():
+            held[name].copy_(value(held[name].detach()))
+    return model.eval()
+
+
+def _merged(name: str, changes: dict[int, Change], combination: Combination) -> Callable[[Tensor], Tensor]:
+    def value(base: Tensor) -> Tensor:
+        start = base.float()
+        held = {number: change(start) for number, change in changes.items()}
+        return (start + combined(held, combination, name, None)).to(base.dtype)
+
+    return value
+
+
+def _with_experts(name: str, fused: CombinedExperts) -> Callable[[Tensor], Tensor]:
+    return lambda base: (base.float() + fused.of(name)).to(base.dtype)
+
+
+def combined(changes: dict[int, Tensor], combination: Combination, weight: str, expert: int | None) -> Tensor:
+    """One matrix of the changes [out, in] of the adapters with these numbers, float32."""
+    numbers = sorted(changes)
+    density = combination.density
+    thinned = [changes[number] for number in numbers]
+    if combination.method in DRAWN and density is not None:
+        drawn = [_drawn(changes[n], combination.seed, n, weight, expert, density) for n in numbers]
+        thinned = [each * keep / density for each, keep in zip(thinned, drawn, strict=True)]
+    elif density is not None:
+        thinned = [_largest(each, density) for each in thinned]
+    stacked = torch.stack(thinned)
+    weights = torch.tensor([combination.weights[number] for number in numbers])
+    weighted = stacked * weights.view(-1, 1, 1)
+    if combination.method in ("linear", "dare_linear"):
+        return _summed(weighted)
+    sign = torch.where(_summed(stacked) < 0, -1.0, 1.0)
+    agreeing = torch.sign(stacked) == sign
+    return _summed(weighted * agreeing) / agreeing.sum(0).clamp(min=1)
+
+
+def _summed(stacked: Tensor) -> Tensor:
+    """In their order: torch's own sum may add more than four in another."""
+    total = torch.zeros_like(stacked[0])
+    for each in stacked:
+        total = total + each
+    return total
+
+
+def _largest(change: Tensor, density: float) -> Tensor:
+    count = int(density * change.numel())
+    if count == 0:
+        return torch.zeros_like(change)
+    smallest = change.abs().flatten().topk(count).values[-1]
+    return change * (change.abs() >= smallest)
+
+
+def _drawn(
+    change: Tensor, seed: int | None, number: int, weight: str, expert: int | None, density: float
+) -> Tensor:
+    text = json.dumps([seed, number, weight, expert])
+    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+    source = np.random.Generator(np.random.Philox(key=key))
+    words = source.integers(0, 2**32, size=tuple(change.shape), dtype=np.uint32)
+    return torch.from_numpy(words < np.uint32(min(round(density * 2**32), 2**32 - 1)))

@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from lensmith.provenance import ROOT
 from lensmith.units import GIB
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
+from serving.lint import NO_DOMAIN
 from serving.profile import Places
 from serving.profile_file import Cpu, Cuda, Parsers, Profile
-
-# Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
-NO_DOMAIN = "media.invalid"
 
 # Settings of vLLM that an operator may give by environment; every other VLLM_ variable is dropped, so that
 # the profile alone decides what is served.

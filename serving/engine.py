@@ -21,7 +21,11 @@ from lensmith.base import verify_base
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
+from serving.advisories import find_hits, refuse_open
+from serving.build import installed_engine
 from serving.command import engine_argv, engine_environment, is_live
+from serving.hardware import read_hardware
+from serving.lint import refuse_unsafe
 from serving.profile import find_places, read_profile
 from serving.profile_file import Profile
 
@@ -39,6 +43,7 @@ class Engine:
     """A healthy engine. url: without a path. model_name: what requests ask for. pid: its supervisor.
 
     token: what a request to load or unload an adapter has to show; "" where the engine takes none.
+    advisories: what is known against its version, each in one line.
     """
 
     url: str
@@ -47,6 +52,7 @@ class Engine:
     log: Path
     pid: int
     token: str = field(default="", repr=False)
+    advisories: tuple[str, ...] = ()
 
     def alive(self) -> bool:
         """Whether the process is still there."""
@@ -74,7 +80,8 @@ def running_engine(
 
     port: 0 takes a free one. proof: caches off, loopback address. host: another address than the profile's
     (`proof` has its own). The engine dies with this process, however that ends. Raises IntegrityError where
-    the profile or the weights were changed, InputError where the port is in use, the engine dies or is not
+    the profile or the weights were changed, InputError where the port is in use, a setting is not safe, vLLM
+    has a known vulnerability that none keeps out and other machines reach it, the engine dies or is not
     healthy after `start_limit_s` seconds.
     """
     profile = read_profile(artifact)
@@ -87,21 +94,25 @@ def running_engine(
         check_port(host, port)
     else:
         port = free_port(host)
-    log = home.root / "logs" / f"vllm-{artifact.id[:12]}-{os.getpid()}-{port}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     argv = engine_argv(profile, places, port, proof=proof)
     token = secrets.token_urlsafe(32) if is_live(profile) and not proof else ""
+    environment = engine_environment(profile, os.environ, proof=proof, token=token)
+    refuse_unsafe(argv, environment, read_hardware().memory)
+    hits = find_hits(installed_engine().version, argv, environment)
+    refuse_open(host, hits)
+    log = home.root / "logs" / f"vllm-{artifact.id[:12]}-{os.getpid()}-{port}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = run_child(
             argv,
-            env=engine_environment(profile, os.environ, proof=proof, token=token),
+            env=environment,
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     try:
         url = f"http://{_reachable(host)}:{port}"
         version = _wait_healthy(process, url, log, start_limit_s)
-        yield Engine(url, profile.served_name, version, log, process.pid, token)
+        yield Engine(url, profile.served_name, version, log, process.pid, token, tuple(map(str, hits)))
     finally:
         stop_tree(process, STOP_GRACE_S)
 

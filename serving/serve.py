@@ -6,7 +6,6 @@ python -m serving.serve PROFILE_DIR --home DIR [--port N]
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
 from serving.build import installed_engine
 from serving.engine import Engine, running_engine
+from serving.host import is_local
 from serving.profile import images_differ, read_profile
 from serving.profile_file import Profile
 
@@ -42,6 +42,8 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
     if known := images_differ(profile.family, profile.engine.device):
         print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
+        for told in engine.advisories:
+            print(f"advisory of vLLM {engine.version}, {told}", file=sys.stderr)
         print(reach(engine) if as_json else greeting(engine), flush=True)
         while engine.alive():
             time.sleep(_POLL_S)
@@ -92,11 +94,7 @@ def check_version(profile: Profile, home: Home) -> None:
 
 
 def _check_address(profile: Profile) -> None:
-    try:
-        local = ipaddress.ip_address(profile.host).is_loopback
-    except ValueError:
-        local = profile.host == "localhost"
-    if not local and not os.environ.get("VLLM_API_KEY"):
+    if not is_local(profile.host) and not os.environ.get("VLLM_API_KEY"):
         raise InputError(
             f"serving on {profile.host} is open to other machines",
             [

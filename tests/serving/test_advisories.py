@@ -1,0 +1,149 @@
+"""Known vulnerabilities of vLLM: which version they hit, what keeps them out, what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lensmith.errors import InputError
+from lensmith.home import Home
+from serving import advisories, engine
+from serving.advisories import Advisory, Setting, find_hits, read_advisories, refuse_open
+from serving.build import EngineBuild
+from serving.command import engine_argv, engine_environment
+from serving.profile import Places, make_profile
+from serving.profile_file import Profile, parse_profile
+from tests.serving.exam import CPU, CPU_BUILD, profile_artifact
+from tests.serving.small import small_base, small_recipe
+
+GOLDEN = Path(__file__).parent / "golden"
+OPEN = Advisory(
+    ids=["GHSA-test"],
+    affected=">=0.9,<0.33",
+    what="it is open",
+    mitigated_by=[],
+    source="https://example.org",
+)
+CLOSED = OPEN.model_copy(
+    update={"mitigated_by": [Setting(option="--allowed-media-domains", value="media.invalid")]}
+)
+
+
+def started(profile: Profile | None = None) -> tuple[list[str], dict[str, str]]:
+    """What an engine is started with."""
+    profile = profile or parse_profile(GOLDEN / "merged_cpu.yaml")
+    argv = engine_argv(profile, Places(Path("/base")), 8000, proof=False)
+    return argv, engine_environment(profile, {}, proof=False)
+
+
+def test_every_entry_of_the_table_can_be_judged_and_has_a_source() -> None:
+    found = read_advisories()
+    assert len(found) > 30
+    ids = [name for each in found for name in each.ids]
+    assert len(ids) == len(set(ids))
+    for each in found:
+        assert each.source.startswith("https://")
+        assert all(re.fullmatch(r"(GHSA|CVE|PYSEC)-[0-9a-z-]+", name) for name in each.ids)
+        for setting in each.mitigated_by:
+            names = (setting.option, setting.without, setting.variable, setting.without_variable)
+            assert sum(map(bool, names)) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "hit"),
+    [
+        ("0.8.5", False),
+        ("0.9.0", True),
+        ("0.9", True),
+        ("0.10.0", True),
+        ("0.32.1.dev3+g1234", True),
+        ("0.33.0.dev1", False),
+        ("0.33.0", False),
+        ("0.33.0+cu130", False),
+        ("someones-own", True),
+    ],
+)
+def test_versions_are_compared_as_versions(version: str, hit: bool) -> None:
+    assert OPEN.hits(version) == hit
+
+
+def test_what_is_served_with_today_has_nothing_open() -> None:
+    """The pinned engines. An entry that opens one of them must be seen here first."""
+    told = [str(hit) for hit in find_hits("0.32.0", *started())]
+    assert [line.partition(":")[0] for line in told] == ["GHSA-5r3c-5x4v-8gjh"]
+    assert "kept out by --allowed-media-domains media.invalid" in told[0]
+    assert find_hits("0.33.0", *started()) == []
+
+
+def test_an_older_engine_is_refused_beyond_this_machine_with_all_that_is_open() -> None:
+    hits = find_hits("0.21.0", *started())
+    with pytest.raises(InputError) as caught:
+        refuse_open("0.0.0.0", hits)
+    told = str(caught.value)
+    assert "CVE-2026-48746: the API key can be got round" in told
+    assert "GHSA-85xf-c7hm-whqw" in told
+    # Kept out by what every profile says.
+    for name in ("GHSA-5r3c-5x4v-8gjh", "GHSA-3ww4-5jv9-j5gm", "PYSEC-2026-2303", "CVE-2026-114053"):
+        assert name not in told
+    refuse_open("127.0.0.1", hits)
+
+
+@pytest.mark.parametrize(
+    ("setting", "slip"),
+    [
+        (
+            Setting(option="--allowed-media-domains", value="media.invalid"),
+            ["--allowed-media-domains", "a.b"],
+        ),
+        (Setting(without="--trust-remote-code"), ["--trust-remote-code"]),
+        (Setting(variable="HF_HUB_OFFLINE", value="1"), None),
+        (Setting(without_variable="PYTHONOPTIMIZE"), None),
+    ],
+)
+def test_a_setting_counts_only_where_it_is(setting: Setting, slip: list[str] | None) -> None:
+    argv, environment = started()
+    assert setting.holds(argv, environment)
+    if slip is None:
+        environment = {"PYTHONOPTIMIZE": "1"}
+    assert not setting.holds([*argv, *(slip or [])], environment)
+
+
+def test_one_of_two_settings_is_not_enough() -> None:
+    needs = [Setting(option="--seed"), Setting(option="--chat-template")]
+    both = OPEN.model_copy(update={"mitigated_by": needs})
+    argv, environment = started()
+    assert not all(setting.holds(argv, environment) for setting in both.mitigated_by)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advisories, "read_advisories", lambda: (both,))
+        assert [hit.mitigated for hit in find_hits("0.32.0", argv, environment)] == [False]
+        assert [
+            hit.mitigated for hit in find_hits("0.32.0", [*argv, "--chat-template", "/t"], environment)
+        ] == [True]
+
+
+@pytest.mark.parametrize(
+    ("host", "known", "starts"),
+    [("0.0.0.0", OPEN, False), ("127.0.0.1", OPEN, True), ("0.0.0.0", CLOSED, True)],
+)
+def test_an_engine_that_other_machines_reach_does_not_start_open(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, host: str, known: Advisory, starts: bool
+) -> None:
+    recipe = small_recipe(tmp_path, host=host)
+    base = small_base(home, recipe)
+    profile = profile_artifact(home, make_profile(recipe, base, base, CPU, CPU_BUILD), base, base)
+    monkeypatch.setenv("VLLM_API_KEY", "k")
+    monkeypatch.setattr(advisories, "read_advisories", lambda: (known,))
+    monkeypatch.setattr(engine, "installed_engine", lambda: EngineBuild(version="0.32.0", device="cpu"))
+
+    def no_start(*given: object, **named: object) -> None:
+        raise AssertionError("started")
+
+    monkeypatch.setattr(engine, "run_child", no_start)
+    expected = pytest.raises(AssertionError, match="started") if starts else pytest.raises(InputError)
+    with expected as caught, engine.running_engine(profile, home):
+        pass
+    if not starts:
+        assert "GHSA-test: it is open" in str(caught.value)
+        assert not (home.root / "logs").exists()

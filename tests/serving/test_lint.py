@@ -15,7 +15,7 @@ from serving.adapter_guard import TOKEN_VARIABLE
 from serving.command import engine_argv, engine_environment
 from serving.lint import lint
 from serving.profile import Places, derive_profile
-from serving.profile_file import AdapterOptions, Parsers, Profile, parse_profile
+from serving.profile_file import AdapterOptions, Parsers, Profile, Room, parse_profile
 from tests.serving.exam import CPU
 from tests.serving.shipped import profiles
 from tests.serving.small import small_base, small_recipe
@@ -52,6 +52,10 @@ def test_what_profiles_give_is_safe() -> None:
     adapter = AdapterOptions(max_rank=16, towers=["vision"], tower_connector=True)
     changed = merged().model_copy(update={"parsers": parsers, "adapter": adapter})
     assert judged(changed) == ""
+    room = adapter.model_copy(update={"room": Room(max_adapters=4, at_once=2)})
+    live = changed.model_copy(update={"adapter": room})
+    argv = engine_argv(live, PLACES, 8123, proof=False)
+    assert lint(argv, engine_environment(live, {}, proof=False, token="drawn"), MEMORY) == []
     for proof in (True, False):
         argv = engine_argv(merged(), PLACES, 8123, proof=proof)
         assert lint(argv, engine_environment(merged(), {"PATH": "/bin"}, proof=proof), MEMORY) == []

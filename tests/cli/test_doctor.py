@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from lensmith.cli.doctor import machine, needs, packages
+from lensmith.cli.doctor.advisories import check_advisories
 from lensmith.cli.doctor.check import Check, can_run
 from lensmith.cli.doctor.diagnose import checks_for
 from lensmith.cli.doctor.packages import Loaded
 from lensmith.recipe import Recipe, load_recipe
 from lensmith.train_evaluation import TrainEvaluate
 from lensmith.units import GIB
+from serving.build import EngineBuild
 from serving.hardware import Gpu, Hardware
 
 NO_GPU = Hardware(cores=2, memory=24 * GIB)
@@ -299,3 +301,22 @@ def test_through_the_command_line(tmp_path: Path, tiny_base: Path) -> None:
     assert "recipe.yaml cannot run here" in there.stdout
     assert "Base: download or make it" in there.stdout
     assert "GPUs of the recipe: run it where there are 8" in there.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "words"),
+    [
+        ("0.32.0", "ok", "GHSA-5r3c-5x4v-8gjh: settings keep it out"),
+        ("0.33.0", "ok", "none is known of 0.33.0"),
+        ("0.29.0", "warning", "open in 0.29.0: "),
+    ],
+)
+def test_advisories_of_the_installed_vllm_are_named(
+    monkeypatch: pytest.MonkeyPatch, version: str, state: str, words: str
+) -> None:
+    build = EngineBuild(version=version, device="cpu")
+    monkeypatch.setattr("lensmith.cli.doctor.advisories.installed_engine", lambda: build)
+    check = check_advisories()
+    assert check.state == state
+    assert words in check.found
+    assert bool(check.mend) == (state == "warning")

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from lensmith.cli.doctor import machine, needs, packages
+from lensmith.cli.doctor.advisories import check_advisories
 from lensmith.cli.doctor.check import Check
 from lensmith.errors import InputError
 from lensmith.recipe import Recipe
@@ -38,6 +39,7 @@ def _packages(gpus: int) -> list[Check]:
         packages.check_module("torchvision", loaded["torchvision"], "torchvision"),
         packages.check_module("transformers", loaded["transformers"], "transformers"),
         packages.check_module("vLLM", loaded["vllm"], *DISTRIBUTIONS),
+        check_advisories(),
         packages.check_deepspeed(loaded["deepspeed"], gpus),
         packages.check_compiler(),
     ]

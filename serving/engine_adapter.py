@@ -21,7 +21,7 @@ from safetensors import deserialize
 
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
-from lensmith.families.layout import Joined, Layout
+from lensmith.families.layout import Layout
 
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
@@ -109,7 +109,7 @@ def _join(pairs: Mapping[str, Pair], layout: Layout) -> dict[str, Pair]:
     left, joined = dict(pairs), dict[str, Pair]()
     problems: list[Problem] = []
     for each in layout.joined:
-        for block in sorted({block for name in pairs if (block := _block(each, name)) is not None}):
+        for block in sorted({found["block"] for name in pairs if (found := each.find(name))}):
             names = [f"{block}.{part}" for part in each.parts]
             parts = {name: left.pop(name) for name in names if name in left}
             if len(parts) < len(names):
@@ -129,13 +129,6 @@ def _join(pairs: Mapping[str, Pair], layout: Layout) -> dict[str, Pair]:
         layout.disk_name(f"{name}.weight").removesuffix(".weight"): pair
         for name, pair in (left | joined).items()
     }
-
-
-def _block(joined: Joined, name: str) -> str | None:
-    """The block that a module of this name is a joined part of."""
-    block = re.escape(joined.block).replace(r"\{\}", r"\d+")
-    found = re.fullmatch(rf"({block})\.({'|'.join(map(re.escape, joined.parts))})", name)
-    return found.group(1) if found else None
 
 
 def _joined(parts: list[Pair]) -> Pair:

@@ -5,7 +5,6 @@ The class is not asked: importing it takes longer than merging, and more memory.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,6 @@ from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.tensor_file import FLOATS
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
-from lensmith.families.layout import Joined
 
 _SHOWN = 20
 
@@ -77,7 +75,7 @@ def _slots_of(name: str, wanted: Wanted, base: Checkpoint, family: Family) -> Sl
         }
         return {layout.disk_name(disk): slots for disk, slots in held.items()}
     for joined in layout.joined:
-        if match := _joined_name(joined).fullmatch(name):
+        if match := joined.find(name):
             disk, *likes = (
                 layout.disk_name(f"{match['block']}.{module}.{match['ending']}")
                 for module in (joined.disk, *([joined.like] if joined.like else []))
@@ -93,12 +91,6 @@ def _slots_of(name: str, wanted: Wanted, base: Checkpoint, family: Family) -> Sl
             return {disks[0]: (Slot(parts[0], first),), disks[1]: (Slot(parts[1], rest),)}
     disk = layout.disk_name(name)
     return {disk: (Slot(Part(name), base.entry(disk).shape[0] if disk in base.place else 0),)}
-
-
-def _joined_name(joined: Joined) -> re.Pattern[str]:
-    block = re.escape(joined.block).replace(r"\{\}", r"\d+")
-    parts = "|".join(map(re.escape, joined.parts))
-    return re.compile(rf"(?P<block>{block})\.({parts})\.(?P<ending>.+)")
 
 
 def _sizes(disk: str, likes: list[str], count: int, base: Checkpoint) -> list[int]:

@@ -23,6 +23,12 @@ class Joined:
     disk: str
     like: str = ""
 
+    def find(self, name: str) -> re.Match[str] | None:
+        """The `block` and the tensor's `ending` in the name of a part or of a tensor of one."""
+        block = re.escape(self.block).replace(r"\{\}", r"\d+")
+        parts = "|".join(map(re.escape, self.parts))
+        return re.fullmatch(rf"(?P<block>{block})\.({parts})(\.(?P<ending>.+))?", name)
+
 
 @dataclass(frozen=True)
 class Cut:

@@ -1,6 +1,6 @@
 """Predicting a held-out set: as `lensmith evaluate` serves and asks it, against transformers' generate.
 
-    python benchmarks/predict.py [--rows 128] [--rounds 1] [--write]
+    python benchmarks/predict.py [--rows 256] [--rounds 1] [--write]
 
 The same checkpoint, rows, dtype (float32), threads and limit of tokens, greedy, with a KV cache; every side
 encodes the pictures itself. "ours" is `serving.predict.served_trace`: vLLM with its caches off, asked over
@@ -166,7 +166,7 @@ def check_equal(found: dict[str, dict[str, Any]]) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="predicting a held-out set, served, against generate")
-    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=1, help="the best of so many counts")
     parser.add_argument("--case", choices=CASES, default="middle", help="the model's size")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/predict.json")

@@ -2,7 +2,8 @@
 
 The model is Qwen3-VL's real classes with random weights, scaled so that its answers hang on the picture.
 Untaught it would talk up to the limit: the row of the output layer that ends an answer is drawn out until
-answers end, some soon, some late, as those to real questions do. What came of it is told with the result.
+answers end, some soon, some late. They come to 47 tokens in the mean; an answer to the demo's forms has about
+41. Every length is told with the result.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from lensmith.sample import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 # Tokens of an answer at most, and answers asked for at once (`serve.concurrency`).
-ANSWERS, CONCURRENCY = 64, 64
+ANSWERS, CONCURRENCY = 96, 64
 # By how much the row that ends an answer is drawn out.
-_ENDS = 4.0
+_ENDS = 3.0
 _EMBEDDED, _MERGED = 0.3, 3.0
 # The arguments of tiny_base's Size: text hidden, feed-forward, layers, heads, of them for keys, head size;
 # the same of the vision tower, and its layers whose features the text's first layers get.

@@ -54,6 +54,8 @@ def training_arguments(recipe: Recipe, launcher: Launcher, work: Path) -> SFTCon
         logging_steps=1,
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
+        # FSDP2 would keep whole gradients until a step's last pass.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": launcher.fsdp}},
         save_strategy="steps",
         save_steps=train.save_every,
         disable_tqdm=True,

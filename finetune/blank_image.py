@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel, ProcessorMixin
 
+from finetune.launcher import Launcher
 from lensmith.families.family import Family
 from lensmith.families.vision_run import VisionRun
 from lensmith.recipe import Recipe
@@ -29,7 +30,7 @@ class _Seeing(Protocol):
     def get_image_features(self, **given: Tensor) -> Mapping[str, Any]: ...
 
 
-def needs_blank_image(recipe: Recipe, zero_stage: int) -> bool:
+def needs_blank_image(recipe: Recipe, launcher: Launcher) -> bool:
     """Whether a batch without an image must run the vision tower nevertheless.
 
     Weights that are divided over the processes are gathered by all of them together. A tower that learns has
@@ -37,7 +38,7 @@ def needs_blank_image(recipe: Recipe, zero_stage: int) -> bool:
     momentum, and another number of processes would be another run.
     """
     frozen = recipe.train.towers.in_mode("freeze")
-    return zero_stage == 3 or not {"vision", "connector"} <= set(frozen)
+    return launcher.divides_weights or not {"vision", "connector"} <= set(frozen)
 
 
 def blank_image(family: Family, processor: ProcessorMixin) -> dict[str, Tensor]:

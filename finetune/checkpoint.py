@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from finetune.launcher import division
 from finetune.scores import Scored
 from lensmith.files import digest_file, sync_file, write_json
 
@@ -27,7 +28,7 @@ class SavedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage: who can go on.
+    """`checkpoint.json`. step of steps: how far training was; processes, zero_stage, fsdp: who can go on.
 
     scores: of all evaluations so far. over: they have ended the training before its last step.
     """
@@ -37,9 +38,15 @@ class Manifest(BaseModel):
     steps: int
     processes: int
     zero_stage: int
+    fsdp: bool = False
     scores: list[Scored] = []
     over: bool = False
     files: list[SavedFile]
+
+    @property
+    def division(self) -> str:
+        """How it was divided over the processes, in words."""
+        return division(self.zero_stage, self.fsdp)
 
     @property
     def finished(self) -> bool:
@@ -55,6 +62,7 @@ def seal(
     zero_stage: int,
     scores: Sequence[Scored] = (),
     over: bool = False,
+    fsdp: bool = False,
 ) -> Manifest:
     """Write the manifest of the checkpoint in `folder`, after every file in it has reached the disk."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
@@ -66,6 +74,7 @@ def seal(
         steps=steps,
         processes=processes,
         zero_stage=zero_stage,
+        fsdp=fsdp,
         scores=list(scores),
         over=over,
         files=files,

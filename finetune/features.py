@@ -45,14 +45,14 @@ def may_keep(recipe: Recipe, launcher: Launcher, model: PreTrainedModel, shown: 
     """Whether the images' features are the same in every epoch, and are needed more than once.
 
     shown: the rows of an epoch. Not on several processes, which share the rows out anew in every epoch, nor
-    under ZeRO-3, whose weights are whole during the trainer's own passes only.
+    under ZeRO-3 or FSDP2, whose weights are whole during the trainer's own passes only.
     """
     train = recipe.train
     frozen = {"vision", "connector"} <= set(train.towers.in_mode("freeze"))
     taught = train.max_steps * launcher.global_batch(recipe) or train.epochs * len(shown)
     # A pair shows its images with both answers, to the model and to its reference.
     again = taught * (4 if train.objective == "dpo" else 1) > len(set(shown))
-    alone = launcher.processes == 1 and launcher.zero_stage < 3
+    alone = launcher.processes == 1 and not launcher.divides_weights
     return bool(train.image_features_gib) and frozen and again and alone and not drops(model)
 
 

@@ -18,9 +18,10 @@ from finetune.documents import PackCollator, attend_per_document, row_positions
 from finetune.dry_answers import dry_answers, largest_batch
 from finetune.dry_run import Step, base_of, dry_step
 from finetune.encoded import IGNORED, Encoded
+from finetune.fsdp import gathered_of
 from finetune.launcher import Launcher
 from finetune.lengths import RowTokens
-from finetune.memory import Memory, training_memory
+from finetune.memory import NOTHING, Gathered, Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton
 from finetune.new_tokens import NONE, NewTokens
 from finetune.packing import PackPlan, image_work, plan_run
@@ -79,11 +80,12 @@ class Forecast:
             launcher,
             self.parameters,
             self.trained,
-            self._step(train, batch, divided=launcher.zero_stage > 0),
+            self._step(train, batch, divided=launcher.in_weights_dtype),
             self._logits(train, batch),
             train.gradient_accumulation if packs is None else packs.passes,
             self._in_4_bits,
             self._answered(train, launcher) if train.evaluate.every else 0,
+            self._gathered() if launcher.fsdp else NOTHING,
         )
 
     def packs(self, train: Train, launcher: Launcher) -> PackPlan | None:
@@ -133,7 +135,7 @@ class Forecast:
 
     def _answered(self, train: Train, launcher: Launcher) -> int:
         """Bytes that evaluation holds on the process with the largest batch of prompts."""
-        divided = launcher.zero_stage > 0
+        divided = launcher.in_weights_dtype
         key = (launcher.processes, divided)
         if key not in self._answers:
             asked = proof_rows(read_split(self._dataset, "validation"), train.evaluate.rows)
@@ -152,8 +154,12 @@ class Forecast:
             )
         return self._answers[key]
 
+    def _gathered(self) -> Gathered:
+        bare = load_skeleton(self.recipe.base.path)
+        return gathered_of(choose_trained(bare, self.recipe, new=self.new).model)
+
     def _step(self, train: Train, batch: Batch, *, divided: bool) -> Step:
-        """`divided`: by DeepSpeed, which computes in the weights' dtype; without it torch casts."""
+        """`divided`: by DeepSpeed or FSDP2, which compute in the weights' dtype; without them torch casts."""
         key = (train.batch_size, train.pack_length, train.recomputed, divided)
         if key not in self._steps:
             bare = self._loaded(train, divided)
@@ -162,7 +168,7 @@ class Forecast:
                 attend_per_document(base_of(model))
             self._steps[key] = dry_step(
                 model,
-                # As the trainer does for DeepSpeed.
+                # As the trainer does.
                 in_dtype(batch, DTYPES[train.dtype]) if divided else batch,
                 recomputed=train.recomputed,
                 autocast=train.dtype == "bfloat16" and not divided,

@@ -13,17 +13,28 @@ from lensmith.recipe import Recipe
 from lensmith.train_settings import Train
 from lensmith.yaml_file import YamlFile, read_yaml
 
-KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED")
+KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED", "FSDP")
 # Where DeepSpeed may keep what a config offloads: the last one is no GPU's memory. NVMe was never tried here.
 _DEVICES = (None, "none", "cpu")
-_NO_FSDP = {
-    True: "accelerate leaves FSDP out on a CPU without a word: no weight would be divided",
-    False: "training with FSDP, and its checkpoints, was not shown on GPUs",
+# The one way in which FSDP is shown: what each setting must be, said in the file (accelerate's own values are
+# others), and why.
+_FSDP: dict[str, tuple[Any, str]] = {
+    "fsdp_version": (
+        2,
+        "FSDP1 cannot divide weights of which some are trained, in float32, and most are not",
+    ),
+    "fsdp_auto_wrap_policy": ("TRANSFORMER_BASED_WRAP", "else all weights would be gathered at a time"),
+    "fsdp_state_dict_type": ("FULL_STATE_DICT", "else checkpoints would hold each process's share alone"),
+    "fsdp_reshard_after_forward": (True, "memory is planned by it"),
+    "fsdp_offload_params": (False, "weights in host memory were not shown; use ZeRO stage 3 with offload"),
+    "fsdp_cpu_ram_efficient_loading": (False, "adapters are made from weights that every process has read"),
 }
+_NO_CPU = "accelerate leaves FSDP out on a CPU without a word: no weight would be divided"
 # Settings that the recipe has: stated twice, one of them would be silently ignored.
 _THE_RECIPES = {
     "deepspeed_config.gradient_accumulation_steps": "train.gradient_accumulation",
     "deepspeed_config.gradient_clipping": "train.max_grad_norm",
+    "fsdp_config.fsdp_activation_checkpointing": "train.gradient_checkpointing",
 }
 
 
@@ -49,12 +60,37 @@ class Launcher:
     gathers: bool
 
     @property
+    def fsdp(self) -> bool:
+        """Whether weights, gradients and optimizer state are divided by FSDP2."""
+        return self.kind == "FSDP"
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether a process holds a part of the weights, and gathers the others' when a block runs."""
+        return self.zero_stage == 3 or self.fsdp
+
+    @property
+    def in_weights_dtype(self) -> bool:
+        """Whether DeepSpeed or FSDP2 lets the model compute in the dtype of its weights; else torch casts."""
+        return self.zero_stage > 0 or self.fsdp
+
+    @property
+    def division(self) -> str:
+        """How the training is divided over the processes, in words."""
+        return division(self.zero_stage, self.fsdp)
+
+    @property
     def processes_a_machine(self) -> int:
         return self.processes // self.machines
 
     def global_batch(self, recipe: Recipe) -> int:
         """Rows an optimizer step learns from."""
         return recipe.train.batch_size * recipe.train.gradient_accumulation * self.processes
+
+
+def division(zero_stage: int, fsdp: bool) -> str:
+    """How a training is divided over its processes, in words."""
+    return "FSDP2" if fsdp else f"ZeRO stage {zero_stage}"
 
 
 def read_launcher(path: Path) -> Launcher:
@@ -110,17 +146,17 @@ def method_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:
 
 def division_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:
     """What the recipe's method asks for and the launcher's way of dividing weights cannot give."""
-    if launcher.zero_stage != 3:
+    if not launcher.divides_weights:
         return []
     problems = [
         Problem(
-            f"{asked} cannot be trained so: ZeRO stage 3 divides {divided}",
+            f"{asked} cannot be trained so: {launcher.division} divides {divided}",
             "train.launcher",
             f"use ZeRO stage 2; or {instead}",
         )
         for asked, divided, instead in _read_whole(recipe.train)
     ]
-    if not recipe.train.adapts and not launcher.gathers:
+    if launcher.zero_stage == 3 and not recipe.train.adapts and not launcher.gathers:
         # An adapter transformers 5.20 gathers whatever it says (Trainer.save_model).
         what = "ZeRO stage 3 would save its shards alone: the trained weights would be lost"
         where = f"{launcher.path} deepspeed_config.zero3_save_16bit_model"
@@ -129,7 +165,7 @@ def division_problems(launcher: Launcher, recipe: Recipe) -> list[Problem]:
 
 
 def reads_whole_weights(train: Train) -> bool:
-    """Whether ZeRO-3, which holds parts of weights only, cannot be had."""
+    """Whether ZeRO-3 and FSDP2, which hold parts of weights only, cannot be had."""
     return bool(_read_whole(train))
 
 
@@ -165,9 +201,44 @@ def _offload_problems(launcher: Launcher, file: YamlFile, deepspeed: dict[str, A
         yield Problem(f"is ignored with ZeRO stage {launcher.zero_stage}", where, "set zero_stage to 3")
 
 
+def _fsdp_problems(launcher: Launcher, file: YamlFile) -> Iterator[Problem]:
+    settings = file.content.get("fsdp_config", {})
+    if not launcher.fsdp:
+        if settings:
+            where = _at(file, launcher.path, "fsdp_config")
+            yield Problem(f"is ignored with distributed_type {launcher.kind}", where, "set it to FSDP")
+        return
+    if launcher.cpu:
+        yield Problem(_NO_CPU, _at(file, launcher.path, "use_cpu"), "use DEEPSPEED with zero_stage 3")
+    if launcher.processes < 2:
+        mend = 'set distributed_type to "NO"; or start a process for each GPU'
+        yield Problem("one process divides nothing", _at(file, launcher.path, "num_processes"), mend)
+    if not isinstance(settings, dict):
+        yield Problem("must hold settings", _at(file, launcher.path, "fsdp_config"))
+        return
+    for name, (value, why) in _FSDP.items():
+        found = settings.get(name)
+        if found != value or type(found) is not type(value):
+            where = _at(file, launcher.path, f"fsdp_config.{name}")
+            yield Problem(f"{found!r} is not {value!r}: {why}", where, f"set it to {_yaml(value)}")
+    for name in settings.keys() - _FSDP.keys() - {each.partition(".")[2] for each in _THE_RECIPES}:
+        yield Problem("was not shown", _at(file, launcher.path, f"fsdp_config.{name}"), "leave it out")
+
+
+def _yaml(value: Any) -> str:
+    """A setting as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _at(file: YamlFile, path: Path, dotted: str) -> str:
     line = file.lines.get(dotted)
     return f"{path}:{line} {dotted}" if line else f"{path} {dotted}"
+
+
+def _states(file: YamlFile, dotted: str) -> bool:
+    section, _, name = dotted.partition(".")
+    settings = file.content.get(section, {})
+    return isinstance(settings, dict) and name in settings
 
 
 def _contradictions(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any]) -> list[Problem]:
@@ -175,12 +246,10 @@ def _contradictions(launcher: Launcher, file: YamlFile, deepspeed: dict[str, Any
     problems = [
         Problem("is the recipe's to say", _at(file, path, dotted), f"remove it; set {key} in the recipe")
         for dotted, key in _THE_RECIPES.items()
-        if dotted.partition(".")[2] in deepspeed
+        if _states(file, dotted)
     ]
-    if kind == "FSDP":
-        where = _at(file, path, "distributed_type")
-        problems.append(Problem(_NO_FSDP[launcher.cpu], where, "use DEEPSPEED with zero_stage 3"))
-    elif kind not in KINDS:
+    problems += _fsdp_problems(launcher, file)
+    if kind not in KINDS:
         problems.append(
             Problem(f"{kind!r} is not one of {', '.join(KINDS)}", _at(file, path, "distributed_type"))
         )

@@ -54,8 +54,33 @@ class Memory:
         return CONTEXT + int(self.total * FRAGMENTATION)
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What FSDP2 holds whole at a time, in parameters, and how many of these are trained: all outside of
+    blocks, which is gathered until the pass is over; and the largest block."""
+
+    outside: int
+    block: int
+    outside_trained: int
+    block_trained: int
+
+    def nbytes(self, half: int) -> int:
+        """Bytes, weights being gathered in `half` bytes each: the block that runs, the next one, and what the
+        latter comes in; of trained ones their gradients, and a float32 copy that is summed over processes."""
+        weights = self.outside + 3 * self.block
+        return weights * half + (self.outside_trained + self.block_trained) * (half + _FLOAT32)
+
+
+NOTHING = Gathered(0, 0, 0, 0)
+
+
 def state_memory(
-    train: Train, launcher: Launcher, parameters: int, trained: int, in_4_bits: int = 0
+    train: Train,
+    launcher: Launcher,
+    parameters: int,
+    trained: int,
+    in_4_bits: int = 0,
+    gathered: Gathered = NOTHING,
 ) -> Memory:
     """Weights, gradients, optimizer state and buffers for AdamW; nothing of a pass yet.
 
@@ -64,14 +89,17 @@ def state_memory(
     from ZeRO stage 1, of the gradients from stage 2, of the weights from stage 3 (Rajbhandari et al. 2020,
     "ZeRO", arXiv:1910.02054, sections 3.1 and 5). What is offloaded takes none. Without DeepSpeed PEFT keeps
     the adapter, and we keep fully trained weights, in float32, and several processes reduce copies of all
-    gradients (torch's DistributedDataParallel). `in_4_bits` of the parameters take half a byte and the scale
-    of their block: 4 bytes for 64 of them, quantised again 1 byte and 4 for 256 such blocks.
+    gradients (torch's DistributedDataParallel); FSDP2 divides all of these, and gathers weights in
+    `train.dtype`. `in_4_bits` of the parameters take half a byte and the scale of their block: 4 bytes for 64
+    of them, quantised again 1 byte and 4 for 256 such blocks.
     """
-    stage, processes = launcher.zero_stage, launcher.processes
+    # FSDP2 divides as stage 3 does.
+    stage, processes = 3 if launcher.fsdp else launcher.zero_stage, launcher.processes
+    whole = launcher.zero_stage == 0
     half = 2 if train.dtype == "bfloat16" else _FLOAT32
-    trained_bytes = _FLOAT32 if stage == 0 else half
+    trained_bytes = _FLOAT32 if whole else half
     # Without DeepSpeed the whole model is loaded in float32 where any of it is fully trained.
-    frozen_bytes = _FLOAT32 if train.method == "full" and stage == 0 else half
+    frozen_bytes = _FLOAT32 if train.method == "full" and whole else half
     scale = (1 + 4 / 256) if train.quantization.double else 4
     weights = (parameters - trained - in_4_bits) * frozen_bytes + trained * trained_bytes
     weights += math.ceil(in_4_bits * (0.5 + scale / 64))
@@ -83,7 +111,9 @@ def state_memory(
         weights=0 if launcher.offload_parameters else weights // (processes if stage == 3 else 1),
         gradients=trained * trained_bytes // (processes if stage >= 2 else 1),
         optimizer=0 if launcher.offload_optimizer else optimizer // (processes if stage >= 1 else 1),
-        buffers={0: copies, 1: bucket, 2: bucket, 3: bucket + live}[stage],
+        buffers=gathered.nbytes(half)
+        if launcher.fsdp
+        else {0: copies, 1: bucket, 2: bucket, 3: bucket + live}[stage],
         activations=0,
         logits=0,
         answers=0,
@@ -101,15 +131,16 @@ def training_memory(
     passes: int,
     in_4_bits: int = 0,
     answers: int = 0,
+    gathered: Gathered = NOTHING,
 ) -> Memory:
     """`state_memory` with what the largest pass holds.
 
     step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step. answers:
-    what asking the model between steps holds.
+    what asking the model between steps holds. gathered: by FSDP2.
     """
-    state = state_memory(train, launcher, parameters, trained, in_4_bits)
-    if launcher.zero_stage:
-        # ZeRO takes gradients out of the pass into buffers of its own.
+    state = state_memory(train, launcher, parameters, trained, in_4_bits, gathered)
+    if launcher.zero_stage or launcher.fsdp:
+        # ZeRO takes gradients out of the pass into buffers of its own, FSDP2 a block's as soon as it is done.
         held = step.held + state.gradients
     elif passes > 1:
         held = step.held + step.gradients

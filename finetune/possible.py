@@ -30,8 +30,8 @@ def evaluation_problems(recipe: Recipe, launcher: Launcher, dataset: Artifact) -
     if not dataset.body["rows"]["validation"]:
         mend = "give data.split.validation a share of the groups; or leave out train.evaluate"
         problems.append(Problem("the dataset has no validation rows", "train.evaluate", mend))
-    if launcher.zero_stage == 3:
-        what = "ZeRO stage 3 divides the weights: each token of an answer would gather all of them"
+    if launcher.divides_weights:
+        what = f"{launcher.division} divides the weights: each token of an answer would gather all of them"
         mend = "use ZeRO stage 2; or leave out train.evaluate and evaluate the run"
         problems.append(Problem(what, f"train.launcher {launcher.path.name}", mend))
     if not evaluate.fits(answer):

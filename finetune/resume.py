@@ -46,8 +46,8 @@ def alone(home: Home, key: str) -> Iterator[None]:
 def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumePoint | None:
     """The last whole checkpoint in `work`, the same for every process; half ones are removed.
 
-    Raises InputError where it was made by another number of processes or ZeRO stage: optimizer state and
-    random numbers are kept a process, so it could only be gone on from as if from scratch.
+    Raises InputError where it was made by another number of processes, ZeRO stage, or with FSDP2 or without:
+    optimizer state and random numbers are kept a process; it could only be gone on from as if from scratch.
     """
     choice: list[str | None] = [None]
     if state.is_main_process:
@@ -65,14 +65,14 @@ def resume_point(work: Path, launcher: Launcher, state: PartialState) -> ResumeP
             f"process {state.process_index} cannot read {path}",
             [Problem("the first process can", mend="--home must be a directory that all machines share")],
         )
-    made = (manifest.processes, manifest.zero_stage)
-    if made != (launcher.processes, launcher.zero_stage) and not manifest.finished:
+    made = (manifest.processes, manifest.zero_stage, manifest.fsdp)
+    if made != (launcher.processes, launcher.zero_stage, launcher.fsdp) and not manifest.finished:
         raise InputError(
             f"the checkpoint after step {manifest.step} cannot be gone on from with this launcher",
             [
                 Problem(
-                    f"made by {made[0]} processes with ZeRO stage {made[1]}; {launcher.path.name} starts "
-                    f"{launcher.processes} with {launcher.zero_stage}",
+                    f"made by {made[0]} processes with {manifest.division}; {launcher.path.name} starts "
+                    f"{launcher.processes} with {launcher.division}",
                     str(path),
                     "use the launcher it was made with, or remove it to begin again",
                 )
@@ -87,12 +87,9 @@ class Sealer(TrainerCallback):
     keep_last: as in the recipe. examiner: whose scores belong to the checkpoint, and whose best one stays.
     """
 
-    def __init__(
-        self, work: Path, zero_stage: int, processes: int, keep_last: int, examiner: Examiner | None
-    ) -> None:
+    def __init__(self, work: Path, launcher: Launcher, keep_last: int, examiner: Examiner | None) -> None:
         self.work = work
-        self.zero_stage = zero_stage
-        self.processes = processes
+        self.launcher = launcher
         self.keep_last = keep_last
         self.examiner = examiner
 
@@ -112,10 +109,11 @@ class Sealer(TrainerCallback):
             checkpoints.folder_of(self.work, step),
             step,
             state.max_steps,
-            self.processes,
-            self.zero_stage,
+            self.launcher.processes,
+            self.launcher.zero_stage,
             examiner.scores if examiner else (),
             examiner.over if examiner else False,
+            self.launcher.fsdp,
         )
         kept = set(checkpoints.sealed_steps(self.work)[-self.keep_last :])
         if examiner and examiner.kept_step is not None:

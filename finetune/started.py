@@ -9,6 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from trl.trainer.sft_config import SFTConfig
 
+from finetune.fsdp import check_divided
 from finetune.launcher import Launcher
 from finetune.trainer import AnswerTrainer
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -31,6 +32,10 @@ def check_started(launcher: Launcher, processes: int, zero_stage: int) -> None:
         for name in stated
         if found[name] != stated[name]
     ]
+    if problems and launcher.fsdp:
+        problems.append(
+            Problem("where accelerate finds no GPU it leaves FSDP out", mend="run lensmith doctor")
+        )
     if problems:
         command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
         problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
@@ -53,15 +58,19 @@ def check_batch(launcher: Launcher, arguments: SFTConfig) -> None:
 
 def engine_facts(trainer: AnswerTrainer, launcher: Launcher) -> dict[str, Any]:
     """What really ran: the class around the model, its ZeRO stage (0 without DeepSpeed) and what it offloads,
-    device, processes.
+    device, processes; with FSDP2 the share of the weights that this process held.
 
-    Raises IntegrityError where the model was not run by the DeepSpeed stage that the launcher states, or not
-    with what it offloads.
+    Raises IntegrityError where the model was not divided by FSDP2 as the launcher states, or not run by the
+    DeepSpeed stage that it states, or not with what it offloads.
     """
     engine, found = trainer.model_wrapped, (0, False, False)
     if engine is None:
         raise TypeError("a trainer without a model")
-    check_undivided(engine, launcher.path)
+    divided = {}
+    if launcher.fsdp:
+        divided["share"] = round(check_divided(engine, launcher.processes, launcher.path), 4)
+    else:
+        check_undivided(engine, launcher.path)
     if launcher.zero_stage:
         # Imported only where it is used: it takes seconds.
         from deepspeed.runtime.engine import DeepSpeedEngine
@@ -84,6 +93,7 @@ def engine_facts(trainer: AnswerTrainer, launcher: Launcher) -> dict[str, Any]:
         "device": str(trainer.accelerator.device),
         "processes": trainer.accelerator.num_processes,
         "machines": launcher.machines,
+        **divided,
     }
 
 

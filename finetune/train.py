@@ -25,6 +25,7 @@ from finetune.encoder import check_taught, count_rows, row_encoder
 from finetune.examiner import Examiner, NoMoreGain
 from finetune.experts import check_experts, gather_experts_whole, group_experts
 from finetune.features import keep_features
+from finetune.fsdp import Divided, divide_by_blocks
 from finetune.launcher import read_launcher
 from finetune.lora import check_saved
 from finetune.model import DTYPES, load_model, load_skeleton
@@ -146,6 +147,7 @@ def make_trainer(
 ) -> tuple[AnswerTrainer, Tracker]:
     """The trainer over the chosen towers, with our collator and callbacks."""
     train, family, work = recipe.train, recipe.model_family, home.work_path(key)
+    launcher = read_launcher(train.launcher)
     stage = zero_stage(arguments)
     # Weights trained in bfloat16 need a float32 master copy: DeepSpeed keeps one, torch's autocast does not.
     master = train.method == "full" and stage == 0
@@ -162,7 +164,7 @@ def make_trainer(
         hold_in_four_bits(model, recipe, work)
     if packs is not None:
         attend_per_document(model)
-    if needs_blank_image(recipe, stage):
+    if needs_blank_image(recipe, launcher):
         see_blank_image(model, family, blank_image(family, rows.encoder.processor))
     # After loading, which draws random numbers or not by ZeRO stage: the adapter starts the same everywhere.
     set_seed(train.seed)
@@ -181,10 +183,12 @@ def make_trainer(
         # The tracker tells what the examiner has found.
         callbacks=[*([examiner] if examiner else []), Progress(work, train.log_every), tracker],
     )
+    if launcher.fsdp:
+        divide_by_blocks(trainer.accelerator, trained.model, DTYPES[train.dtype])
+        trainer.add_callback(Divided(launcher))
     # It would print every step; progress and metrics have their own places.
     trainer.remove_callback(PrinterCallback)
-    processes = trainer.accelerator.num_processes
-    trainer.add_callback(Sealer(work, stage, processes, train.keep_last, examiner))
+    trainer.add_callback(Sealer(work, launcher, train.keep_last, examiner))
     return trainer, tracker
 
 

@@ -36,6 +36,19 @@ def test_it_writes_and_starts_nothing(
     assert len(list((tmp_path / "o").iterdir())) == 3
 
 
+@pytest.mark.parametrize("target", ["slurm", "k8s"])
+def test_fsdp2_is_started_as_its_config_says(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    config = ROOT / "recipes/accelerate/fsdp2.yaml"
+    words = ["launch", recipe, "--home", str(tmp_path / "home"), "-o", str(tmp_path / "o"), "--json"]
+    more = ["--image", "a", "--volume", f"a:{tmp_path}", "--volume", f"b:{ROOT}"] if target == "k8s" else []
+    assert main([*words, "-s", f"train.launcher={config}", "--to", target, *more]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["nodes"], told["processes"]) == (1, 8)
+    assert f"--config_file {config}" in Path(told["file"]).read_text()
+
+
 def test_the_folder_of_slurms_log(recipe: str, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     words = ["launch", recipe, "--home", str(tmp_path / "home"), "-o", str(tmp_path), "--to", "slurm"]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from finetune.blank_image import blank_image, needs_blank_image, see_blank_image
 from finetune.collate import COLUMN, Collator
 from finetune.encoder import row_encoder
+from finetune.launcher import read_launcher
+from tests.conftest import ROOT
 from tests.families.conftest import Checkpoint, Size, row_of
 from tests.family_results import Shows
 
@@ -87,5 +89,7 @@ def test_an_infinite_blank_leaks_nothing(made: dict[str, Checkpoint]) -> None:
 def test_where_it_is_needed(made: dict[str, Checkpoint]) -> None:
     checkpoint = made["qwen3_vl"]
     language, connector = checkpoint.recipe(language="adapt"), checkpoint.recipe(connector="adapt")
-    assert [needs_blank_image(language, stage) for stage in (0, 2, 3)] == [False, False, True]
-    assert [needs_blank_image(connector, stage) for stage in (0, 2, 3)] == [True, True, True]
+    names = ("cpu", "deepspeed_zero2", "deepspeed_zero3", "fsdp2")
+    launchers = [read_launcher(ROOT / f"recipes/accelerate/{name}.yaml") for name in names]
+    assert [needs_blank_image(language, each) for each in launchers] == [False, False, True, True]
+    assert [needs_blank_image(connector, each) for each in launchers] == [True, True, True, True]

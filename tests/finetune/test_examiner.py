@@ -24,7 +24,7 @@ from lensmith.artifact import Artifact
 from lensmith.errors import InputError, StoppedEarly
 from lensmith.recipe import load_recipe
 from lensmith.signals import Noted
-from tests.conftest import RecipeMaker
+from tests.conftest import ROOT, RecipeMaker
 from tests.finetune.conftest import LONGER, Training, TrainingMaker, assert_same_run
 from tests.finetune.test_train import broken_after
 
@@ -212,6 +212,10 @@ def test_what_cannot_be_evaluated(
     assert "train.evaluate.metric: field_f1 says nothing of text answers" in str(error.value)
     assert "train.launcher: a base in 4 bits cannot be trained so" in str(error.value)
     assert "serve.max_model_len: 1,025 tokens, tiny has positions for 1,024" in str(error.value)
+    (problem,) = evaluation_problems(
+        recipe, read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml"), training.dataset
+    )
+    assert problem.what.startswith("FSDP2 divides the weights")
     assert evaluation_problems(recipe, read_launcher(training.recipe.train.launcher), training.dataset) == []
 
 

@@ -21,6 +21,7 @@ SHIPPED = {
     "deepspeed_zero3.yaml": (8, 1, 3),
     "deepspeed_zero3_offload.yaml": (8, 1, 3),
     "deepspeed_zero3_nodes.yaml": (16, 2, 3),
+    "fsdp2.yaml": (8, 1, 0),
 }
 
 
@@ -38,6 +39,7 @@ def test_accelerate_reads_the_shipped_configs() -> None:
         assert (config.num_processes, config.num_machines) == (processes, machines)
         if stage:
             assert config.deepspeed_config["zero_stage"] == stage
+        assert bool(config.fsdp_config) == (name == "fsdp2.yaml")
 
 
 @pytest.fixture
@@ -108,23 +110,42 @@ def test_kind(tmp_path: Path, content: dict[str, Any]) -> None:
     refused(tmp_path, {**content, "distributed_type": "TPU"}, "'TPU' is not one of")
 
 
-@pytest.mark.parametrize(
-    ("cpu", "reason"),
-    [(True, "accelerate leaves FSDP out on a CPU without a word"), (False, "was not shown on GPUs")],
-)
-def test_a_launcher_with_fsdp_is_refused(tmp_path: Path, cpu: bool, reason: str) -> None:
-    content: dict[str, Any] = {
-        "distributed_type": "FSDP",
-        "fsdp_config": {"fsdp_version": 2},
-        "num_processes": 2,
-        "use_cpu": cpu,
-    }
-    path = tmp_path / "fsdp.yaml"
-    path.write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError) as error:
-        read_launcher(path)
-    assert reason in str(error.value)
-    assert "DEEPSPEED with zero_stage 3" in str(error.value)
+@pytest.fixture
+def fsdp() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "recipes/accelerate/fsdp2.yaml").read_text())
+
+
+def test_fsdp2_is_taken_as_it_is_shown(tmp_path: Path, fsdp: dict[str, Any]) -> None:
+    shipped = read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml")
+    assert (shipped.fsdp, shipped.divides_weights, shipped.division) == (True, True, "FSDP2")
+    zero = read_launcher(ROOT / "recipes/accelerate/deepspeed_zero2.yaml")
+    assert (zero.fsdp, zero.divides_weights, zero.division) == (False, False, "ZeRO stage 2")
+    settings = fsdp["fsdp_config"]
+    settings.update(fsdp_version=1, fsdp_offload_params=True, fsdp_state_dict_type="SHARDED_STATE_DICT")
+    settings.update(fsdp_backward_prefetch="NO_PREFETCH", fsdp_activation_checkpointing=True)
+    # Left out, accelerate would take another value.
+    del settings["fsdp_auto_wrap_policy"], settings["fsdp_cpu_ram_efficient_loading"]
+    refused(
+        tmp_path,
+        {**fsdp, "num_processes": 1},
+        "fsdp_version: 1 is not 2",
+        "fsdp_offload_params: True is not False",
+        "set it to false",
+        "fsdp_state_dict_type: 'SHARDED_STATE_DICT' is not 'FULL_STATE_DICT'",
+        "fsdp_auto_wrap_policy: None is not 'TRANSFORMER_BASED_WRAP'",
+        "fsdp_cpu_ram_efficient_loading: None is not False",
+        "fsdp_backward_prefetch: was not shown",
+        "fsdp_activation_checkpointing: is the recipe's to say",
+        "train.gradient_checkpointing",
+        "one process divides nothing",
+    )
+    refused(tmp_path, {**fsdp, "fsdp_config": "on"}, "fsdp_config: must hold settings")
+
+
+def test_fsdp_that_would_be_left_out(tmp_path: Path, fsdp: dict[str, Any]) -> None:
+    said = "accelerate leaves FSDP out on a CPU without a word"
+    refused(tmp_path, {**fsdp, "use_cpu": True}, said, "DEEPSPEED with zero_stage 3")
+    refused(tmp_path, {**fsdp, "distributed_type": "MULTI_GPU"}, "is ignored with distributed_type MULTI_GPU")
 
 
 def test_global_batch(tmp_path: Path, content: dict[str, Any], make_recipe: RecipeMaker) -> None:
@@ -152,6 +173,7 @@ def test_4_bits_under_zero3_or_without_bitsandbytes_are_refused(
     lacking = told(folder / "deepspeed_zero2.yaml", recipe)
     assert lacking.startswith("bitsandbytes: train.method qlora needs a package that is not installed")
     assert told(folder / "deepspeed_zero3.yaml", recipe) == f"{lacking}\n{divided}"
+    assert "cannot be trained so: FSDP2 divides weights" in told(folder / "fsdp2.yaml", recipe)
 
 
 def test_whole_weights_that_zero3_would_not_save_are_refused(

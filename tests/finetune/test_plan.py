@@ -11,10 +11,11 @@ import yaml
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
+from finetune.fsdp import gathered_of
 from finetune.gpus import parse_gpus
 from finetune.launcher import read_launcher
 from finetune.memory import state_memory
-from finetune.model import load_model
+from finetune.model import load_model, load_skeleton
 from finetune.plan import Plan, plan
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split, split_file
@@ -57,6 +58,18 @@ def test_parameters_are_those_of_the_model(training: Training, planned: Plan) ->
     model = load_model(base, torch.float32)
     assert planned.parameters == sum(each.numel() for each in model.parameters())
     assert planned.trained_parameters == choose_trained(model, training.recipe).parameters
+
+
+def test_fsdp2_divides_what_one_process_keeps(training: Training, planned: Plan) -> None:
+    config = ROOT / "recipes/accelerate/fsdp2.yaml"
+    train = training.recipe.train.model_copy(update={"launcher": config})
+    divided = plan(training.recipe.model_copy(update={"train": train}), training.dataset)
+    assert divided.memory.weights == planned.memory.weights // 8
+    assert divided.memory.optimizer == planned.memory.optimizer // 8
+    assert planned.memory.buffers == 0
+    model = choose_trained(load_skeleton(training.recipe.base.path), training.recipe).model
+    assert divided.memory.buffers == gathered_of(model).nbytes(4)
+    assert divided.memory.activations == planned.memory.activations
 
 
 @pytest.mark.slow

@@ -213,6 +213,11 @@ def test_another_number_of_processes_does_not_begin_again_silently(
     with pytest.raises(InputError, match="cannot be gone on from with this launcher") as error:
         training.run()
     assert "made by 2 processes with ZeRO stage 3" in str(error.value)
+    checkpoints.seal(folder, 1, 3, processes=1, zero_stage=0, fsdp=True)
+    with pytest.raises(
+        InputError, match=r"made by 1 processes with FSDP2; cpu\.yaml starts 1 with ZeRO stage 0"
+    ):
+        training.run()
     assert checkpoints.read_whole(folder) is not None
 
 
@@ -244,6 +249,9 @@ def test_deepspeed_that_is_not_on_is_noticed(deepspeed_config: dict[str, Any], t
         check_started(launcher, 2, 0)
     with pytest.raises(IntegrityError, match="processes: 1 started"):
         check_started(launcher, 1, 3)
+    # What accelerate really starts of it without a GPU.
+    with pytest.raises(IntegrityError, match="finds no GPU it leaves FSDP out"):
+        check_started(read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml"), 1, 0)
 
 
 def test_one_process_drives_one_gpu(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:

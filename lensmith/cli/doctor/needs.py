@@ -97,7 +97,7 @@ def training_bytes(count: int, recipe: Recipe, launcher: Launcher) -> float:
     """The least memory of one training process, in bytes: activations and adapters come on top."""
     item = _ITEM[recipe.train.dtype]
     shards = launcher.processes
-    weights = count * item / (shards if launcher.zero_stage == 3 else 1)
+    weights = count * item / (shards if launcher.divides_weights else 1)
     if launcher.offload_parameters and not launcher.cpu:
         weights = 0
     if recipe.train.method == "qlora" and not launcher.cpu:
@@ -105,7 +105,7 @@ def training_bytes(count: int, recipe: Recipe, launcher: Launcher) -> float:
         return weights / 4 if recipe.train.dtype == "bfloat16" else weights / 8
     if recipe.train.adapts:
         return weights
-    rest = count * _GRADIENT_AND_OPTIMIZER[recipe.train.dtype] / (shards if launcher.zero_stage else 1)
+    rest = count * _GRADIENT_AND_OPTIMIZER[recipe.train.dtype] / (shards if launcher.in_weights_dtype else 1)
     return weights + (0 if launcher.offload_optimizer and not launcher.cpu else rest)
 
 

@@ -128,7 +128,7 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
         ("tokens with loss", f"{_most(recipe)}{tokens.answer_tokens:,}"),
         ("steps", f"{planned.steps:,} of {planned.global_batch} rows"),
         *([("packs", _packs(planned.packs))] if planned.packs else []),
-        ("processes", f"{planned.launcher.processes}, ZeRO stage {planned.launcher.zero_stage}"),
+        ("processes", f"{planned.launcher.processes}, {planned.launcher.division}"),
         ("parameters", f"{planned.parameters:,}"),
         *([("routed experts", f"computed by {planned.experts}")] if planned.experts else []),
         *([("new tokens", _new_tokens(planned.new_tokens))] if planned.new_tokens else []),

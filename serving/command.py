@@ -28,7 +28,7 @@ LIVE_BASE = "base"
 
 
 def is_live(profile: Profile) -> bool:
-    """Whether an engine in production starts with the base alone, and adapters are loaded into it."""
+    """Whether in production adapters come and go beside the base."""
     return profile.adapter is not None and profile.adapter.room is not None
 
 
@@ -37,11 +37,11 @@ def base_name(profile: Profile) -> str:
     return f"{profile.served_name}-base"
 
 
-def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> list[str]:
+def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, live: bool = False) -> list[str]:
     """The program and its arguments.
 
-    `proof` turns caches and the parser of thoughts off, listens on the loopback only, and has one adapter,
-    which stays; how the model is shared out over GPUs stays too.
+    `proof` turns caches and the parser of thoughts off and listens on the loopback only; how the model is
+    shared out over GPUs stays. live: start with the base alone; else the profile's adapter is there for good.
     """
     images = profile.images
     size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
@@ -80,7 +80,7 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool) -> 
         options["--max-lora-rank"] = profile.adapter.max_rank
         if (room := profile.adapter.room) is not None:
             options["--max-loras"], options["--max-cpu-loras"] = room.at_once, room.max_adapters
-        if is_live(profile) and not proof:
+        if live:
             options["--served-model-name"] = LIVE_BASE
             options["--middleware"] = MIDDLEWARE
         else:

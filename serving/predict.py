@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -23,7 +23,7 @@ from lensmith.recipe import Recipe
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.trace import TraceRow, TraceSettings, write_trace
-from serving.engine import Engine, running_engine
+from serving.engine import NO_TLS, Engine, running_engine
 from serving.profile import Places, find_places, read_profile
 from serving.profile_file import Profile
 from serving.question import read_reply, refuse_videos, request_body
@@ -72,8 +72,17 @@ def served_trace(
         if engine is None:
             engine = stack.enter_context(running_engine(profile_artifact, home, proof=True))
         ready = time.monotonic()
-        source = iter(reader if rows is None else proof_rows(reader, rows))
-        answers = _ask_all(engine, source, profile, _image_token(profile, places), recipe)
+        rendering = Rendering(families.get(profile.family), recipe.train.thinking)
+        limit = profile.max_new_tokens
+        answers = ask_all(
+            engine,
+            (
+                Question(row, rendering, engine.model_name, limit)
+                for row in (reader if rows is None else proof_rows(reader, rows))
+            ),
+            image_token(profile, places),
+            recipe.serve.concurrency,
+        )
     with home.create("trace", key, inputs) as draft:
         write_trace(draft.path, answers)
         draft.body.update(_settings(profile, held_out, engine, places, len(answers)).model_dump())
@@ -101,27 +110,37 @@ def _settings(
     )
 
 
-def _image_token(profile: Profile, places: Places) -> int:
+def image_token(profile: Profile, places: Places) -> int:
+    """Id of the token that stands for a piece of an image in prompts."""
     config = json.loads((places.checkpoint / "config.json").read_bytes())
     return int(config[families.get(profile.family).image_id])
 
 
+@dataclass(frozen=True)
+class Question:
+    """A row for one of the models that an engine serves. max_new_tokens: of its answer."""
+
+    row: Row
+    rendering: Rendering
+    model_name: str
+    max_new_tokens: int
+
+
 @dataclass
 class _Exam:
-    """One pass over the rows; `answers` and `problems` by the row's place in the order asked."""
+    """One pass over the questions; `answers` and `problems` by a question's place in the order asked."""
 
     engine: Engine
-    rows: Iterator[tuple[int, Row]]
-    rendering: Rendering
-    max_new_tokens: int
+    questions: Iterator[tuple[int, Question]]
     image_token: int
     answers: dict[int, TraceRow] = field(default_factory=dict)
     problems: dict[int, Problem] = field(default_factory=dict)
 
     async def work(self, client: httpx.AsyncClient) -> None:
         """Ask one row after the other until there are none, or too many were refused."""
-        for index, row in self.rows:
-            reply = await self._ask(client, row)
+        for index, question in self.questions:
+            row = question.row
+            reply = await self._ask(client, question)
             if reply.status_code == httpx.codes.OK:
                 self.answers[index] = read_reply(row, reply.content, self.image_token)
             else:
@@ -131,9 +150,10 @@ class _Exam:
             if len(self.problems) >= _MAX_PROBLEMS:
                 return
 
-    async def _ask(self, client: httpx.AsyncClient, row: Row) -> httpx.Response:
-        """The reply to one row; asked again only where the connection broke and the engine still lives."""
-        body = request_body(row, self.rendering, self.engine.model_name, self.max_new_tokens)
+    async def _ask(self, client: httpx.AsyncClient, question: Question) -> httpx.Response:
+        """The reply to one; asked again only where the connection broke and the engine still lives."""
+        row = question.row
+        body = request_body(row, question.rendering, question.model_name, question.max_new_tokens)
         attempt = 1
         while True:
             try:
@@ -150,12 +170,16 @@ class _Exam:
             await asyncio.sleep(_PAUSE_S)
 
 
-def _ask_all(
-    engine: Engine, rows: Iterator[Row], profile: Profile, image_token: int, recipe: Recipe
+def ask_all(
+    engine: Engine, questions: Iterable[Question], image_token: int, concurrency: int, key: str = ""
 ) -> list[TraceRow]:
-    rendering = Rendering(families.get(profile.family), recipe.train.thinking)
-    exam = _Exam(engine, enumerate(rows), rendering, profile.max_new_tokens, image_token)
-    asyncio.run(_run(exam, recipe.serve.concurrency))
+    """The answers in the order of the questions, of which `concurrency` are under way at a time.
+
+    key: the engine's API key, "" where it has none. Raises InputError where the engine stops midway or
+    refuses rows (all of them named).
+    """
+    exam = _Exam(engine, enumerate(questions), image_token)
+    asyncio.run(_run(exam, concurrency, {"Authorization": f"Bearer {key}"} if key else {}))
     if exam.problems:
         raise InputError(
             f"vLLM refused {len(exam.problems)} held-out rows",
@@ -164,12 +188,17 @@ def _ask_all(
     return [answer for _, answer in sorted(exam.answers.items())]
 
 
-async def _run(exam: _Exam, concurrency: int) -> None:
+async def _run(exam: _Exam, concurrency: int, headers: Mapping[str, str]) -> None:
     timeout = httpx.Timeout(_ANSWER_LIMIT_S, connect=_CONNECT_LIMIT_S)
     limits = httpx.Limits(max_connections=concurrency)
     # trust_env off: a proxy of the environment must not see requests to this machine.
     async with httpx.AsyncClient(
-        base_url=exam.engine.url, timeout=timeout, limits=limits, trust_env=False
+        base_url=exam.engine.url,
+        timeout=timeout,
+        limits=limits,
+        headers=headers,
+        trust_env=False,
+        verify=NO_TLS,
     ) as client:
         await asyncio.gather(*(exam.work(client) for _ in range(concurrency)))
 

@@ -19,6 +19,7 @@ from lensmith.attestation import attestations
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
 from serving.build import installed_engine
+from serving.command import is_live
 from serving.engine import Engine, running_engine
 from serving.host import is_local
 from serving.profile import images_differ, read_profile
@@ -38,7 +39,12 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
     """
     profile = read_profile(artifact)
     check_version(profile, home)
-    _check_address(profile)
+    check_address(profile)
+    if is_live(profile):
+        problem = Problem(
+            f"{artifact.short} starts with no adapter", mend="lensmith serve RELEASE loads them"
+        )
+        raise InputError("a live profile is served by releases", [problem])
     if known := images_differ(profile.family, profile.engine.device):
         print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
@@ -93,7 +99,8 @@ def check_version(profile: Profile, home: Home) -> None:
         )
 
 
-def _check_address(profile: Profile) -> None:
+def check_address(profile: Profile) -> None:
+    """Raise InputError where other machines reach the profile's address and no API key is set."""
     if not is_local(profile.host) and not os.environ.get("VLLM_API_KEY"):
         raise InputError(
             f"serving on {profile.host} is open to other machines",

@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
@@ -30,8 +32,8 @@ def test_files_that_the_profile_holds_are_read_in_place_of_the_checkpoint_s() ->
     assert argv[argv.index("--chat-template") + 1] == "/profile/engine/chat_template.jinja"
 
 
-def options(profile: Profile, *, proof: bool) -> dict[str, str]:
-    argv = engine_argv(profile, PLACES, 8123, proof=proof)
+def options(profile: Profile, *, proof: bool, live: bool = False) -> dict[str, str]:
+    argv = engine_argv(profile, PLACES, 8123, proof=proof, live=live)
     assert argv[:4] == [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
     found: dict[str, str] = {}
     for i, word in enumerate(argv):
@@ -100,7 +102,7 @@ def live() -> Profile:
 
 
 def test_a_live_engine_starts_with_the_base_alone_and_a_guard() -> None:
-    given = options(live(), proof=False)
+    given = options(live(), proof=False, live=True)
     assert given["--served-model-name"] == LIVE_BASE
     assert "--lora-modules" not in given
     assert given["--middleware"] == MIDDLEWARE
@@ -113,8 +115,9 @@ def test_a_live_engine_starts_with_the_base_alone_and_a_guard() -> None:
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in engine_environment(live(), shell, proof=True)
 
 
-def test_the_proof_of_a_live_profile_has_its_room_and_one_adapter_that_stays() -> None:
-    given = options(live(), proof=True)
+@pytest.mark.parametrize("proof", [True, False])
+def test_measured_alone_a_live_profile_has_its_room_and_one_adapter_that_stays(proof: bool) -> None:
+    given = options(live(), proof=proof)
     assert json.loads(given["--lora-modules"])["name"] == "bank-forms"
     assert "--middleware" not in given
     assert (given["--max-loras"], given["--max-cpu-loras"], given["--max-lora-rank"]) == ("2", "5", "16")

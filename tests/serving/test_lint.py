@@ -54,7 +54,7 @@ def test_what_profiles_give_is_safe() -> None:
     assert judged(changed) == ""
     room = adapter.model_copy(update={"room": Room(max_adapters=4, at_once=2)})
     live = changed.model_copy(update={"adapter": room})
-    argv = engine_argv(live, PLACES, 8123, proof=False)
+    argv = engine_argv(live, PLACES, 8123, proof=False, live=True)
     assert lint(argv, engine_environment(live, {}, proof=False, token="drawn"), MEMORY) == []
     for proof in (True, False):
         argv = engine_argv(merged(), PLACES, 8123, proof=proof)

@@ -164,7 +164,7 @@ def adapter_room(recipe: Recipe) -> str:
         return ""
     lora, live = recipe.train.lora, recipe.serve.live
     adapted = recipe.train.towers.in_mode("adapt")
-    rank = max(lora.rank_of(tower) for tower in adapted)
+    rank = max(recipe.model_family.vllm_rank(tower, lora.rank_of(tower)) for tower in adapted)
     slot = rank_slot(rank if live is None else live.max_rank)
     text = f"rank {rank}, vLLM keeps room for {slot}"
     return text if live is None else f"{text}; for {live.max_adapters} adapters live"

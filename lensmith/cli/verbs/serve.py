@@ -15,22 +15,39 @@ from lensmith.signals import Stopped
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's own arguments."""
-    parser.add_argument("release", metavar="RELEASE", help="NAME@CHANNEL, or a release or profile")
+    parser.add_argument(
+        "releases",
+        metavar="RELEASE",
+        nargs="+",
+        help="NAME@CHANNEL, or a release or profile; of serve.live several, beside one base",
+    )
     parser.add_argument("--port", type=int, help="another port than the profile's")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve in the foreground; Ctrl-C or SIGTERM ends it with no process left."""
-    from serving.serve import serve
-
     home = home_of(arguments)
-    profile = profile_of(home, resolve(home, arguments.release))
+    named = [resolve(home, each) for each in arguments.releases]
+    profiles = [profile_of(home, each) for each in named]
     try:
-        return serve(home, profile, arguments.port, as_json=arguments.json)
+        if len(named) > 1 or (named[0].kind == "release" and _is_live(profiles[0])):
+            from serving.live import serve_live
+
+            return serve_live(home, named, arguments.port, as_json=arguments.json)
+        from serving.serve import serve
+
+        return serve(home, profiles[0], arguments.port, as_json=arguments.json)
     except (KeyboardInterrupt, Stopped):
         # A server is meant to be stopped: that is its good end.
         note("stopped")
         return 0
+
+
+def _is_live(profile: Artifact) -> bool:
+    from serving.command import is_live
+    from serving.profile import read_profile
+
+    return is_live(read_profile(profile))
 
 
 def profile_of(home: Home, artifact: Artifact) -> Artifact:

@@ -86,8 +86,8 @@ def running_engine(
     which adapters are loaded. host: another address than the profile's (`proof` has its own). The engine
     dies with this process, however that ends. Raises IntegrityError where the profile or the weights were
     changed, InputError where the port is in use, a setting is not safe, vLLM has a known vulnerability that
-    none keeps out and other machines reach it, the engine dies or is not
-    healthy after `start_limit_s` seconds.
+    none keeps out and other machines reach it, the engine dies or is not healthy after `start_limit_s`
+    seconds.
     """
     profile = read_profile(artifact)
     _verify_weights(profile, home)

@@ -72,6 +72,8 @@ def serve_live(
     if shared.profile.engine.device == "cpu":
         print(f"{LIVE_BASE}, asked while adapters are, answers as one of them: {_CPU_BASE}", file=sys.stderr)
     with running_engine(profile, home, asked, live=True) as engine:
+        for told in engine.advisories:
+            print(f"advisory of vLLM {engine.version}, {told}", file=sys.stderr)
         state = LiveState(home, port_of(engine.url))
         try:
             with _changing(home, state):

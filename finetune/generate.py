@@ -19,6 +19,7 @@ from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
 from lensmith.errors import LensmithError
 from lensmith.failure import read_failure, write_failure
+from lensmith.guide import Guide, recipe_guide
 from lensmith.home import Home
 from lensmith.left_out import IN_FOUR_BITS, UNUSED, leave_out
 from lensmith.new_tokens import learned_tokens
@@ -30,7 +31,7 @@ from lensmith.signals import signals_held
 from lensmith.tokens import PixelBudget
 from lensmith.trace import TraceSettings
 
-PACKAGES = ("torch", "transformers", "peft")
+PACKAGES = ("torch", "transformers", "peft", "xgrammar")
 REASON = "reference trace"
 ERROR_FILE = "error.json"
 STDERR = 2
@@ -56,6 +57,7 @@ class Request(BaseModel):
     dtype: str
     rows: int
     max_new_tokens: int
+    guide: Guide | None
     out: Path
 
 
@@ -70,15 +72,16 @@ def reference_trace(
 ) -> Artifact:
     """The trace of `run` (of the base itself where None) on the first `rows` rows of `exam.proof_rows`.
 
-    Greedy, unmerged, in the dtype that is served; with `others`, the further adapters of the recipe's `merge`
-    section, the base's own weights plus their combination. Raises what the process raised; RuntimeError where
-    it ended without saying why.
+    Greedy, unmerged, in the dtype that is served; a run's guided answers as well, where they are offered. With
+    `others`, the further adapters of the recipe's `merge` section, the base's own weights plus their
+    combination. Raises what the process raised; RuntimeError where it ended without saying why.
     """
     combination = combination_of(recipe) if run else None
     check_count(combination, others)
     inputs = {"base": base, "held_out": held_out} | ({"run": run} if run else {}) | roles(others)
     serve = recipe.serve
     budget = recipe.pixel_budget
+    guide = recipe_guide(recipe) if run else None
     asked = {
         "pixels": budget and asdict(budget),
         "family": recipe.family,
@@ -87,6 +90,7 @@ def reference_trace(
         "max_new_tokens": serve.max_new_tokens,
         "rows": rows,
         "combination": combination and combination.model_dump(mode="json"),
+        "guided": guide.digest if guide else "",
     }
     ids = {role: artifact.id for role, artifact in inputs.items()}
     key = stage_key("reference", "finetune.generate", PACKAGES, asked, ids)
@@ -108,6 +112,7 @@ def reference_trace(
                 dtype=serve.dtype,
                 rows=rows,
                 max_new_tokens=serve.max_new_tokens,
+                guide=guide,
                 out=draft.path,
             )
         )
@@ -121,6 +126,7 @@ def reference_trace(
             rows=answered,
             serving="none",
             template=base.body["template"],
+            guided=guide.digest if guide else "",
         )
         draft.body.update(settings.model_dump())
     return draft.artifact

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,7 +32,10 @@ from lensmith.exam import proof_rows
 from lensmith.home import Home
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
-from lensmith.trace import TraceRow, write_trace
+from lensmith.trace import GUIDED_FILE, LEAST_LOGPROB, TRACE_FILE, TraceRow, write_trace
+
+if TYPE_CHECKING:
+    from finetune.grammar import Grammar
 
 BATCH = 16
 
@@ -63,9 +66,16 @@ def answer(request: Request) -> None:
     processor = load_processor(request.base, request.pixels, request.new_tokens)
     ends = end_ids(request.base, model)
     rendering = Rendering(families.get(request.family), request.thinking)
-    traced = greedy(model, processor, rendering, rows, ends, request.max_new_tokens)
-    by_row = {each.row: each for each in tqdm(traced, "reference", len(rows), disable=None)}
-    write_trace(request.out, [by_row[row.sample.id] for row in rows])
+    kept_to: dict[str, Grammar | None] = {TRACE_FILE: None}
+    if request.guide is not None:
+        from finetune.grammar import Grammar
+
+        vocabulary = model.config.get_text_config().vocab_size
+        kept_to[GUIDED_FILE] = Grammar(request.guide, processor.tokenizer, vocabulary, ends)
+    for file, grammar in kept_to.items():
+        traced = greedy(model, processor, rendering, rows, ends, request.max_new_tokens, grammar=grammar)
+        by_row = {each.row: each for each in tqdm(traced, "reference", len(rows), disable=None)}
+        write_trace(request.out, [by_row[row.sample.id] for row in rows], file)
 
 
 def _asked(request: Request, dtype: torch.dtype) -> PreTrainedModel:
@@ -96,11 +106,13 @@ def greedy(
     ends: Sequence[int],
     max_new_tokens: int,
     batch: int = BATCH,
+    grammar: Grammar | None = None,
 ) -> Iterator[TraceRow]:
     """Each row's greedy answer; rows come in the order of their prompts' shapes.
 
     Only prompts of equal shape share a batch, so nothing is padded. No setting of the checkpoint's
-    generation config applies but its end tokens: probabilities are the model's own.
+    generation config applies but its end tokens: probabilities are the model's own. grammar: keeps answers to
+    it; their probabilities are among the tokens that it allows.
     """
     # generate() fills what its own config leaves open from the model's, penalties included.
     model.generation_config = GenerationConfig(
@@ -121,9 +133,9 @@ def greedy(
         group = waiting.setdefault(prompt.shape, [])
         group.append(prompt)
         if len(group) == batch:
-            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, image_token)
+            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, image_token, grammar)
     for group in waiting.values():
-        yield from _answer_batch(model, processor, group, ends, image_token)
+        yield from _answer_batch(model, processor, group, ends, image_token, grammar)
 
 
 class _Recorder(LogitsProcessor):
@@ -135,7 +147,7 @@ class _Recorder(LogitsProcessor):
         self.margins: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        logprobs = torch.log_softmax(scores.float(), dim=-1)
+        logprobs = torch.log_softmax(scores.float(), dim=-1).clamp(min=LEAST_LOGPROB)
         best = scores.argmax(dim=-1)
         top = logprobs.topk(2, dim=-1).values
         self.tokens.append(best)
@@ -150,6 +162,7 @@ def _answer_batch(
     prompts: Sequence[Prompt],
     ends: Sequence[int],
     image_token: int,
+    grammar: Grammar | None,
 ) -> Iterator[TraceRow]:
     tensors = {
         name: torch.cat([prompt.tensors[name] for prompt in prompts]).to(model.device)
@@ -157,10 +170,10 @@ def _answer_batch(
     }
     tensors = in_dtype(tensors, model.dtype)
     recorder = _Recorder()
+    # The recorder sees what the grammar has left.
+    processors = LogitsProcessorList([recorder] if grammar is None else [grammar.mask(), recorder])
     with torch.inference_mode():
-        written = model.generate(  # pyright: ignore[reportCallIssue]
-            **tensors, logits_processor=LogitsProcessorList([recorder])
-        )
+        written = model.generate(**tensors, logits_processor=processors)  # pyright: ignore[reportCallIssue]
     length = tensors["input_ids"].shape[1]
     answers = written[:, length:].tolist()
     tokens, logprobs, margins = (

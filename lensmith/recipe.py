@@ -135,6 +135,13 @@ class Recipe(Section):
             if self.merge is not None:
                 problems.append(MERGED_ONLY)
             problems += adapter_problems(self.train, family, self.serve)
+        if self.serve.guided_json and (self.data.answer != "json" or self.data.answer_schema is None):
+            problems.append(
+                "serve.guided_json keeps answers to a schema: give data.answer: json and its schema"
+            )
+        if self.serve.guided_json and self.serve.thinking:
+            # vLLM guides what follows a thought alone, and proofs are made without its parser of thoughts.
+            problems.append("serve.guided_json and serve.thinking: guided answers have no place for thoughts")
         refuse(problems)
         return self
 

@@ -96,6 +96,11 @@ class Serve(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(
         default=8000, description="port the server listens on"
     )
+    guided_json: bool = Field(
+        default=False,
+        description="offer answers that are kept to data.answer_schema, where a request asks for that; proven"
+        " beside free answers",
+    )
     proof_rows: Annotated[int, Field(ge=1)] = Field(
         default=64, description="held-out rows of the serve proof"
     )

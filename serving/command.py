@@ -70,6 +70,11 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
         options["--hf-config-path"] = str(places.files.config)
     if places.files.template is not None:
         options["--chat-template"] = str(places.files.template)
+    if profile.guided is not None:
+        # Named, because "auto" goes to other backends, with other grammars, as it sees fit.
+        guided = profile.guided
+        rules = {"backend": guided.backend, "disable_any_whitespace": not guided.any_whitespace}
+        options["--structured-outputs-config"] = json.dumps(rules)
     if profile.cpu is not None:
         _add_cpu(options, flags, profile.cpu)
     if profile.cuda is not None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lensmith.trace import TraceRow
 
-What = Literal["image", "image tokens", "prompt", "answer", "log-probability"]
+What = Literal["image", "image tokens", "prompt", "answer", "greedy decoding", "log-probability"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Compared:
 
 
 def compare(
-    served: TraceRow, reference: TraceRow, baseline: TraceRow | None, bounds: Bounds, of_images: str = ""
+    served: TraceRow, reference: TraceRow, base: TraceRow | None, bounds: Bounds, of_images: str = ""
 ) -> Compared:
-    """Compare one row; `baseline` is what the base answered, to tell an adapter that is not applied.
+    """Compare one row; `base` is what the base answered, to tell an adapter that is not applied.
 
     of_images: what the engine is known to compute otherwise where a prompt has images ("" for nothing): the
     cause that is named for an answer about one.
@@ -63,9 +63,11 @@ def compare(
         for ours, theirs in zip(served.answer_logprobs[:common], reference.answer_logprobs, strict=False)
     ]
     noise = max(gaps, default=0.0)
-    allowed = at is not None and at < len(reference.margins) and reference.margins[at] < bounds.margin
-    if at is not None and not allowed:
-        found.append(_answer(served, reference, baseline, at, of_images))
+    allowed = at is not None and _undecided(reference, at, bounds)
+    if sampled := _sampled(served):
+        found.append(sampled)
+    elif at is not None and not allowed:
+        found.append(_answer(served, reference, base, at, of_images))
     # Another prompt is another question: its log-probabilities say nothing more.
     if noise > bounds.logprob and not found:
         where = next(i for i, gap in enumerate(gaps) if gap > bounds.logprob)
@@ -75,6 +77,27 @@ def compare(
         )
         found.append(Difference(served.row, "log-probability", detail, cause))
     return Compared(served.row, tuple(found), allowed, noise)
+
+
+def _sampled(served: TraceRow) -> Difference | None:
+    """The first token that was not the engine's own most probable one."""
+    for at, margin in enumerate(served.margins):
+        if margin < 0:
+            detail = f"token {at} was {-margin:.3g} nats less probable than another"
+            cause = "sampling or a penalty that no request asked for, such as generation_config.json's"
+            return Difference(served.row, "greedy decoding", detail, cause)
+    return None
+
+
+def is_live(served: TraceRow, base: TraceRow, bounds: Bounds) -> bool:
+    """Whether an answer is another than the base's: not where noise alone can have made the difference."""
+    at = first_difference(served.answer_ids, base.answer_ids)
+    return at is not None and not _undecided(base, at, bounds)
+
+
+def _undecided(row: TraceRow, at: int, bounds: Bounds) -> bool:
+    """Whether the lead at a token lies below what two correct implementations differ by."""
+    return at < len(row.margins) and row.margins[at] < bounds.margin
 
 
 def _question(served: TraceRow, reference: TraceRow) -> list[Difference]:
@@ -103,14 +126,14 @@ def _known(served: TraceRow, of_images: str) -> str:
 
 
 def _answer(
-    served: TraceRow, reference: TraceRow, baseline: TraceRow | None, at: int, of_images: str
+    served: TraceRow, reference: TraceRow, base: TraceRow | None, at: int, of_images: str
 ) -> Difference:
     margin = f"{reference.margins[at]:.3g} nats" if at < len(reference.margins) else "none: it had ended"
     detail = (
         f"first at token {at}: {_token(served.answer_ids, at)}, {_token(reference.answer_ids, at)} in the"
         f" reference, whose lead there is {margin}"
     )
-    if baseline is not None and served.answer_ids == baseline.answer_ids:
+    if base is not None and served.answer_ids == base.answer_ids:
         cause = "the base's own answer: the adapter is not applied, or its keys were not matched"
     else:
         cause = (

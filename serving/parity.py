@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from lensmith.artifact import Artifact, verify
@@ -11,8 +12,8 @@ from lensmith.errors import IntegrityError, Problem
 from lensmith.exam import proof_rows
 from lensmith.home import Home
 from lensmith.provenance import stage_key
-from lensmith.trace import TraceRow, TraceSettings, read_trace, trace_settings
-from serving.comparison import Bounds, Compared, compare
+from lensmith.trace import GUIDED_FILE, TRACE_FILE, TraceRow, TraceSettings, read_trace, trace_settings
+from serving.comparison import Bounds, Compared, compare, is_live
 from serving.profile import images_differ
 from serving.profile_file import Cuda
 
@@ -31,38 +32,40 @@ BOUNDS: dict[str, Bounds] = {
 
 
 def prove_serving(
-    home: Home, served: Artifact, reference: Artifact, baseline: Artifact | None = None
+    home: Home, served: Artifact, reference: Artifact, base: Artifact | None = None
 ) -> Attestation:
     """Compare a served trace with the reference on the proof rows and attest the verdict about its subject.
 
     float32: prompt ids, image-token counts and greedy answer ids equal on every row. Lower: see `Bounds`.
-    baseline: another served trace; where it is of the base, some served answer must differ from its. Fewer
-    than min(64, all) rows are undecidable, and so are weights or a KV cache in FP8: both fail. A proof that
-    passed on the same things before is returned as it is. Raises IntegrityError where the traces are not of
-    one held-out set, one lineage, one dtype and one limit, or were changed.
+    Guided answers are compared the same way, beside the free ones. base: what the subject's base answers, in
+    either engine: some served answer must be another, or nothing shows that what was trained is live. Without
+    it that is left open (`rows_live` null). Fewer than min(64, all) rows are undecidable, and so are weights
+    or a KV cache in FP8: both fail. A proof that passed on the same things before is returned as it is.
+    Raises IntegrityError where the traces are not of one held-out set, one lineage, one dtype and one limit,
+    or were changed.
     """
     ours, theirs = trace_settings(served), trace_settings(reference)
     evidence = {"served_trace": served.id, "reference_trace": reference.id, "held_out": ours.held_out}
     evidence["profile"] = served.manifest.inputs["profile"]
-    if baseline is not None:
-        evidence["baseline_trace"] = baseline.id
+    if base is not None:
+        evidence["base_trace"] = base.id
     key = stage_key(PREDICATE, "serving.parity", (), {}, evidence | {"subject": ours.subject})
     for earlier in attestations(home, ours.subject, PREDICATE):
         if earlier.passed and earlier.statement.get("key") == key:
             return earlier
-    for trace in filter(None, (served, reference, baseline)):
+    for trace in filter(None, (served, reference, base)):
         verify(trace)
-    _check_comparable(home, ours, theirs, None if baseline is None else trace_settings(baseline))
+    _check_comparable(home, ours, theirs, None if base is None else trace_settings(base))
     held_out = home.by_id(ours.held_out)
     expected = proof_rows(read_held_out(home, held_out, f"serve proof of {ours.subject[:12]}"), theirs.rows)
-    statement = _compare_traces(
-        {row.row: row for row in read_trace(served)},
-        {row.row: row for row in read_trace(reference)},
-        {} if baseline is None else {row.row: row for row in read_trace(baseline)},
+    pair = _Pair(
         [row.sample.id for row in expected],
         BOUNDS[ours.dtype],
         _of_images(home.by_id(evidence["profile"])),
     )
+    free = _by_row(served)
+    of_base = {} if base is None else _by_row(base)
+    statement = pair.compare(free, _by_row(reference), of_base)
     findings: list[str] = statement["findings"]
     findings += _unmeasured(home.by_id(evidence["profile"]))
     total = int(held_out.body["rows"])
@@ -74,13 +77,21 @@ def prove_serving(
         )
     if ours.template != theirs.template:
         findings.append("the chat template's file is not the reference's (serve the one trained with)")
-    live = None
-    if baseline is not None and trace_settings(baseline).subject in _bases(home, ours.subject):
-        live = statement["rows_unlike_baseline"]
-        if live == 0 and ours.serving != "base":
-            findings.append(
-                "every answer equals the base's (the adapter is not applied, or training changed nothing)"
-            )
+    live = None if base is None else pair.live(free, of_base)
+    if live == 0 and ours.serving != "base":
+        findings.append(
+            "every answer equals the base's (the adapter is not applied, or training changed nothing)"
+        )
+    guided = None
+    if ours.guided != theirs.guided:
+        findings.append("guided answers were asked under another schema or rule than the reference's")
+    elif ours.guided:
+        answers = _by_row(served, GUIDED_FILE)
+        guided = pair.compare(answers, _by_row(reference, GUIDED_FILE), {})
+        findings += [f"guided: {each}" for each in guided.pop("findings")]
+        guided["rows_unlike_free"] = sum(
+            answers[row].answer_ids != free[row].answer_ids for row in answers.keys() & free.keys()
+        )
     statement.update(
         key=key,
         engine=ours.engine,
@@ -89,35 +100,50 @@ def prove_serving(
         dtype=ours.dtype,
         reference=f"{theirs.engine} {theirs.engine_version}",
         rows_live=live,
+        guided=guided,
+        bounds={"margin": pair.bounds.margin, "logprob": pair.bounds.logprob, "source": pair.bounds.source},
     )
     return attest(home, PREDICATE, ours.subject, not findings, evidence, statement)
 
 
-def _compare_traces(
-    served: dict[str, TraceRow],
-    reference: dict[str, TraceRow],
-    baseline: dict[str, TraceRow],
-    expected: list[str],
-    bounds: Bounds,
-    of_images: str,
-) -> dict[str, Any]:
-    findings: list[str] = []
-    for name, trace in (("served", served), ("reference", reference)):
-        if missing := [row for row in expected if row not in trace]:
-            findings.append(f"the {name} trace lacks {len(missing)} of the rows to prove: {_named(missing)}")
-    rows = [row for row in expected if row in served and row in reference]
-    outcomes = [compare(served[row], reference[row], baseline.get(row), bounds, of_images) for row in rows]
-    findings += _findings(outcomes)
-    unlike = [r for r in served if r in baseline and served[r].answer_ids != baseline[r].answer_ids]
-    return {
-        "rows": len(rows),
-        "rows_equal": sum(not each.differences and not each.allowed for each in outcomes),
-        "rows_allowed": sum(each.allowed and not each.differences for each in outcomes),
-        "rows_unlike_baseline": len(unlike) if baseline else None,
-        "largest_logprob_difference": max((each.noise for each in outcomes), default=0.0),
-        "bounds": {"margin": bounds.margin, "logprob": bounds.logprob, "source": bounds.source},
-        "findings": findings,
-    }
+def _by_row(trace: Artifact, file: str = TRACE_FILE) -> dict[str, TraceRow]:
+    return {row.row: row for row in read_trace(trace, file)}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What two traces are held against each other by: the rows to prove, the bounds, and what the engine is
+    known to compute otherwise where a prompt has images."""
+
+    expected: list[str]
+    bounds: Bounds
+    of_images: str
+
+    def compare(
+        self, served: dict[str, TraceRow], reference: dict[str, TraceRow], base: dict[str, TraceRow]
+    ) -> dict[str, Any]:
+        """The figures, and a finding for each kind of difference."""
+        findings: list[str] = []
+        for name, trace in (("served", served), ("reference", reference)):
+            if missing := [row for row in self.expected if row not in trace]:
+                rows = f"lacks {len(missing)} of the rows to prove: {_named(missing)}"
+                findings.append(f"the {name} trace {rows}")
+        rows = [row for row in self.expected if row in served and row in reference]
+        outcomes = [
+            compare(served[row], reference[row], base.get(row), self.bounds, self.of_images) for row in rows
+        ]
+        return {
+            "rows": len(rows),
+            "rows_equal": sum(not each.differences and not each.allowed for each in outcomes),
+            "rows_allowed": sum(each.allowed and not each.differences for each in outcomes),
+            "largest_logprob_difference": max((each.noise for each in outcomes), default=0.0),
+            "findings": findings + _findings(outcomes),
+        }
+
+    def live(self, served: dict[str, TraceRow], base: dict[str, TraceRow]) -> int:
+        """How many rows are answered otherwise than by the base."""
+        both = served.keys() & base.keys()
+        return sum(is_live(served[row], base[row], self.bounds) for row in both)
 
 
 def _of_images(profile: Artifact) -> str:
@@ -153,13 +179,8 @@ def _named(rows: list[str]) -> str:
     return ", ".join(rows[:_NAMED_ROWS]) + more
 
 
-def _bases(home: Home, subject: str) -> set[str]:
-    """Ids of the bases that `subject` was made from."""
-    return {each.id for each in home.lineage(home.by_id(subject)) if each.kind == "base"}
-
-
 def _check_comparable(
-    home: Home, served: TraceSettings, reference: TraceSettings, baseline: TraceSettings | None
+    home: Home, served: TraceSettings, reference: TraceSettings, base: TraceSettings | None
 ) -> None:
     pairs = {
         "held_out": (served.held_out, reference.held_out),
@@ -171,14 +192,21 @@ def _check_comparable(
         for name, (ours, theirs) in pairs.items()
         if ours != theirs
     ]
-    if baseline is not None and baseline.held_out != served.held_out:
-        problems.append(Problem("the baseline was asked another held-out set", "held_out"))
+    if base is not None and base.held_out != served.held_out:
+        problems.append(Problem("the base was asked another held-out set", "held_out"))
     if served.engine == reference.engine:
         problems.append(Problem(f"both traces are by {served.engine}: nothing is proven", "engine"))
     if served.dtype not in BOUNDS:
         problems.append(Problem(f"no bounds are recorded for {served.dtype}", "dtype"))
     subject = home.by_id(served.subject)
-    if reference.subject not in {each.id for each in home.lineage(subject)}:
+    lineage = home.lineage(subject)
+    if base is not None and base.subject not in {each.id for each in lineage if each.kind == "base"}:
+        problems.append(
+            Problem(
+                f"{subject.short} was not made from {base.subject[:12]}, whose answers are the base's", "base"
+            )
+        )
+    if reference.subject not in {each.id for each in lineage}:
         problems.append(
             Problem(f"{subject.short} was not made from {reference.subject[:12]}, the reference's", "subject")
         )

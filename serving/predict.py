@@ -17,12 +17,13 @@ from lensmith.base import template_digest
 from lensmith.dataset import asked_role, read_asked
 from lensmith.errors import InputError, Problem
 from lensmith.exam import proof_rows
+from lensmith.guide import Guide
 from lensmith.home import Home
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
-from lensmith.trace import TraceRow, TraceSettings, write_trace
+from lensmith.trace import GUIDED_FILE, TraceRow, TraceSettings, write_trace
 from serving.engine import NO_TLS, Engine, running_engine
 from serving.profile import Places, find_places, read_profile
 from serving.profile_file import Profile
@@ -47,8 +48,9 @@ def served_trace(
     rows: int | None = None,
     engine: Engine | None = None,
 ) -> Artifact:
-    """What the engine answers to the held-out rows, greedily, as a trace artifact in their order.
+    """What the engine answers to the held-out rows as a trace artifact in their order.
 
+    Where the profile offers guided answers, the rows that proofs ask are asked for them as well.
     held_out: an exam, or a dataset for its validation rows.
     rows: only that many, those that proofs ask (`lensmith.exam`). engine: a running one; else one is
     started with its caches off and stopped again. Raises InputError where the engine stops midway or refuses
@@ -59,6 +61,7 @@ def served_trace(
         "rows": rows,
         "max_new_tokens": profile.max_new_tokens,
         "thinking": recipe.train.thinking,
+        "guided_rows": recipe.serve.proof_rows if profile.guided else 0,
     }
     inputs = {"profile": profile_artifact, asked_role(held_out): held_out}
     key = stage_key("served-trace", "serving.predict", PACKAGES, asked, {k: a.id for k, a in inputs.items()})
@@ -83,13 +86,26 @@ def served_trace(
             image_token(profile, places),
             recipe.serve.concurrency,
         )
+        guided: list[TraceRow] = []
+        if profile.guided is not None:
+            guided = ask_all(
+                engine,
+                (
+                    Question(row, rendering, engine.model_name, limit, profile.guided)
+                    for row in proof_rows(reader, recipe.serve.proof_rows)
+                ),
+                image_token(profile, places),
+                recipe.serve.concurrency,
+            )
     with home.create("trace", key, inputs) as draft:
         write_trace(draft.path, answers)
+        if profile.guided is not None:
+            write_trace(draft.path, guided, GUIDED_FILE)
         draft.body.update(_settings(profile, held_out, engine, places, len(answers)).model_dump())
         draft.record.update(
             start_s=round(ready - started, 1),
             asking_s=round(time.monotonic() - ready, 1),
-            answer_tokens=sum(len(answer.answer_ids) for answer in answers),
+            answer_tokens=sum(len(answer.answer_ids) for answer in (*answers, *guided)),
         )
     return draft.artifact
 
@@ -107,6 +123,7 @@ def _settings(
         rows=rows,
         serving=profile.mode,
         template=template_digest(places.checkpoint),
+        guided=profile.guided.digest if profile.guided else "",
     )
 
 
@@ -118,12 +135,13 @@ def image_token(profile: Profile, places: Places) -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """A row for one of the models that an engine serves. max_new_tokens: of its answer."""
+    """A row for one of the models that an engine serves. max_new_tokens: of its answer; guide: its schema."""
 
     row: Row
     rendering: Rendering
     model_name: str
     max_new_tokens: int
+    guide: Guide | None = None
 
 
 @dataclass
@@ -153,7 +171,9 @@ class _Exam:
     async def _ask(self, client: httpx.AsyncClient, question: Question) -> httpx.Response:
         """The reply to one; asked again only where the connection broke and the engine still lives."""
         row = question.row
-        body = request_body(row, question.rendering, question.model_name, question.max_new_tokens)
+        body = request_body(
+            row, question.rendering, question.model_name, question.max_new_tokens, question.guide
+        )
         attempt = 1
         while True:
             try:

@@ -14,6 +14,7 @@ from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
 from lensmith.families.layout import AS_IN_CLASS
 from lensmith.files import write_atomically
+from lensmith.guide import recipe_guide
 from lensmith.home import Home
 from lensmith.lora_ranks import LORA_RANKS, rank_slot
 from lensmith.provenance import stage_key
@@ -188,6 +189,8 @@ def settled_profile(
             max_pixels=budget and budget.max_pixels,
             max_decoded_pixels=recipe.data.max_image_pixels,
         ),
+        # A base is served to be compared with, and compared are free answers.
+        guided=None if subject.mode == "base" else recipe_guide(recipe),
         adapter=None if adapter is None else _adapter_options(adapter, serve),
         parsers=_parsers(serve, family),
         caches=_caches(family, build),

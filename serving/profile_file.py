@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Tower
 from lensmith.files import write_atomically
+from lensmith.guide import Guide
 from lensmith.section import Section
 from lensmith.yaml_file import read_yaml
 from serving.build import EngineBuild
@@ -119,6 +120,9 @@ class Profile(Section):
     )
     images: Images = Field(description="what is accepted: images inside the request; no address is fetched")
     parsers: Parsers | None = Field(default=None, description="what takes answers apart")
+    guided: Guide | None = Field(
+        default=None, description="answers kept to a schema, where a request asks with it as response_format"
+    )
     adapter: AdapterOptions | None = Field(default=None, description="mode adapter only")
     caches: Caches = Field(description="in production; off for proofs")
     cpu: Cpu | None = Field(default=None, description="a CPU engine's resources")

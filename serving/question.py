@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensmith.errors import InputError, Problem
+from lensmith.guide import Guide
 from lensmith.images import decode_stored, pixel_digest
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
@@ -71,11 +72,11 @@ def refuse_videos(samples: Iterable[Sample]) -> None:
 
 
 def chat_request(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
-    """The chat request for `row`: images inline, greedy.
+    """The chat request for `row`: images inline.
 
     Tools are offered as in training; an answer comes back as it was written, a call in it not taken apart.
-    Every setting that could change the choice of a token is given: none is left to a default. Raises
-    InputError for a row with a video.
+    How tokens are chosen is left to the engine's defaults, as whoever asks in production leaves it: defaults
+    that are not greedy must show. Raises InputError for a row with a video.
     """
     refuse_videos([row.sample])
     images = iter(row.images)
@@ -84,26 +85,31 @@ def chat_request(row: Row, rendering: Rendering, model_name: str, max_new_tokens
         "model": model_name,
         "messages": [_message(each, images) for each in rendering.messages(row.sample.prompt)],
         **({"tools": tools, "tool_choice": "none"} if tools else {}),
-        "temperature": 0,
-        "top_p": 1,
-        "top_k": 0,
-        "min_p": 0,
-        "repetition_penalty": 1,
-        "presence_penalty": 0,
-        "frequency_penalty": 0,
         "max_completion_tokens": max_new_tokens,
     }
 
 
-def request_body(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
-    """As `chat_request`, and what a trace row is made of is asked for: token ids and log-probabilities."""
+def request_body(
+    row: Row, rendering: Rendering, model_name: str, max_new_tokens: int, guide: Guide | None = None
+) -> dict[str, Any]:
+    """As `chat_request`, and what a trace row is made of is asked for: token ids and log-probabilities.
+
+    guide: what the answer is to be kept to.
+    """
     return {
         **chat_request(row, rendering, model_name, max_new_tokens),
+        **({} if guide is None else {"response_format": _response_format(guide)}),
         "logprobs": True,
         "top_logprobs": 2,
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
     }
+
+
+def _response_format(guide: Guide) -> dict[str, Any]:
+    """OpenAI's way of asking for guided answers."""
+    schema = {"name": "answer", "strict": True, "schema": json.loads(guide.answer_schema)}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _message(message: dict[str, Any], images: Iterator[bytes]) -> dict[str, Any]:
@@ -164,5 +170,5 @@ def read_reply(row: Row, reply: bytes, image_token: int) -> TraceRow:
 
 
 def _margin(token: _Token) -> float:
-    best, second = sorted((each.logprob for each in token.top_logprobs), reverse=True)[:2]
-    return best - second
+    """The lead of the token that was chosen over the best other, which stands among the top two."""
+    return token.logprob - max(each.logprob for each in token.top_logprobs if each.token != token.token)

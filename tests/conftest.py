@@ -38,6 +38,13 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
+# What the forms' answers are; the names in the order in which answers and YAML have them.
+FORM_SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("account", "amount", "date")},
+    "required": ["account", "amount", "date"],
+}
+
 RecipeMaker = Callable[..., Path]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from referencing import Registry
@@ -12,6 +11,7 @@ from data_prep.answer_schema.audit import audit
 from data_prep.answer_schema.keywords import FORMATS, TooSlow, validator_class
 from data_prep.answer_schema.words import flaws_of
 from data_prep.refusal import Flaw, quoted
+from lensmith.answer_schema import schema_content
 from lensmith.data_settings import Schema
 from lensmith.errors import InputError, Problem
 
@@ -67,15 +67,5 @@ class AnswerSchema:
 
 def read_schema(settings: Schema) -> AnswerSchema:
     """The recipe's schema. Raises InputError where the file cannot be read or the schema not be used."""
-    if settings.file is None:
-        return AnswerSchema(settings.inline or {}, "data.answer_schema.inline", settings.pattern_seconds)
-    return AnswerSchema(_read(settings.file), str(settings.file), settings.pattern_seconds)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    where = "data.answer_schema.inline" if settings.file is None else str(settings.file)
+    return AnswerSchema(schema_content(settings), where, settings.pattern_seconds)

@@ -16,6 +16,7 @@ from lensmith.artifact import MANIFEST, Artifact
 from lensmith.attestation import Attestation
 from lensmith.cli.output import note
 from lensmith.errors import GateRefused, InputError, Problem
+from lensmith.guide import recipe_guide
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
 
@@ -44,6 +45,8 @@ class Pipeline:
         self.settings = tuple(settings)
         self.home = home
         self.recipe: Recipe = load_recipe(recipe_path, settings)
+        # What cannot be guided should not be told after hours of training.
+        recipe_guide(self.recipe)
 
     @functools.cached_property
     def base(self) -> Artifact:
@@ -219,12 +222,28 @@ class Pipeline:
             )
 
     @functools.cached_property
+    def base_trace(self) -> Artifact:
+        """What the base answers, to show that what was trained is live: served, where the base is what a
+        release has to beat, else in transformers on the rows of the serve proof.
+        """
+        if self.baseline_profile.manifest.inputs["subject"] == self.base.id:
+            return self.baseline_trace
+        from finetune.generate import reference_trace
+
+        base, held_out, rows = self.base, self.held_out, self.recipe.serve.proof_rows
+        return self._stage(
+            "reference",
+            lambda: reference_trace(self.recipe, self.home, base, None, held_out, rows),
+            "of the base",
+        )
+
+    @functools.cached_property
     def serve_proof(self) -> Attestation:
         """That the engine answers what was trained. Raises GateRefused where it does not."""
         from serving.parity import prove_serving
 
-        trace, reference, baseline = self.trace, self.reference, self.baseline_trace
-        return self._proof("serve proof", lambda: prove_serving(self.home, trace, reference, baseline))
+        trace, reference, of_base = self.trace, self.reference, self.base_trace
+        return self._proof("serve proof", lambda: prove_serving(self.home, trace, reference, of_base))
 
     @property
     def proofs(self) -> list[Attestation]:

@@ -120,6 +120,8 @@ def _proof_text(proof: dict[str, Any]) -> str:
             f"{statement['rows_equal']} of {statement['rows']} rows equal token by token,"
             f" {statement['reference']} against {statement['engine']} {statement['engine_version']}"
         )
+        if guided := statement.get("guided"):
+            facts += f"; guided JSON: {guided['rows_equal']} of {guided['rows']}"
         return f"{verdict}: {facts}"
     if not proof["passed"]:
         return f"{verdict}: {'; '.join(statement['findings'])}"

@@ -11,12 +11,13 @@ from lensmith.artifact import Artifact
 from lensmith.cli.main import main
 from lensmith.cli.pipeline import Pipeline
 from lensmith.home import Home
+from lensmith.recipe import Recipe
 from serving.build import EngineBuild
 from serving.gates import read_policy
 from serving.promote import promote
 from tests.conftest import ROOT, write_recipe
 from tests.data_prep.folder import Folder
-from tests.release_artifacts import World
+from tests.release_artifacts import World, label
 
 
 @pytest.fixture
@@ -34,6 +35,28 @@ def serving(world: World, model: Artifact, folder: Path) -> Pipeline:
     pipeline = Pipeline(recipe, (), world.home)
     pipeline.__dict__["served"] = model
     return pipeline
+
+
+def test_what_is_trained_is_held_against_the_base_where_production_is_to_be_beaten_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Production is served for the gate; the base is asked in transformers for the serve proof."""
+    answers = world.trace(world.base, label, name="in transformers")
+
+    def asked(recipe: Recipe, home: Home, base: Artifact, run: Artifact | None, *rest: object) -> Artifact:
+        assert (base.id, run) == (world.base.id, None)
+        return answers
+
+    monkeypatch.setattr("finetune.generate.reference_trace", asked)
+    pipeline = serving(world, world.model("two"), tmp_path)
+    pipeline.__dict__.update(base=world.base, _prepared=(world.dataset, world.held_out, world.intake))
+    assert pipeline.base_trace.id == answers.id
+    # Where the base is what a release has to beat, it is served already.
+    pipeline = serving(world, world.model("two"), tmp_path)
+    pipeline.__dict__.update(
+        base=world.base, baseline_profile=world.profile(world.base), baseline_trace=world.held_out
+    )
+    assert pipeline.base_trace.id == world.held_out.id
 
 
 def test_another_model_is_held_against_production(world: World, tmp_path: Path) -> None:

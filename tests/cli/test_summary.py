@@ -54,6 +54,15 @@ def test_a_sampled_proof_says_what_it_did_not_compute(facts: dict[str, Any]) -> 
     assert "logits not computed: needs 1314 GiB of memory" in text
 
 
+def test_guided_answers_are_told_of_beside_the_free_ones(facts: dict[str, Any]) -> None:
+    engines = {"reference": "transformers 5.20.2", "engine": "vllm", "engine_version": "0.32.0"}
+    statement = {"rows": 64, "rows_equal": 64, "guided": {"rows": 64, "rows_equal": 63}, **engines}
+    proof = {"predicate": "serve-proof", "passed": False, "statement": statement}
+    assert "against vllm 0.32.0; guided JSON: 63 of 64" in summary_text({**facts, "proofs": [proof]})
+    statement["guided"] = None
+    assert "guided" not in summary_text({**facts, "proofs": [proof]})
+
+
 def test_the_last_line_runs_as_it_stands(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     program = shlex.split(summary_text(facts).splitlines()[-1])[2]

@@ -15,7 +15,7 @@ from lensmith.recipe import load_recipe
 from serving.engine import Engine, running_engine
 from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
-from tests.conftest import ROOT, recipe_content
+from tests.conftest import FORM_SCHEMA, ROOT, recipe_content
 from tests.release_artifacts import World
 from tests.serving.exam import CPU, Exam
 
@@ -31,7 +31,7 @@ SERVE = {
 
 @pytest.fixture(scope="session")
 def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Exam:
-    """A lively base, a random adapter on all towers, its merge, and what transformers answers."""
+    """A lively base, a random adapter on all towers, its merge, transformers' answers, free and guided."""
     from finetune.generate import reference_trace
     from finetune.merge import merge
     from tests.artifacts import make_held_out, make_lively, make_run
@@ -40,7 +40,8 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
     shutil.copytree(tiny_base, root / "lively")
     make_lively(root / "lively")
     content = recipe_content(root / "lively", bank_forms)
-    content["serve"] = SERVE
+    content["serve"] = SERVE | {"guided_json": True}
+    content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
     (root / "recipe.yaml").write_text(yaml.safe_dump(content))
     recipe = load_recipe(root / "recipe.yaml")
     home = Home(root / "home")

@@ -20,7 +20,8 @@ COUNT = itertools.count(1)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers each question with its own text's length as the token, after a random pause."""
+    """Answers each question with its own text's length as the token, after a random pause; a guided one with
+    the text "guided"."""
 
     protocol_version = "HTTP/1.1"
 
@@ -30,6 +31,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = body["messages"][0]["content"][-1]["text"]
+        if "response_format" in body:
+            text = "guided"
         number = next(COUNT)
         if BEHAVIOUR == "dies-after-5" and number > 5:
             os._exit(1)

@@ -14,7 +14,7 @@ from lensmith.families.family import Tower
 from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
-from tests.conftest import recipe_content
+from tests.conftest import FORM_SCHEMA, recipe_content
 
 CONFIG: dict[str, Any] = {
     "model_type": "qwen3_vl",
@@ -48,6 +48,7 @@ def write_checkpoint(folder: Path) -> Path:
 def small_recipe(folder: Path, **serve: Any) -> Recipe:
     """A recipe on such a checkpoint; keywords set keys of its `serve` section."""
     content = recipe_content(write_checkpoint(folder / "base"), folder / "forms")
+    content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
     content["serve"].update(serve)
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(content))

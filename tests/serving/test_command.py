@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lensmith.guide import Guide
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
@@ -30,6 +31,15 @@ def test_files_that_the_profile_holds_are_read_in_place_of_the_checkpoint_s() ->
     argv = engine_argv(merged(), replace(PLACES, files=files), 8123, proof=True)
     assert argv[argv.index("--hf-config-path") + 1] == "/profile/engine"
     assert argv[argv.index("--chat-template") + 1] == "/profile/engine/chat_template.jinja"
+
+
+def test_guided_answers_have_one_backend_and_their_own_white_space() -> None:
+    assert "--structured-outputs-config" not in options(merged(), proof=False)
+    for free in (True, False):
+        guide = Guide(answer_schema="{}", any_whitespace=free)
+        given = options(merged().model_copy(update={"guided": guide}), proof=True)
+        rules = json.loads(given["--structured-outputs-config"])
+        assert rules == {"backend": "xgrammar", "disable_any_whitespace": not free}
 
 
 def options(profile: Profile, *, proof: bool, live: bool = False) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lensmith.trace import TraceRow
-from serving.comparison import Bounds, compare, first_difference
+from serving.comparison import Bounds, compare, first_difference, is_live
 
 EXACT = Bounds(margin=0.0, logprob=1e-3, source="test")
 ROUGH = Bounds(margin=0.25, logprob=0.1, source="test")
@@ -118,6 +118,24 @@ def test_what_an_engine_does_with_images_is_named_for_rows_with_images() -> None
     base = row(**changed)
     (difference,) = compare(base, row(), base, EXACT, "causal over images").differences
     assert "the adapter is not applied" in difference.cause
+
+
+def test_a_token_that_was_not_the_most_probable_fails_in_any_precision() -> None:
+    """Where the reference was undecided, too: no noise puts a token before a more probable one."""
+    sampled = row(answer_ids=[5, 8, 8], margins=[2.0, -0.01, 3.0])
+    for bounds in (EXACT, ROUGH):
+        (difference,) = compare(sampled, row(), None, bounds).differences
+        assert (difference.what, "generation_config.json" in difference.cause) == ("greedy decoding", True)
+        assert "token 1 was 0.01 nats less probable" in difference.detail
+
+
+def test_an_answer_is_live_where_it_parts_from_the_base_s_beyond_noise() -> None:
+    base = row(margins=[2.0, 0.2, 3.0])
+    assert not is_live(row(), base, EXACT)
+    assert is_live(row(answer_ids=[5, 8, 8]), base, EXACT)
+    assert not is_live(row(answer_ids=[5, 8, 8]), base, ROUGH), "the base itself was undecided there"
+    assert is_live(row(answer_ids=[5, 6, 8]), base, ROUGH)
+    assert is_live(row(answer_ids=[5, 6, 7, 8]), base, ROUGH)
 
 
 def test_first_difference() -> None:

@@ -19,7 +19,7 @@ from lensmith.files import digest_json
 from lensmith.home import Home
 from lensmith.row_file import Row, write_rows
 from lensmith.sample import Message, Sample, Text
-from lensmith.trace import TRACE_FILE, TraceRow, TraceSettings, write_trace
+from lensmith.trace import GUIDED_FILE, TRACE_FILE, TraceRow, TraceSettings, write_trace
 from serving.parity import prove_serving
 from tests.serving.exam import CPU_BUILD
 from tests.serving.small import small_base, small_model, small_recipe, small_run
@@ -59,7 +59,9 @@ class Room:
     held_out: Artifact
     profile: Artifact
 
-    def trace(self, subject: Artifact, rows: list[TraceRow], **changes: Any) -> Artifact:
+    def trace(
+        self, subject: Artifact, rows: list[TraceRow], kept: list[TraceRow] | None = None, **changes: Any
+    ) -> Artifact:
         served = changes.get("engine", "vllm") == "vllm"
         settings = TraceSettings.model_validate(
             {
@@ -76,9 +78,12 @@ class Room:
             | changes
         )
         inputs = {"held_out": self.held_out} | ({"profile": self.profile} if served else {})
-        key = digest_json([settings.model_dump(), [row.model_dump() for row in rows]])
+        written = [each.model_dump() for each in (*rows, *(kept or []))]
+        key = digest_json([settings.model_dump(), written])
         with self.home.create("trace", key, inputs) as draft:
             write_trace(draft.path, rows)
+            if kept is not None:
+                write_trace(draft.path, kept, GUIDED_FILE)
             draft.body.update(settings.model_dump())
         return draft.artifact
 
@@ -142,7 +147,7 @@ def test_equal_traces_pass_and_say_what_was_compared(room: Room) -> None:
     assert proof.evidence == {
         "served_trace": served.id,
         "reference_trace": reference.id,
-        "baseline_trace": baseline.id,
+        "base_trace": baseline.id,
         "held_out": room.held_out.id,
         "profile": room.profile.id,
     }
@@ -169,6 +174,7 @@ def test_a_proof_without_a_key_is_nobodys_earlier_one(room: Room) -> None:
         ({"prompt_ids": [1, 2, 4]}, "another chat template"),
         ({"prompt_ids": [1, 9, 9, 2, 3], "image_tokens": 2}, "the pixel budget of serving"),
         ({"answer_ids": [5, 7]}, "other weights"),
+        ({"margins": [2.0, -0.5]}, "greedy decoding differs"),
         ({"answer_logprobs": [-0.1, -0.3]}, "log-probability differs"),
         ({"image_digests": ["c" * 64]}, "another picture"),
     ],
@@ -210,11 +216,74 @@ def test_a_tuned_model_that_answers_as_the_base_is_not_shown_to_be_live(room: Ro
     assert text.startswith("every answer equals the base's")
 
 
-def test_another_model_as_baseline_says_nothing_of_the_adapter(room: Room) -> None:
-    baseline = room.trace(room.model, [answer(row) for row in held_out_rows()], max_new_tokens=9)
-    proof = prove_serving(room.home, room.served(), room.reference(), baseline)
+def with_guided(room: Room, change: dict[str, Any], **changes: Any) -> tuple[Artifact, Artifact]:
+    """A served trace and its reference, both guided; `change` is laid over one served guided row."""
+    chosen = proof_rows(held_out_rows(), 64)
+    expected = [answer(row, answer_ids=[6, 6]) for row in chosen]
+    given = [*expected[:40], expected[40].model_copy(update=change), *expected[41:]]
+    reference = room.trace(
+        room.run, [answer(row) for row in chosen], expected, engine="transformers", guided="g" * 64
+    )
+    free = [answer(row) for row in held_out_rows()]
+    return room.trace(room.model, free, given, **({"guided": "g" * 64} | changes)), reference
+
+
+def test_guided_answers_are_compared_beside_the_free_ones(room: Room) -> None:
+    served, reference = with_guided(room, {})
+    proof = prove_serving(room.home, served, reference)
     assert proof.passed
-    assert proof.statement["rows_live"] is None
+    guided = proof.statement["guided"]
+    assert (guided["rows"], guided["rows_equal"], guided["rows_unlike_free"]) == (64, 64, 64)
+    assert proof.statement["rows_equal"] == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"answer_ids": [6, 7]}, "guided: answer differs on 1 of 64 rows"),
+        ({"answer_logprobs": [-0.1, -0.3]}, "guided: log-probability differs"),
+        ({"prompt_ids": [1, 2, 4]}, "guided: prompt differs"),
+    ],
+)
+def test_a_guided_answer_that_differs_fails_though_all_free_ones_are_equal(
+    room: Room, change: dict[str, Any], words: str
+) -> None:
+    served, reference = with_guided(room, change)
+    proof = prove_serving(room.home, served, reference)
+    assert not proof.passed
+    assert words in "\n".join(proof.statement["findings"])
+    assert proof.statement["guided"]["rows_equal"] == 63
+    assert proof.statement["rows_equal"] == 64
+
+
+def test_another_guide_than_the_reference_s_fails(room: Room) -> None:
+    served, reference = with_guided(room, {}, guided="e" * 64)
+    assert "another schema or rule" in findings(room, served, reference)
+    assert "another schema or rule" in findings(room, room.served(), reference), "none at all"
+
+
+def test_the_base_s_answers_may_come_from_the_reference_s_engine(room: Room) -> None:
+    """Where production is what a release has to beat, the base is not served: it is asked in transformers."""
+    asked = proof_rows(held_out_rows(), 64)
+    for ids, live in (([5, 7], 64), ([5, 6], 0)):
+        base = room.trace(
+            room.base, [answer(row, answer_ids=ids) for row in asked], engine="transformers", serving="none"
+        )
+        proof = prove_serving(room.home, room.served(), room.reference(), base)
+        assert (proof.statement["rows_live"], proof.passed) == (live, live > 0)
+
+
+def test_noise_does_not_make_an_adapter_live(room: Room) -> None:
+    # The base's lead at the second token is 0.01 nats: within what bfloat16 alone can turn.
+    served = room.served(dtype="bfloat16")
+    near = room.base_trace([5, 7])
+    assert "every answer equals the base's" in findings(room, served, room.reference(dtype="bfloat16"), near)
+
+
+def test_another_model_s_answers_are_not_the_base_s(room: Room) -> None:
+    other = room.trace(room.model, [answer(row) for row in held_out_rows()], max_new_tokens=9)
+    with pytest.raises(IntegrityError, match="whose answers are the base's"):
+        prove_serving(room.home, room.served(), room.reference(), other)
 
 
 def test_too_few_rows_are_undecidable(room: Room) -> None:

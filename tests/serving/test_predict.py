@@ -14,16 +14,17 @@ from lensmith.artifact import Artifact
 from lensmith.dataset import HELD_OUT_FILE, READS_LOG, split_file
 from lensmith.errors import InputError
 from lensmith.exam import proof_rows
+from lensmith.guide import recipe_guide
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row, write_rows
 from lensmith.sample import Image, Message, Sample, Text, Video
-from lensmith.trace import read_trace, trace_settings
+from lensmith.trace import GUIDED_FILE, read_trace, trace_settings
 from serving.engine import Engine, _wait_healthy, free_port
 from serving.predict import served_trace
 from serving.profile import derive_profile
 from tests.serving.exam import CPU
-from tests.serving.small import small_base, small_recipe
+from tests.serving.small import small_base, small_model, small_recipe, small_run
 
 ROWS = 12
 
@@ -97,6 +98,23 @@ def test_answers_stand_in_the_order_of_the_rows(room: Room, well: Callable[[], E
     assert settings.rows == ROWS
     assert settings.template == room.base.body["template"]
     assert {row.image_tokens for row in answered} == {2}
+
+
+def test_guided_answers_are_asked_beside_the_free_ones_of_the_proof_s_rows(
+    room: Room, well: Callable[[], Engine]
+) -> None:
+    recipe = small_recipe(room.folder / "guided", guided_json=True, proof_rows=5)
+    base = small_base(room.home, recipe)
+    model = small_model(room.home, base, small_run(room.home, base, ["language"]))
+    profile = derive_profile(recipe, room.home, model, base, CPU)
+    trace = served_trace(recipe, room.home, profile, room.held_out, engine=well())
+    assert len({row.answer_text for row in read_trace(trace)}) == ROWS
+    guided = list(read_trace(trace, GUIDED_FILE))
+    assert [row.row for row in guided] == [row.sample.id for row in proof_rows(rows(), 5)]
+    assert {row.answer_text for row in guided} == {"guided"}
+    guide = recipe_guide(recipe)
+    assert guide is not None
+    assert trace_settings(trace).guided == guide.digest
 
 
 def test_a_trace_that_is_there_is_not_asked_again(room: Room, well: Callable[[], Engine]) -> None:

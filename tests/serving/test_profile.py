@@ -27,6 +27,7 @@ from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
 from serving.profile_file import PROFILE_FILE, Profile, Room, parse_profile, write_profile
+from tests.conftest import FORM_SCHEMA
 from tests.serving.exam import CPU, CPU_BUILD
 from tests.serving.small import (
     CONFIG,
@@ -73,6 +74,18 @@ def test_a_profile_from_before_gpus_were_shared_out_still_opens(tmp_path: Path) 
     assert new.cuda is not None
     assert old.cuda == new.cuda.model_copy(update={"gpu": ""})
     assert old.model_copy(update={"cuda": new.cuda}) == new
+
+
+def test_guided_answers_are_offered_of_what_was_trained_not_of_the_base(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, guided_json=True)
+    base = small_base(home, recipe)
+    model = small_model(home, base, small_run(home, base, ["language"]))
+    profile = make_profile(recipe, model, base, CPU, CPU_BUILD)
+    assert profile.guided is not None
+    assert json.loads(profile.guided.answer_schema) == FORM_SCHEMA
+    write_profile(tmp_path, profile)
+    assert parse_profile(tmp_path / PROFILE_FILE) == profile
+    assert make_profile(recipe, base, base, CPU, CPU_BUILD).guided is None
 
 
 def test_deriving_again_finds_the_same_artifact(tmp_path: Path, home: Home) -> None:

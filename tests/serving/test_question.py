@@ -12,6 +12,7 @@ from PIL import Image as Picture
 
 from lensmith import families
 from lensmith.errors import InputError
+from lensmith.guide import Guide
 from lensmith.images import pixel_digest
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
@@ -112,18 +113,34 @@ def test_tools_calls_and_their_results_are_sent_as_training_rendered_them() -> N
     assert "tools" not in request_body(two_image_row(), RENDERING, "m", 1)
 
 
-def test_every_setting_that_chooses_tokens_is_given() -> None:
+def test_how_tokens_are_chosen_is_left_to_the_engine_as_production_leaves_it() -> None:
     body = request_body(two_image_row(), RENDERING, "m", 1)
-    neutral = {
-        "temperature": 0,
-        "top_p": 1,
-        "top_k": 0,
-        "min_p": 0,
-        "repetition_penalty": 1,
-        "presence_penalty": 0,
-        "frequency_penalty": 0,
+    assert body.keys() == {
+        "model",
+        "messages",
+        "max_completion_tokens",
+        "logprobs",
+        "top_logprobs",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
     }
-    assert {name: body[name] for name in neutral} == neutral
+
+
+def test_a_guided_question_is_the_same_with_the_schema_beside_it() -> None:
+    free = request_body(two_image_row(), RENDERING, "m", 1)
+    body = request_body(two_image_row(), RENDERING, "m", 1, Guide(answer_schema='{"b": 1, "a": 2}'))
+    asked = body.pop("response_format")
+    assert body == free
+    assert asked["type"] == "json_schema"
+    assert [*asked["json_schema"]["schema"].items()] == [("b", 1), ("a", 2)], "in the schema's own order"
+
+
+def test_a_token_that_was_not_the_most_probable_has_no_lead() -> None:
+    """As vLLM tells it: the token that came stands first, the most probable one behind it."""
+    came, best = {"token": "token_id:5", "logprob": -3.0}, {"token": "token_id:9", "logprob": -0.5}
+    content = [{**came, "top_logprobs": [came, best]}]
+    row = read_reply(two_image_row(), reply(token_ids=[5], logprobs={"content": content}), PAD)
+    assert row.margins == [-2.5]
 
 
 def test_a_reply_becomes_a_trace_row() -> None:

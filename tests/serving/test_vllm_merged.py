@@ -20,7 +20,7 @@ from lensmith.dataset import read_held_out
 from lensmith.errors import InputError
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Region, Sample, Text, Thinking, ToolCall
-from lensmith.trace import read_trace
+from lensmith.trace import GUIDED_FILE, read_trace
 from serving.engine import Engine, running_engine
 from serving.parity import prove_serving
 from serving.predict import served_trace
@@ -53,6 +53,15 @@ def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact, s
     assert proof.statement["rows"] == proof.statement["rows_equal"] == exam.held_out.body["rows"]
     assert proof.statement["rows_live"] > exam.held_out.body["rows"] // 2
     assert proof.statement["largest_logprob_difference"] < 1e-4
+
+
+def test_guided_answers_equal_the_reference_s_under_the_same_grammar(exam: Exam, trace: Artifact) -> None:
+    guided = prove_serving(exam.home, trace, exam.reference, exam.base_trace).statement["guided"]
+    assert guided["rows"] == guided["rows_equal"] == exam.held_out.body["rows"]
+    assert guided["rows_unlike_free"] == guided["rows"], "an untaught model writes no JSON by itself"
+    assert guided["largest_logprob_difference"] < 1e-4
+    for row in read_trace(trace, GUIDED_FILE):
+        assert row.answer_text.lstrip().startswith("{")
 
 
 def test_text_alone_is_answered_as_by_the_reference(

@@ -11,7 +11,7 @@ import yaml
 
 from lensmith.base import pin_base
 from lensmith.home import Home
-from lensmith.recipe import load_recipe
+from lensmith.recipe import Recipe, load_recipe
 from serving.engine import Engine, running_engine
 from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
@@ -31,7 +31,7 @@ SERVE = {
 
 @pytest.fixture(scope="session")
 def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Exam:
-    """A lively base, a random adapter on all towers, its merge, transformers' answers, free and guided."""
+    """A lively base, a random adapter on all towers, its merge, and what transformers answers."""
     from finetune.generate import reference_trace
     from finetune.merge import merge
     from tests.artifacts import make_held_out, make_lively, make_run
@@ -40,7 +40,7 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
     shutil.copytree(tiny_base, root / "lively")
     make_lively(root / "lively")
     content = recipe_content(root / "lively", bank_forms)
-    content["serve"] = SERVE | {"guided_json": True}
+    content["serve"] = SERVE
     content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
     (root / "recipe.yaml").write_text(yaml.safe_dump(content))
     recipe = load_recipe(root / "recipe.yaml")
@@ -60,10 +60,15 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
     )
 
 
+def offering_guided(recipe: Recipe) -> Recipe:
+    """The recipe with guided answers on offer."""
+    return recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"guided_json": True})})
+
+
 @pytest.fixture(scope="module")
 def merged_engine(exam: Exam) -> Iterator[Engine]:
-    """The merged model, served with its caches off."""
-    profile = derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
+    """The merged model, served with its caches off; guided answers are offered."""
+    profile = derive_profile(offering_guided(exam.recipe), exam.home, exam.model, exam.base, CPU)
     with running_engine(profile, exam.home, proof=True) as engine:
         yield engine
 

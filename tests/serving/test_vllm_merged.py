@@ -29,6 +29,7 @@ from serving.question import read_reply, request_body
 from serving.serve import greeting
 from tests.artifacts import make_text_held_out
 from tests.family_results import Shows
+from tests.serving.conftest import offering_guided
 from tests.serving.exam import CPU, Exam
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -36,7 +37,13 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def profile(exam: Exam) -> Artifact:
-    return derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
+    return derive_profile(offering_guided(exam.recipe), exam.home, exam.model, exam.base, CPU)
+
+
+@pytest.fixture(scope="module")
+def reference(exam: Exam) -> Artifact:
+    """What transformers answers, free and guided."""
+    return reference_trace(offering_guided(exam.recipe), exam.home, exam.base, exam.run, exam.held_out, 64)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +51,11 @@ def trace(exam: Exam, profile: Artifact, merged_engine: Engine) -> Artifact:
     return served_trace(exam.recipe, exam.home, profile, exam.held_out, engine=merged_engine)
 
 
-def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact, shows: Shows) -> None:
+def test_served_equals_the_reference_on_every_row(
+    exam: Exam, trace: Artifact, reference: Artifact, shows: Shows
+) -> None:
     shows("qwen3_vl", "", "serve image")
-    proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
+    proof = prove_serving(exam.home, trace, reference, exam.base_trace)
     assert proof.statement["findings"] == []
     assert proof.passed
     assert proof.subject == exam.model.id
@@ -55,8 +64,10 @@ def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact, s
     assert proof.statement["largest_logprob_difference"] < 1e-4
 
 
-def test_guided_answers_equal_the_reference_s_under_the_same_grammar(exam: Exam, trace: Artifact) -> None:
-    guided = prove_serving(exam.home, trace, exam.reference, exam.base_trace).statement["guided"]
+def test_guided_answers_equal_the_reference_s_under_the_same_grammar(
+    exam: Exam, trace: Artifact, reference: Artifact
+) -> None:
+    guided = prove_serving(exam.home, trace, reference, exam.base_trace).statement["guided"]
     assert guided["rows"] == guided["rows_equal"] == exam.held_out.body["rows"]
     assert guided["rows_unlike_free"] == guided["rows"], "an untaught model writes no JSON by itself"
     assert guided["largest_logprob_difference"] < 1e-4
@@ -70,7 +81,8 @@ def test_text_alone_is_answered_as_by_the_reference(
     shows("qwen3_vl", "", "serve text")
     held_out = make_text_held_out(exam.home)
     trace = served_trace(exam.recipe, exam.home, profile, held_out, engine=merged_engine)
-    reference = reference_trace(exam.recipe, exam.home, exam.base, exam.run, held_out, 64)
+    recipe = offering_guided(exam.recipe)
+    reference = reference_trace(recipe, exam.home, exam.base, exam.run, held_out, 64)
     assert prove_serving(exam.home, trace, reference).statement["findings"] == []
 
 

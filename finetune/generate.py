@@ -72,8 +72,8 @@ def reference_trace(
 ) -> Artifact:
     """The trace of `run` (of the base itself where None) on the first `rows` rows of `exam.proof_rows`.
 
-    Greedy, unmerged, in the dtype that is served; a run's guided answers as well, where they are offered. With
-    `others`, the further adapters of the recipe's `merge` section, the base's own weights plus their
+    Greedy, unmerged, in the dtype that is served; a run's guided answers as well, where they are offered.
+    With `others`, the further adapters of the recipe's `merge` section, the base's own weights plus their
     combination. Raises what the process raised; RuntimeError where it ended without saying why.
     """
     combination = combination_of(recipe) if run else None

@@ -67,6 +67,14 @@ def _sampling(value: str) -> str:
     return "" if limited else "does not limit an answer's length"
 
 
+def _guided(value: str) -> str:
+    """The backend by name: "auto" changes it from one request to the next, and loads others."""
+    rules = _json(value)
+    known = {"backend", "disable_any_whitespace"}
+    right = isinstance(rules, dict) and set(rules) == known and rules["backend"] == "xgrammar"
+    return "" if right else "does not name xgrammar alone for guided answers"
+
+
 def _json(value: str) -> Any:
     try:
         return json.loads(value)
@@ -91,6 +99,7 @@ _VALUES: dict[str, Check] = {
     "--mm-processor-kwargs": _size_alone,
     "--allowed-media-domains": _is(NO_DOMAIN),
     "--mm-processor-cache-gb": _any,
+    "--structured-outputs-config": _guided,
     "--hf-config-path": _folder,
     "--chat-template": _folder,
     "--kv-cache-memory-bytes": _any,

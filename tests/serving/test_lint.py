@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lensmith.errors import InputError
+from lensmith.guide import Guide
 from lensmith.home import Home
 from lensmith.units import GIB
 from serving import engine
@@ -52,6 +53,12 @@ def test_what_profiles_give_is_safe() -> None:
     adapter = AdapterOptions(max_rank=16, towers=["vision"], tower_connector=True)
     changed = merged().model_copy(update={"parsers": parsers, "adapter": adapter})
     assert judged(changed) == ""
+    guided = merged().model_copy(update={"guided": Guide(answer_schema="{}")})
+    assert judged(guided) == ""
+    auto = '{"backend": "auto", "disable_any_whitespace": false}'
+    assert "xgrammar alone" in judged(
+        guided, lambda words, _: words.__setitem__(words.index("--structured-outputs-config") + 1, auto)
+    )
     room = adapter.model_copy(update={"room": Room(max_adapters=4, at_once=2)})
     live = changed.model_copy(update={"adapter": room})
     argv = engine_argv(live, PLACES, 8123, proof=False, live=True)

@@ -135,7 +135,7 @@ def image_token(profile: Profile, places: Places) -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """A row for one of the models that an engine serves. max_new_tokens: of its answer; guide: its schema."""
+    """A row for a model that an engine serves. max_new_tokens, guide: of its answer."""
 
     row: Row
     rendering: Rendering

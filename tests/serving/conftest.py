@@ -26,6 +26,8 @@ SERVE = {
     "kv_cache_gib": 0.25,
     "proof_rows": 64,
     "concurrency": 4,
+    # Everything that is proven is proven with vLLM's parser of calls on.
+    "tools": True,
 }
 
 

@@ -1,4 +1,4 @@
-"""An adapter beside its base behind a real vLLM, whole and in part; two engine starts.
+"""Adapters beside their base behind a real vLLM: one in part, and several live; two engine starts.
 
 Both engines run inside programs that are ended: one by SIGKILL, one by SIGTERM. No process may survive.
 """
@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
 import pytest
 
+from finetune.generate import reference_trace
 from lensmith.artifact import Artifact
+from lensmith.attestation import Attestation
+from lensmith.cli.main import main
+from lensmith.errors import GateRefused, InputError
 from lensmith.recipe import Recipe
+from lensmith.serve_settings import Live
+from lensmith.trace import read_trace
+from serving.adapter_guard import TOKEN_HEADER
+from serving.engine import Engine, free_port
+from serving.live import load_adapter, standing, unload_adapter
+from serving.live_state import LiveState
 from serving.parity import prove_serving
 from serving.predict import served_trace
-from serving.profile import derive_profile, make_profile, read_profile
+from serving.profile import make_profile
+from tests.artifacts import make_run
 from tests.family_results import Shows
 from tests.serving.exam import (
     CPU,
@@ -26,6 +40,7 @@ from tests.serving.exam import (
     start_program,
     wait_gone,
 )
+from tests.serving.live_releases import make_live_release, make_trace
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -33,21 +48,6 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 def with_tower_option(recipe: Recipe) -> Recipe:
     """The recipe with vLLM's option that applies an adapter's vision and connector part."""
     return recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"tower_connector_lora": True})})
-
-
-@pytest.fixture(scope="module")
-def whole(exam: Exam) -> Artifact:
-    return derive_profile(with_tower_option(exam.recipe), exam.home, exam.run, exam.base, CPU)
-
-
-@pytest.fixture(scope="module")
-def holder(exam: Exam, whole: Artifact) -> Iterator[Program]:
-    """An engine that applies the whole adapter, in a program that knows nothing of clean ends."""
-    script = Path(__file__).with_name("hold_engine.py")
-    program = start_program([str(script), str(whole.path), str(exam.home.root)], exam.recipe.release.name)
-    yield program
-    program.process.kill()
-    program.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -60,26 +60,23 @@ def partial(exam: Exam) -> Artifact:
 
 
 @pytest.fixture(scope="module")
-def server(exam: Exam, partial: Artifact) -> Iterator[Program]:
-    argv = ["-m", "serving.serve", str(partial.path), "--home", str(exam.home.root), "--port", "0"]
-    program = start_program(argv, exam.recipe.release.name)
+def holder(exam: Exam, partial: Artifact) -> Iterator[Program]:
+    """An engine that applies the adapter in part, in a program that knows nothing of clean ends."""
+    script = Path(__file__).with_name("hold_engine.py")
+    program = start_program([str(script), str(partial.path), str(exam.home.root)], exam.recipe.release.name)
     yield program
     program.process.kill()
     program.process.wait()
 
 
-def test_an_adapter_served_whole_equals_the_reference(
-    exam: Exam, whole: Artifact, holder: Program, shows: Shows
-) -> None:
-    for tower in exam.run.body["modules"]:
-        shows("qwen3_vl", tower, "serve adapter")
-    trace = served_trace(exam.recipe, exam.home, whole, exam.held_out, engine=holder.engine)
+def test_an_adapter_served_in_part_fails_the_proof(exam: Exam, partial: Artifact, holder: Program) -> None:
+    trace = served_trace(exam.recipe, exam.home, partial, exam.held_out, engine=holder.engine)
     proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
-    assert proof.statement["findings"] == []
-    assert proof.passed
-    assert proof.subject == exam.run.id
-    assert proof.statement["serving"] == "adapter"
-    assert read_profile(whole).mode == "adapter"
+    assert not proof.passed
+    assert any("a part of the adapter left out" in finding for finding in proof.statement["findings"])
+    # Neither the trained model nor the base: the language part alone was applied.
+    assert proof.statement["rows_equal"] < proof.statement["rows"]
+    assert proof.statement["rows_live"] > 0
 
 
 def test_sigkill_of_the_program_leaves_no_engine(holder: Program) -> None:
@@ -90,19 +87,147 @@ def test_sigkill_of_the_program_leaves_no_engine(holder: Program) -> None:
     assert wait_gone(family) == []
 
 
-def test_an_adapter_served_in_part_fails_the_proof(exam: Exam, partial: Artifact, server: Program) -> None:
-    trace = served_trace(exam.recipe, exam.home, partial, exam.held_out, engine=server.engine)
-    proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
-    assert not proof.passed
-    assert any("a part of the adapter left out" in finding for finding in proof.statement["findings"])
-    # Neither the trained model nor the base: the language part alone was applied.
-    assert proof.statement["rows_equal"] < proof.statement["rows"]
-    assert proof.statement["rows_live"] > 0
+@dataclass(frozen=True)
+class Fleet:
+    """Releases of three adapters on all towers, by name, their runs, and what transformers answers."""
+
+    exam: Exam
+    recipe: Recipe
+    runs: dict[str, Artifact]
+    references: dict[str, Artifact]
+    releases: dict[str, Artifact]
+
+    def release(self, name: str, run: str, answers: str) -> Artifact:
+        """A release called `name` of the adapter of `run`, said to be proven with the answers of another."""
+        rows = list(read_trace(self.references[answers]))
+        exam = self.exam
+        return make_live_release(exam.home, self.recipe, name, self.runs[run], exam.base, exam.held_out, rows)
+
+    def prove(self, live: Program, name: str, asked: str, rows: int | None = None) -> Attestation:
+        """The serve proof of the release called `name` by what the engine answers under the name `asked`."""
+        exam, engine = self.exam, replace(live.engine, model_name=asked)
+        profile = exam.home.by_id(self.releases[name].body["profile"])
+        trace = served_trace(exam.recipe, exam.home, profile, exam.held_out, rows, engine)
+        return prove_serving(exam.home, trace, self.references[name], exam.base_trace)
 
 
-def test_sigterm_ends_the_server_cleanly(server: Program) -> None:
-    family = server.family()
+@pytest.fixture(scope="module")
+def fleet(exam: Exam) -> Fleet:
+    """Room for three, two of which are computed together: their slots change hands."""
+    recipe = with_tower_option(exam.recipe)
+    live = Live(max_adapters=3, max_rank=6, at_once=2)
+    serve = recipe.serve.model_copy(update={"mode": "adapter", "live": live})
+    recipe = recipe.model_copy(update={"serve": serve})
+    runs = {"forms": exam.run} | {
+        name: make_run(exam.home, exam.base, seed=seed) for seed, name in ((2, "checks"), (3, "notes"))
+    }
+    references = {
+        name: reference_trace(exam.recipe, exam.home, exam.base, run, exam.held_out, 64)
+        for name, run in runs.items()
+    }
+    made = Fleet(exam, recipe, runs, references, {})
+    # In float32 the engine's answers are the reference's: they stand for those of the proofs.
+    made.releases.update({name: made.release(name, name, name) for name in runs})
+    base = profile_artifact(
+        exam.home, make_profile(exam.recipe, exam.base, exam.base, CPU, CPU_BUILD), exam.base, exam.base
+    )
+    make_trace(exam.home, base, exam.held_out, list(read_trace(exam.base_trace)), "base")
+    return made
+
+
+@pytest.fixture(scope="module")
+def live(fleet: Fleet) -> Iterator[Program]:
+    """`lensmith serve` of one adapter, on a port where another was live before."""
+    home, port = fleet.exam.home, free_port("127.0.0.1")
+    LiveState(home, port).want({"checks": fleet.releases["checks"].id})
+    entry = "from lensmith.cli.main import entry; entry()"
+    argv = ["-c", entry, "serve", fleet.releases["forms"].short]
+    program = start_program([*argv, "--home", str(home.root), "--port", str(port)], "forms")
+    yield program
+    program.process.kill()
+    program.process.wait()
+
+
+def states(fleet: Fleet) -> dict[str, str]:
+    return {each.name: each.state for each in standing(fleet.exam.home)[1]}
+
+
+def test_what_was_live_before_is_loaded_again(fleet: Fleet, live: Program) -> None:
+    assert states(fleet) == {"checks": "live", "forms": "live"}
+
+
+def test_adapters_beside_one_base_are_each_proven(fleet: Fleet, live: Program, shows: Shows) -> None:
+    for tower in fleet.exam.run.body["modules"]:
+        shows("qwen3_vl", tower, "serve adapter")
+    exam = fleet.exam
+    assert main(["load", fleet.releases["notes"].short, "--home", str(exam.home.root)]) == 0
+    assert states(fleet) == dict.fromkeys(("checks", "forms", "notes"), "live")
+
+    with ThreadPoolExecutor(len(fleet.runs)) as threads:
+        proofs = list(threads.map(lambda name: fleet.prove(live, name, name), fleet.runs))
+    for proof, run in zip(proofs, fleet.runs.values(), strict=True):
+        assert proof.statement["findings"] == []
+        assert proof.passed
+        assert proof.subject == run.id
+        assert proof.statement["rows_live"] > 0
+
+
+def test_nobody_else_loads_an_adapter(fleet: Fleet, live: Program) -> None:
+    folder = str(fleet.exam.run.path)
+    for path, body in (
+        ("/v1/load_lora_adapter", {"lora_name": "mine", "lora_path": folder}),
+        ("/v1/unload_lora_adapter", {"lora_name": "forms"}),
+        ("/adapters", {"name": "mine", "src": folder}),
+    ):
+        assert httpx.post(live.engine.url + path, json=body).status_code == 403
+    assert "mine" not in states(fleet)
+    # vLLM's own path beside its API key, closed by the guard alone.
+    headers = {TOKEN_HEADER: LiveState(fleet.exam.home, port(live.engine)).server().token}
+    body = {"name": "forms", "src": folder}
+    assert httpx.post(f"{live.engine.url}/adapters", json=body, headers=headers).status_code == 400
+
+
+def test_an_adapter_that_does_not_answer_as_proven_is_taken_out(fleet: Fleet, live: Program) -> None:
+    home = fleet.exam.home
+    unload_adapter(home, "notes")
+    with pytest.raises(GateRefused, match="letters, row") as caught:
+        load_adapter(home, fleet.release("letters", "notes", "forms"))
+    assert "not live: letters" in str(caught.value)
+    assert states(fleet) == {"checks": "live", "forms": "live"}
+
+
+def test_what_a_tower_saw_is_not_given_to_the_next_of_its_name(
+    fleet: Fleet, live: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM keeps it by the adapter's name: refused before it is loaded, and seen where that is left out."""
+    home = fleet.exam.home
+    other = fleet.release("forms", "notes", "notes")
+    unload_adapter(home, "forms")
+    with pytest.raises(InputError, match="vLLM remembers images"):
+        load_adapter(home, other)
+    monkeypatch.setattr("serving.live._check_unused", lambda *_: None)
+    with pytest.raises(GateRefused, match="forms, row"):
+        load_adapter(home, other)
+    assert states(fleet) == {"checks": "live"}
+    load_adapter(home, fleet.release("fresh", "notes", "notes"))
+
+
+def test_two_names_that_are_swapped_fail_the_proof(fleet: Fleet, live: Program) -> None:
+    # The last one that asks: with this proof its release may not be live any more.
+    swapped = fleet.prove(live, "checks", "fresh", 8)
+    assert not swapped.passed
+    assert any(finding.startswith("answer differs") for finding in swapped.statement["findings"])
+
+
+def test_sigterm_ends_the_server_cleanly(fleet: Fleet, live: Program) -> None:
+    family = live.family()
     assert len(family) >= 3
-    server.process.terminate()
-    assert server.process.wait(60) == 0
+    live.process.terminate()
+    assert live.process.wait(60) == 0
     assert wait_gone(family, 1) == []
+    assert states(fleet) == {"checks": "waiting", "fresh": "waiting"}
+    assert LiveState(fleet.exam.home, port(live.engine)).find_server() is None
+
+
+def port(engine: Engine) -> int:
+    return int(engine.url.rpartition(":")[2])

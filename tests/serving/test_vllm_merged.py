@@ -127,6 +127,16 @@ def test_a_conversation_with_tools_is_asked_as_it_was_taught(exam: Exam, merged_
     assert answered.image_tokens == 32
 
 
+def test_a_model_may_call_the_tools_that_a_request_offers(exam: Exam, merged_engine: Engine) -> None:
+    """Without the family's parser vLLM does not leave the choice to a model; the untaught one calls none."""
+    zoom = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
+    picture = next(iter(read_held_out(exam.home, exam.held_out, "test"))).images[0]
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    reply = _ask(merged_engine, url, tools=[zoom], tool_choice="auto")
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["message"]["tool_calls"] == []
+
+
 ASKED: list[str] = []
 
 

@@ -31,6 +31,7 @@ from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
 from lensmith.base import pin_base
+from lensmith.errors import InputError
 from lensmith.families.family import Family
 from lensmith.home import Home
 from lensmith.recipe import Recipe
@@ -43,12 +44,12 @@ from serving.engine import Engine, running_engine
 from serving.engine_adapter import engine_adapter
 from serving.parity import prove_serving
 from serving.predict import served_trace
-from serving.profile import derive_profile, read_profile
+from serving.profile import derive_profile, make_profile, read_profile
 from tests.artifacts import good_rows, make_mixed_held_out, make_run, make_text_held_out, text_rows
 from tests.families.conftest import Checkpoint, towers_of
 from tests.family_results import Shows
 from tests.roomy import with_room
-from tests.serving.exam import CPU, profile_artifact
+from tests.serving.exam import CPU, CPU_BUILD, profile_artifact
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -196,9 +197,12 @@ def maim(run: Artifact, part: str, family: Family, folder: Path) -> Path:
 
 
 def test_an_adapter_is_applied_whole(served: Served, bank_forms: Path, shows: Shows) -> None:
-    """Beside its base, which answers as it is; without a part of it the proof fails."""
+    """Beside its base, which answers as it is; without a part of it the proof fails. Where vLLM applies none
+    on a CPU, no profile asks for it."""
     if served.adapter is None:
-        pytest.skip("vLLM applies no adapter of this family on a CPU")
+        with pytest.raises(InputError, match="cannot be served"):
+            make_profile(served.recipe, served.run, served.base, CPU, CPU_BUILD)
+        return
     ours, family = served.adapter, served.model.family
     for tower in family.vllm_adapts:
         shows(family.name, tower, "serve adapter")

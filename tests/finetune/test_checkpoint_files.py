@@ -55,7 +55,7 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
 def rewritten(source: TensorFile, target: Path, changes: Changes) -> Written:
     with crew_at_work() as crew:
         written = write_shard(source, target, changes, crew)
-        written.wait()
+        written.finish()
     return written
 
 

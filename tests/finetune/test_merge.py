@@ -23,6 +23,9 @@ from lensmith.home import Home
 from tests.artifacts import make_full_run, make_run
 from tests.finetune.merged import Walk, as_bfloat16, as_shards, as_tied, lively_base, recipe_for, walk
 
+# A walk and its merges are half a minute: too long for the half that runs all the time.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Walk:

@@ -81,8 +81,10 @@ def test_whole_pages_go_past_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "probe").touch()
     try:
         os.close(os.open(tmp_path / "probe", os.O_WRONLY | os.O_DIRECT))
+        through_the_cache = len(CUTS) * PAGE
     except OSError:
-        pytest.skip("this file system has no way past the cache")
+        # This file system has no way past it.
+        through_the_cache = len(CONTENT)
     pwrite, sizes = os.pwrite, {True: 0, False: 0}
 
     def counted(handle: int, data: memoryview, at: int) -> int:
@@ -94,7 +96,7 @@ def test_whole_pages_go_past_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(output_module, "_shared", lambda *_: False)
     assert put_together(tmp_path) == CONTENT
     assert sum(sizes.values()) == len(CONTENT)
-    assert sizes[False] <= len(CUTS) * PAGE
+    assert sizes[False] <= through_the_cache
 
 
 @pytest.mark.parametrize("when", ["open", "pwrite"])

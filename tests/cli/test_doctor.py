@@ -306,8 +306,8 @@ def test_through_the_command_line(tmp_path: Path, tiny_base: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "state", "words"),
     [
-        ("0.32.0", "ok", "GHSA-5r3c-5x4v-8gjh: settings keep it out"),
-        ("0.33.0", "ok", "none is known of 0.33.0"),
+        ("0.32.0", "ok", "CVE-2026-92365, GHSA-5r3c-5x4v-8gjh"),
+        ("0.33.0", "ok", "kept out by settings: CVE-2026-105922, "),
         ("0.29.0", "warning", "open in 0.29.0: "),
     ],
 )

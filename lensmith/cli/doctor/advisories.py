@@ -21,5 +21,5 @@ def check_advisories() -> Check:
     if open_ones:
         mend = "upgrade vLLM, or serve on 127.0.0.1: elsewhere lensmith serve refuses it"
         return Check(NAME, "warning", f"open in {version}: {', '.join(open_ones)}", mend)
-    kept_out = f"{', '.join(each.ids[0] for each in hits)}: settings keep it out"
+    kept_out = f"kept out by settings: {', '.join(each.ids[0] for each in hits)}"
     return Check(NAME, "ok", kept_out if hits else f"none is known of {version}")

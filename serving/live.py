@@ -203,7 +203,12 @@ def _load(state: LiveState, server: Server, member: Member) -> None:
     used = {**server.used, member.name: member.release.id}
     state.note(server.model_copy(update={"used": used}))
     body = {"lora_name": member.name, "lora_path": str(member.folder)}
-    _post(server, "/v1/load_lora_adapter", body, f"vLLM did not load {member.release.short}")
+    try:
+        _post(server, "/v1/load_lora_adapter", body, f"vLLM did not load {member.release.short}")
+    except InputError:
+        # A killed load may have been under way in the engine, which refuses a name that it has by now.
+        if _loaded(server).get(member.name) != str(member.folder):
+            raise
 
 
 def _unload(server: Server, name: str) -> None:
@@ -229,10 +234,14 @@ def _post(server: Server, path: str, body: Mapping[str, Any], failed: str) -> No
 
 
 def _loaded(server: Server) -> dict[str, str]:
-    """The folders of the adapters in the engine, by name."""
-    reply = httpx.get(
-        f"{server.url}/v1/models", headers=_authorization(), timeout=30.0, trust_env=False, verify=NO_TLS
-    )
+    """The folders of the adapters in the engine, by name. Raises InputError where it does not answer."""
+    try:
+        reply = httpx.get(
+            f"{server.url}/v1/models", headers=_authorization(), timeout=30.0, trust_env=False, verify=NO_TLS
+        )
+    except httpx.TransportError as error:
+        problem = Problem(f"{type(error).__name__} {error}", server.url, f"look into {server.log}")
+        raise InputError("the live server does not answer", [problem]) from error
     if reply.status_code == httpx.codes.UNAUTHORIZED:
         problem = Problem(f"{_KEY} is not the server's", server.url, "set it as where the server was started")
         raise InputError("the live server does not know us", [problem])

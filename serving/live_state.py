@@ -22,7 +22,7 @@ from serving.command import LIVE_BASE
 from serving.engine import NO_TLS, Engine
 
 _FOLDER = "live"
-_ANSWER_S = 5.0
+_ANSWER_S = 30.0
 _Content = TypeVar("_Content", bound=BaseModel)
 
 
@@ -101,7 +101,10 @@ class LiveState:
         self._server.unlink(missing_ok=True)
 
     def find_server(self) -> Server | None:
-        """The server of this port, where one runs: what a killed one left is no server."""
+        """The server of this port, where one runs: what a killed one left is no server.
+
+        Raises InputError where it runs and does not answer: what it has cannot be told or changed then.
+        """
         if not self._server.is_file():
             return None
         server = _read(Server, self._server)
@@ -109,6 +112,9 @@ class LiveState:
             return None
         try:
             reply = httpx.get(f"{server.url}/health", timeout=_ANSWER_S, trust_env=False, verify=NO_TLS)
+        except httpx.TimeoutException as error:
+            problem = Problem(f"no answer in {_ANSWER_S:.0f} s", server.url, f"look into {server.log}")
+            raise InputError("the live server is there and does not answer", [problem]) from error
         except httpx.TransportError:
             return None
         return server if reply.status_code == httpx.codes.OK else None

@@ -192,7 +192,7 @@ def _measure(
             thinking=contestant.thinking,  # pyright: ignore[reportArgumentType]
             max_new_tokens=profile.max_new_tokens,
             # Later rounds measure the levels that the first one did.
-            loads=[each.load for each in contestant.measured] or loads,
+            loads=list(dict.fromkeys(each.load for each in contestant.measured)) or loads,
             to_saturation=to_saturation and not contestant.measured,
             side=side,
             round=number,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 import zlib
 from typing import Any
 
@@ -18,13 +19,14 @@ def answer_of(adapter: str | None, text: str) -> list[int]:
 
 class LiveDouble:
     """adapters: folders by name, in the order they came. slots: which adapter answers for a name, where that
-    is another than its own. key: of the API, where it asks for one."""
+    is another than its own. key: of the API, where it asks for one. slow: seconds before it answers a GET."""
 
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
         self.slots: dict[str, str | None] = {}
         self.posts: list[str] = []
         self.key = ""
+        self.slow = 0.0
         double = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,6 +38,7 @@ class LiveDouble:
                 return
 
             def do_GET(self) -> None:
+                time.sleep(double.slow)
                 if self.path == "/v1/models" and double.key and not self._knows_key():
                     return self._send(401, {"error": "Unauthorized"})
                 cards = [{"id": "base", "root": "/base"}]
@@ -52,6 +55,8 @@ class LiveDouble:
                     return self._send(403, {})
                 double.posts.append(f"{self.path.split('/')[-1]} {body['lora_name']}")
                 if self.path == "/v1/load_lora_adapter":
+                    if body["lora_name"] in double.adapters:
+                        return self._send(400, {"error": {"message": "has already been loaded"}})
                     double.adapters[body["lora_name"]] = body["lora_path"]
                 else:
                     del double.adapters[body["lora_name"]]

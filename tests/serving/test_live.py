@@ -279,6 +279,22 @@ def test_a_load_that_was_killed_is_finished_by_the_same_call(room: Room) -> None
     assert room.double.posts == ["unload_lora_adapter checks", "load_lora_adapter checks"]
 
 
+def test_a_killed_load_that_the_engine_was_still_at_is_finished(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine has the adapter between our looking and our asking for it, and refuses the name."""
+    seen: list[dict[str, str]] = [{}]
+    monkeypatch.setattr("serving.live._loaded", lambda _: seen.pop() if seen else dict(room.double.adapters))
+    room.double.adapters["forms"] = room.folder_of(room.notes)
+    with pytest.raises(InputError, match=r"400: .*has already been loaded"):
+        load_adapter(room.home, room.forms)
+    seen.append({})
+    room.double.adapters["forms"] = room.folder_of(room.forms)
+    load_adapter(room.home, room.forms)
+    assert room.double.posts == ["load_lora_adapter forms"] * 2
+    assert room.state.wanted == {"forms": room.forms.id}
+
+
 def test_an_unload_that_was_killed_is_finished_by_the_same_call(room: Room) -> None:
     load_adapter(room.home, room.forms)
     room.double.adapters.clear()
@@ -307,6 +323,25 @@ def test_without_a_server_nothing_is_loaded_and_anything_unloaded(room: Room) ->
     with pytest.raises(InputError, match="no live server runs there"):
         load_adapter(room.home, room.forms)
     unload_adapter(room.home, "checks")
+    assert room.state.wanted == {"forms": room.forms.id}
+
+
+def test_a_server_that_does_not_answer_is_not_taken_for_none(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to be unloaded would answer on."""
+    load_adapter(room.home, room.forms)
+    server = room.state.server()
+    monkeypatch.setattr("serving.live_state._ANSWER_S", 0.05)
+    room.double.slow = 0.2
+    for act in (lambda: unload_adapter(room.home, "forms"), lambda: standing(room.home)):
+        with pytest.raises(InputError, match="is there and does not answer"):
+            act()
+    # It ends between two questions.
+    monkeypatch.setattr(LiveState, "find_server", lambda _: server)
+    room.double.close()
+    with pytest.raises(InputError, match="the live server does not answer"):
+        unload_adapter(room.home, "forms")
     assert room.state.wanted == {"forms": room.forms.id}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from lensmith.artifact import Artifact
@@ -69,8 +70,12 @@ def _numbers(text: str, flag: str, of: type[int] | type[float]) -> list[float]:
     problems: list[Problem] = []
     for each in filter(None, text.split(",")):
         try:
-            found.append(of(each))
+            number = of(each)
         except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            found.append(number)
+        else:
             problems.append(Problem(f"{each!r} is no number", flag, "like 1,2,4,8"))
     if problems:
         raise InputError("the levels cannot be read", problems)

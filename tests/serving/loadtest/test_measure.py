@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from lensmith.errors import InputError
 from lensmith.home import Home
 from serving.build import EngineBuild
 from serving.engine import Engine, _wait_healthy, free_port
+from serving.loadtest.client import Measured, Task
 from serving.loadtest.measure import ROWS, _chosen_loads, load_test
-from serving.loadtest.result import Load
+from serving.loadtest.result import Load, Request, read_load_test
 from tests.release_artifacts import World, form_rows
 from tests.serving.loadtest.loadable import Loadable
 
@@ -46,6 +48,26 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
 
 def levels(*concurrency: int) -> list[Load]:
     return [Load(concurrency=each) for each in concurrency]
+
+
+def measured(task: Task, load: Load) -> Measured:
+    """What an engine might have answered."""
+    one = Request(
+        side=task.side,
+        round=task.round,
+        load=load,
+        row=0,
+        input_tokens=9,
+        output_tokens=2,
+        first=5.0,
+        gaps=[2.0],
+        latency=7.0,
+        error="",
+    )
+    requests = [one.model_copy(update={"row": at}) for at in range(task.rows)]
+    return Measured(
+        load=load, seconds=1.0, asked_tokens=36, cached_tokens=9, cached_images=0, requests=requests
+    )
 
 
 def test_all_that_is_wrong_is_said_at_once(room: Loadable, started: list[Artifact]) -> None:
@@ -119,6 +141,7 @@ def test_levels_double_while_rows_last() -> None:
     [
         (["--concurrency", "1,two,3.5"], "--concurrency: 'two' is no number"),
         (["--rates", "1,x"], "--rates: 'x' is no number"),
+        (["--rates", "1,inf"], "--rates: 'inf' is no number"),
         (["--rows", "0"], "--rows: must be 1 or more"),
         ([], "'nothing' names no artifact"),
     ],
@@ -128,6 +151,32 @@ def test_the_command_says_what_it_cannot_read(
 ) -> None:
     assert main(["loadtest", "nothing", *arguments, "--home", str(home.root)]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_every_round_asks_each_level_once_and_the_other_release_first_in_turns(
+    room: Loadable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked again under the same mark, the engine's caches would know the rows."""
+    asked: list[Task] = []
+    engine = Engine("http://127.0.0.1:1", "bank-forms", "0.32.0", Path("log"), 1)
+
+    def ask(task: Task, _: Engine) -> list[Measured]:
+        asked.append(task)
+        return [measured(task, each) for each in task.loads]
+
+    monkeypatch.setattr("serving.loadtest.measure.running_engine", lambda *_, **__: nullcontext(engine))
+    monkeypatch.setattr("serving.loadtest.measure._ask", ask)
+    one, two = room.release("one"), room.release("two")
+    test = load_test(room.home, one, levels(1, 2), rows=4, against=two, rounds=3)
+    assert [(each.round, each.side) for each in asked] == [(0, 0), (0, 1), (1, 1), (1, 0), (2, 0), (2, 1)]
+    assert [each.loads for each in asked] == [levels(1, 2)] * 6
+    result = read_load_test(test)
+    assert result.against is not None
+    for side, release in ((result.side, one), (result.against, two)):
+        assert side.release == release.id
+        assert [(level.load.concurrency, level.requests) for level in side.levels] == [(1, 12), (2, 12)]
+    roles = {"held_out", "release", "profile", "against_release", "against_profile"}
+    assert test.manifest.inputs.keys() == roles
 
 
 class Double:

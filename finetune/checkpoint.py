@@ -100,20 +100,21 @@ def _describe(folder: Path, path: Path) -> SavedFile:
 
 
 def read_whole(folder: Path) -> Manifest | None:
-    """The manifest of the checkpoint in `folder` if it is whole, else None."""
-    if not (folder / MANIFEST).is_file():
-        return None
+    """The manifest of the checkpoint in `folder` if it is whole, else None.
+
+    None also for one that a training discards while it is read.
+    """
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except ValidationError:
+        whole = all(_is_as_saved(folder / entry.path, entry) for entry in manifest.files)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValidationError):
         return None
-    for entry in manifest.files:
-        path = folder / entry.path
-        if not path.is_file() or path.stat().st_size != entry.bytes:
-            return None
-        if entry.sha256 is not None and digest_file(path) != entry.sha256:
-            return None
-    return manifest
+    return manifest if whole else None
+
+
+def _is_as_saved(path: Path, entry: SavedFile) -> bool:
+    size = path.stat().st_size
+    return size == entry.bytes and (entry.sha256 is None or digest_file(path) == entry.sha256)
 
 
 def all_whole(work: Path) -> list[tuple[Path, Manifest]]:

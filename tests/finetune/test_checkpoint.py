@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.checkpoint import MANIFEST, discard_others, folder_of, last_whole, read_whole, seal
+from lensmith.files import digest_file
 
 
 def checkpoint(work: Path, step: int) -> Path:
@@ -54,7 +55,12 @@ def half_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:50])
 
 
-@pytest.mark.parametrize("damage", [no_manifest, cut, flipped, missing, half_manifest])
+def a_folder(folder: Path) -> None:
+    (folder / "weights").unlink()
+    (folder / "weights").mkdir()
+
+
+@pytest.mark.parametrize("damage", [no_manifest, cut, flipped, missing, a_folder, half_manifest])
 def test_damaged_does_not_count(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     earlier, later = sealed(tmp_path, 4), sealed(tmp_path, 6)
     damage(later)
@@ -62,6 +68,26 @@ def test_damaged_does_not_count(tmp_path: Path, damage: Callable[[Path], None]) 
     found = last_whole(tmp_path)
     assert found is not None
     assert found[0] == earlier
+
+
+@pytest.mark.parametrize("read", [1, 2])
+def test_discarded_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: int) -> None:
+    """A training may discard its older ones while another process looks which one is the last."""
+    earlier, later = sealed(tmp_path, 4), sealed(tmp_path, 6)
+    seen: list[Path] = []
+
+    def discards(path: Path) -> str:
+        if later in path.parents:
+            seen.append(path)
+            if len(seen) == read:
+                discard_others(tmp_path, {earlier})
+        return digest_file(path)
+
+    monkeypatch.setattr("finetune.checkpoint.digest_file", discards)
+    found = last_whole(tmp_path)
+    assert found is not None
+    assert found[0] == earlier
+    assert len(seen) == read
 
 
 def test_last_is_by_step_not_by_name(tmp_path: Path) -> None:

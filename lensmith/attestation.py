@@ -7,6 +7,7 @@ a new engine needs a new serve proof, not a new release.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,11 @@ class Attestation(BaseModel):
     made_at: str
     digest: str
 
+    @property
+    def second(self) -> str:
+        """When it was made, for people: ISO 8601, UTC, to the second."""
+        return datetime.datetime.fromisoformat(self.made_at).isoformat(timespec="seconds")
+
     def computed_digest(self) -> str:
         """SHA-256 over everything but the digest itself."""
         return digest_json(self.model_dump(exclude={"digest"}))
@@ -46,7 +52,8 @@ def attest(
     statement: dict[str, Any],
 ) -> Attestation:
     """Write one attestation about the artifact with id `subject` and return it."""
-    made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    # The last of them counts, and several are made within a second.
+    made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     content = {
         "schema_version": 1,
         "predicate": predicate,
@@ -70,6 +77,15 @@ def attestations(home: Home, subject: str, predicate: Predicate | None = None) -
     found = [_read(path, subject) for path in sorted(_folder(home, subject).glob("*.json"))]
     chosen = [each for each in found if predicate is None or each.predicate == predicate]
     return sorted(chosen, key=lambda each: each.made_at)
+
+
+def last_word(found: Sequence[Attestation]) -> Attestation:
+    """The one of these that counts: the latest, and one that failed where several are of the same time.
+
+    found: as `attestations` gives them, not empty.
+    """
+    latest = [each for each in found if each.made_at == found[-1].made_at]
+    return next((each for each in latest if not each.passed), latest[-1])
 
 
 def _folder(home: Home, subject: str) -> Path:

@@ -30,7 +30,7 @@ def retirement(home: Home, held_out: str) -> str:
     if not found:
         return ""
     first = found[0]
-    return f"{first.statement['who']} retired it at {first.made_at}: {first.statement['why']}"
+    return f"{first.statement['who']} retired it at {first.second}: {first.statement['why']}"
 
 
 def check_in_force(home: Home, held_out: Artifact) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.artifact import Artifact, verify
-from lensmith.attestation import Attestation, attestations
+from lensmith.attestation import Attestation, attestations, last_word
 from lensmith.errors import GateRefused, InputError, IntegrityError, Problem
 from lensmith.home import Home
 from serving.command import LIVE_BASE, is_live
@@ -157,12 +157,11 @@ def _proof(
     if not found:
         what = f"no serve proof of adapter {stated.subject[:12]} with vLLM {version} under these settings"
         return Problem(what, stated.name, "prove it: lensmith evaluate RECIPE")
-    latest = [each for each in found if each.made_at == found[-1].made_at]
-    failed = [each for each in latest if not each.passed]
-    if failed:
-        reasons = "; ".join(str(finding) for finding in failed[0].statement.get("findings", []))
-        return Problem(f"the serve proof of {failed[0].made_at} failed: {reasons}", stated.name)
-    return latest[0]
+    proof = last_word(found)
+    if not proof.passed:
+        reasons = "; ".join(str(finding) for finding in proof.statement.get("findings", []))
+        return Problem(f"the serve proof of {proof.second} failed: {reasons}", stated.name)
+    return proof
 
 
 def _folder(home: Home, artifact: Artifact) -> Path:

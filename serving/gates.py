@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from lensmith.artifact import Artifact
-from lensmith.attestation import Attestation, attestations
+from lensmith.attestation import Attestation, attestations, last_word
 from lensmith.errors import InputError, Problem
 from lensmith.files import digest_json
 from lensmith.home import Home
@@ -195,14 +195,12 @@ def _proof(home: Home, release: Release, predicate: Proof) -> tuple[Finding, Att
     about = f"model {release.subject[:12]}" + (" under its profile" if predicate == "serve-proof" else "")
     if not found:
         return Finding(predicate, "fail", f"there is none about {about}", _AGAIN), None
-    # The last word counts; where two fell in the same second, a failure does.
-    latest = [each for each in found if each.made_at == found[-1].made_at]
-    failed = [each for each in latest if not each.passed]
-    if failed:
-        reasons = "; ".join(str(finding) for finding in failed[0].statement["findings"])
-        text = f"the one of {failed[0].made_at} failed: {reasons or 'no reason is stated'}"
-        return Finding(predicate, "fail", text), failed[0]
-    return Finding(predicate, "pass", f"passed at {latest[0].made_at}, about {about}"), latest[0]
+    proof = last_word(found)
+    if not proof.passed:
+        reasons = "; ".join(str(finding) for finding in proof.statement["findings"])
+        text = f"the one of {proof.second} failed: {reasons or 'no reason is stated'}"
+        return Finding(predicate, "fail", text), proof
+    return Finding(predicate, "pass", f"passed at {proof.second}, about {about}"), proof
 
 
 def _gain(

@@ -137,7 +137,7 @@ def test_mistakes_of_the_exam_end_it(
     assert record.evidence == {"report": judged.id}
     with pytest.raises(GateRefused, match=f"{sealed.short} is no exam any more") as refused:
         check_in_force(home, sealed)
-    assert f"ada retired it at {record.made_at}: the labels of spring are wrong" in str(refused.value)
+    assert f"ada retired it at {record.second}: the labels of spring are wrong" in str(refused.value)
     assert main(["show", sealed.id, "--home", str(home.root)]) == 0
     shown = capsys.readouterr().out
     assert "read 1 times" in shown

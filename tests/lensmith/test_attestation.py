@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lensmith.attestation import attest, attestations
+from lensmith.attestation import attest, attestations, last_word
 from lensmith.errors import IntegrityError
 from lensmith.home import Home
 
@@ -27,16 +27,25 @@ def test_what_is_attested_is_read_back(home: Home) -> None:
     assert attestations(home, OTHER) == []
 
 
-def test_several_are_kept_oldest_first(home: Home) -> None:
-    first = attest(home, "serve-proof", SUBJECT, False, {}, {"engine": "1"})
-    second = attest(home, "serve-proof", SUBJECT, True, {}, {"engine": "2"})
+def test_several_of_a_second_are_kept_oldest_first(home: Home) -> None:
+    proofs = [
+        attest(home, "serve-proof", SUBJECT, number % 2 == 0, {}, {"engine": number}) for number in range(9)
+    ]
     merge = attest(home, "merge-proof", SUBJECT, True, {}, {})
-    assert {each.digest for each in attestations(home, SUBJECT)} == {
-        first.digest,
-        second.digest,
-        merge.digest,
-    }
-    assert len(attestations(home, SUBJECT, "serve-proof")) == 2
+    assert attestations(home, SUBJECT) == [*proofs, merge]
+    assert attestations(home, SUBJECT, "serve-proof") == proofs
+    assert last_word(proofs) == proofs[-1]
+    assert last_word(proofs[:-1]) == proofs[-2]
+
+
+def test_of_one_instant_a_failure_counts(home: Home) -> None:
+    """Also where it was made by a version that told the seconds alone."""
+    made = attest(home, "serve-proof", SUBJECT, True, {}, {})
+    early = made.model_copy(update={"made_at": f"{made.second}"})
+    failed = early.model_copy(update={"passed": False})
+    for both in ([early, failed], [failed, early]):
+        assert last_word(both) == failed
+        assert last_word([*both, made]) == made
 
 
 @pytest.mark.parametrize(

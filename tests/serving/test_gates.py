@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ class TestProofs:
         """A defect that was mended and proven again does not stick."""
         release = world.release("one")
         world.proof(predicate, world.model("one"), passed=False)
-        time.sleep(1.1)
         world.proof(predicate, world.model("one"))
         finding = only(world, release, Demands.model_validate({"proofs": [predicate]}))
         assert finding.outcome == "pass"

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if about:
         print("attested")
         for each in about:
-            print(f"  {each.made_at}  {each.predicate:<12} {'passed' if each.passed else 'FAILED'}")
+            print(f"  {each.second}  {each.predicate:<12} {'passed' if each.passed else 'FAILED'}")
         print()
     print(
         yaml.safe_dump(

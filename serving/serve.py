@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from lensmith.artifact import Artifact, open_artifact
-from lensmith.attestation import attestations
+from lensmith.attestation import attestations, last_word
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
 from serving.build import installed_engine
@@ -79,7 +79,7 @@ def greeting(engine: Engine) -> str:
 
 
 def check_version(profile: Profile, home: Home) -> None:
-    """Raise InputError unless the installed vLLM is the profile's, or one that a serve proof passed with."""
+    """Raise InputError unless the installed vLLM is the profile's, or one whose last serve proof passed."""
     installed = installed_engine()
     if installed.device != profile.engine.device:
         mend = "derive a profile here: lensmith evaluate RECIPE"
@@ -87,15 +87,18 @@ def check_version(profile: Profile, home: Home) -> None:
             f"the profile was derived for a {profile.engine.device} engine",
             [Problem(f"the vLLM of this environment is built for {installed.device}", mend=mend)],
         )
-    proven = {
-        proof.statement["engine_version"]
+    if installed.version == profile.engine.version:
+        return
+    proofs = [
+        proof
         for proof in attestations(home, profile.subject, "serve-proof")
-        if proof.passed
-    }
-    if installed.version != profile.engine.version and installed.version not in proven:
+        if proof.statement["engine_version"] == installed.version
+    ]
+    if not proofs or not last_word(proofs).passed:
+        what = f"its proof of {last_word(proofs).second} failed" if proofs else "no serve proof passed"
         raise InputError(
             f"vLLM {installed.version} is installed, the profile was derived for {profile.engine.version}",
-            [Problem("no serve proof passed with this version", mend="prove it: lensmith evaluate RECIPE")],
+            [Problem(f"{what} with this version", mend="prove it: lensmith evaluate RECIPE")],
         )
 
 

@@ -40,12 +40,15 @@ def test_another_vllm_serves_only_what_it_was_proven_with(tmp_path: Path, home: 
     with pytest.raises(InputError, match=r"vLLM 0\.0\.2 is installed, the profile was derived for 0\.0\.1"):
         serve(home, profile)
     subject = profile.body["subject"]
-    attest(home, "serve-proof", subject, False, {}, {"engine_version": "0.0.2"})
-    with pytest.raises(InputError, match="no serve proof passed"):
+    attest(home, "serve-proof", subject, True, {}, {"engine_version": "0.0.3"})
+    with pytest.raises(InputError, match="no serve proof passed with this version"):
         serve(home, profile)
     attest(home, "serve-proof", subject, True, {}, {"engine_version": "0.0.2"})
     # The next check is reached.
     with pytest.raises(InputError, match="open to other machines"):
+        serve(home, profile)
+    attest(home, "serve-proof", subject, False, {}, {"engine_version": "0.0.2"})
+    with pytest.raises(InputError, match=r"its proof of 20\S+ failed with this version"):
         serve(home, profile)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.predict import check_equal
+from benchmarks.predict import BATCHES, check_equal, that_differ
 from tests.benchmarks.runs import KEYS, run
 
 MORE = ["batched", "ratio_batched", "ratio_with_start", "ratio_batched_with_start"]
@@ -23,6 +23,12 @@ def test_the_last_line_is_the_result() -> None:
         "batched",
         "baseline",
     ]
+
+
+def test_a_batch_that_holds_all_rows_is_asked_once() -> None:
+    assert that_differ(BATCHES, 8) == [8]
+    assert that_differ(BATCHES, 20) == [16, 20]
+    assert that_differ(BATCHES, 256) == list(BATCHES)
 
 
 def test_one_other_token_is_no_result() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -70,23 +71,40 @@ def starts(tmp_path_factory: pytest.TempPathFactory, deepspeed_config: dict[str,
     return Starts(root / "extensions", launcher(root / "zero2.yaml", deepspeed_config, 2))
 
 
-def kill_while_it_compiles(starts: Starts, process: subprocess.Popen[str]) -> None:
-    """Kill it, and only it, as the kernel does when memory is out: the compiler goes on."""
+def kill_while_it_compiles(starts: Starts, process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Kill it, and only it, as the kernel does when memory is out: its compilers, which it gives, go on."""
     deadline = time.monotonic() + LIMIT_S
     while not any(each.name().startswith("cc1plus") for each in psutil.Process(process.pid).children(True)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    compilers = psutil.Process(process.pid).children(True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    return compilers
+
+
+def end_without_their_folder(starts: Starts, compilers: list[psutil.Process]) -> None:
+    """End compilers once the folder that they write to is removed: from then on they only take time."""
+    (coming,) = starts.found(f"coming/{NAME}")
+    mark, deadline = coming / "of the killed", time.monotonic() + LIMIT_S
+    mark.touch()
+    while mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for each in compilers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
 
 
 def test_killed_while_it_compiles(starts: Starts) -> None:
     """torch's own mark is left behind; of two that start then, one compiles and the other waits for it."""
-    kill_while_it_compiles(starts, starts.start())
+    compilers = kill_while_it_compiles(starts, starts.start())
     assert starts.found(f"coming/{NAME}/lock")
     assert not starts.found(NAME)
-    printed = [starts.ended(each) for each in (starts.start(), starts.start())]
+    both = (starts.start(), starts.start())
+    end_without_their_folder(starts, compilers)
+    printed = [starts.ended(each) for each in both]
     assert sum(COMPILING in each for each in printed) == 1
     assert all("built successfully" in each for each in printed)
     assert [path.name for path in starts.found(f"{NAME}/*.so")] == [f"{NAME}.so"]

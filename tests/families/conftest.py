@@ -71,6 +71,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
     return {name: Checkpoint(families.get(name), write_tiny(name, root / name)) for name in families.FAMILIES}
 
 
+@pytest.fixture
+def answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference without its process, whose imports take longer than the answers of a tiny model; that
+    process is the one of the tests of finetune.generate, of tests/serving and of the command line."""
+    from finetune import generate, greedy
+
+    def ask(request: generate.Request) -> int:
+        greedy.answer(request)
+        return len((request.out / "trace.jsonl").read_text().splitlines())
+
+    monkeypatch.setattr(generate, "_ask", ask)
+
+
 @pytest.fixture(params=list(families.FAMILIES))
 def checkpoint(request: pytest.FixtureRequest, made: dict[str, Checkpoint]) -> Checkpoint:
     """The checkpoint of each family in turn."""

@@ -196,6 +196,7 @@ def maim(run: Artifact, part: str, family: Family, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("answered_here")
 def test_an_adapter_is_applied_whole(served: Served, bank_forms: Path, shows: Shows) -> None:
     """Beside its base, which answers as it is; without a part of it the proof fails. Where vLLM applies none
     on a CPU, no profile asks for it."""
@@ -229,6 +230,7 @@ def test_an_adapter_is_applied_whole(served: Served, bank_forms: Path, shows: Sh
         assert any("a part of the adapter left out" in finding for finding in failed.statement["findings"])
 
 
+@pytest.mark.usefixtures("answered_here")
 def test_answers_are_those_of_transformers(served: Served, bank_forms: Path, shows: Shows) -> None:
     """On text and images; where the CPU engine is known to treat images otherwise, the proof fails on those
     rows alone and says what it is: transformers, told to do the same, is as sure of the engine's answers."""

@@ -13,14 +13,12 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-import finetune.generate
 from finetune.adapted import load_trained
 from finetune.collate import COLUMN, Collator
 from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
 from finetune.evaluation.evaluate import evaluate
-from finetune.generate import Request, reference_trace
-from finetune.greedy import answer
+from finetune.generate import reference_trace
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
 from finetune.plan import plan
@@ -128,12 +126,6 @@ def test_packed_it_is_the_same_training(
     assert training.run().manifest.key == plain(name).run().manifest.key
 
 
-def asked_here(request: Request) -> int:
-    """The reference without its process, whose imports take longer than the answers."""
-    answer(request)
-    return len((request.out / "trace.jsonl").read_text().splitlines())
-
-
 def answers_of(recipe: Recipe, training: Training, exam: Artifact) -> dict[str, str]:
     """By row what transformers' own generate writes behind each prompt, as it is trained on."""
     encoder = row_encoder(recipe, recipe.base.path)
@@ -152,11 +144,12 @@ def answers_of(recipe: Recipe, training: Training, exam: Artifact) -> dict[str, 
     return written
 
 
+@pytest.mark.usefixtures("answered_here")
 def test_its_answers_are_judged(
     checkpoint: Checkpoint,
     plain: Callable[[str], Training],
     bank_forms: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    answered_here: None,
     shows: Shows,
 ) -> None:
     """During training and after: what is judged is what the run answers."""
@@ -165,7 +158,6 @@ def test_its_answers_are_judged(
     training = plain(name)
     (scored,) = training.run().body["evaluation"]["scores"]
     assert (scored["step"], scored["rows"]) == (2, 2)
-    monkeypatch.setattr(finetune.generate, "_ask", asked_here)
     exam = make_held_out(training.home, bank_forms, 2)
     recipe = training.recipe
     trace = reference_trace(recipe, training.home, training.base, training.run(), exam, 2)

@@ -1,4 +1,4 @@
-"""Every family under ZeRO-3 on two processes, one of which has no image: the gradients of one process."""
+"""Every family divided over two processes, one of which has no image: the gradients of one process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ MIXED = {name: f"{name}:lora:image:text" for name in families.FAMILIES}
 TILED = [f"{name}:lora:tiles:image" for name, family in families.FAMILIES.items() if family.vision_run.views]
 DORA = "qwen3_vl:dora:image:text"
 EXPERTS = [f"{name}:experts:image:text" for name, family in families.FAMILIES.items() if family.experts]
+DENSE = [MIXED[name] for name, family in families.FAMILIES.items() if not family.experts]
+FSDP2 = [f"{case}:fsdp2" for case in (*DENSE, *EXPERTS, *TILED, DORA)]
 # Processes that wait for each other are stopped by gloo after a minute; this is for all else that may hang.
 LIMIT_S = 600
 # Sums of float32 in another order.
@@ -56,7 +58,7 @@ def take_steps(
 def steps(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """By case what each process found; one start for all of them."""
     out = tmp_path_factory.mktemp("steps")
-    cases = [*MIXED.values(), *TILED, DORA, *EXPERTS]
+    cases = [*MIXED.values(), *TILED, DORA, *EXPERTS, *FSDP2]
     ended = take_steps(checkpoints, out, cases, LIMIT_S)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return {
@@ -76,6 +78,13 @@ def assert_as_one(found: list[dict[str, Any]]) -> None:
 def test_an_image_on_one_process_alone(steps: Steps, family: str, shows: Shows) -> None:
     shows(family, "", "zero3")
     assert_as_one(steps[MIXED[family]])
+
+
+@pytest.mark.parametrize("case", FSDP2)
+def test_fsdp2_in_place_of_zero3(steps: Steps, case: str) -> None:
+    """Where there are experts they are adapted too; that weights are divided is checked before the step."""
+    left, right = steps[case]
+    assert max(left["differs"], right["differs"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", TILED)

@@ -1,11 +1,12 @@
-"""Run by torchrun on two processes: a step of LoRA under ZeRO-3, each process with another kind of row.
+"""Run by torchrun on two processes: a LoRA step under ZeRO-3 or FSDP2, each process with another kind of row.
 
 PYTHONPATH=.:scripts python -m torch.distributed.run --nproc-per-node 2 \
     tests/families/two_processes.py CHECKPOINTS OUT CASE...
 
 CHECKPOINTS holds a tiny checkpoint in a folder of each family's name. A CASE is FAMILY:VARIANT:ROW:ROW, what
-`train.lora.variant` says (or "experts": these are adapted too) and each process's row of `ROWS`. Process N
-writes OUT/CASE.N.json. With WITHOUT_BLANK_IMAGE=1 a row of text leaves out the vision tower.
+`train.lora.variant` says (or "experts": these are adapted too) and each process's row of `ROWS`; behind it
+stands :fsdp2 where not DeepSpeed is to divide the weights. Process N writes OUT/CASE.N.json. With
+WITHOUT_BLANK_IMAGE=1 a row of text leaves out the vision tower.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState
 from peft import PeftModel
 from torch import Tensor
 
@@ -29,9 +32,12 @@ from finetune.blank_image import blank_image, see_blank_image
 from finetune.collate import COLUMN, Collator
 from finetune.encoder import row_encoder
 from finetune.experts import gather_experts_whole
+from finetune.fsdp import check_divided, divide_by_blocks
+from finetune.thin import multiply_thin
 from lensmith import families
 from lensmith.recipe import Recipe
 from tests.families.conftest import Checkpoint, row_of, towers_of
+from tests.finetune.fsdp2_trainings import over_gloo
 
 # An image that DeepSeek-OCR-2 cuts into tiles, one that it does not, and none.
 ROWS = {
@@ -39,6 +45,7 @@ ROWS = {
     "image": row_of("an answer", (200, 100)),
     "text": row_of("no image at all"),
 }
+FSDP2 = ":fsdp2"
 COLLECTIVES = ("all_gather_into_tensor", "reduce_scatter_tensor", "all_reduce", "broadcast", "barrier")
 # By itself it leaves weights of fewer than 100,000 values whole and keeps others once gathered: all here.
 ZERO3 = {
@@ -109,15 +116,39 @@ def alone(case: Case) -> dict[str, Tensor]:
     return {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
 
 
-def together(case: Case, rank: int) -> dict[str, Tensor]:
+def together(case: Case, rank: int, *, fsdp2: bool) -> dict[str, Tensor]:
     """The gradients of two processes that see a row each."""
-    import deepspeed
-    from deepspeed.utils import safe_get_full_grad
-
     model = case.model()
     if os.environ.get("WITHOUT_BLANK_IMAGE") != "1":
         base = model.get_base_model()
         see_blank_image(base, case.checkpoint.family, case.blank)  # pyright: ignore[reportArgumentType]
+    return by_fsdp2(case, model, rank) if fsdp2 else by_deepspeed(case, model, rank)
+
+
+def by_fsdp2(case: Case, model: PeftModel, rank: int) -> dict[str, Tensor]:
+    """As a trainer has accelerate divide it."""
+    multiply_thin(model)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with over_gloo():
+        plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+        accelerator = Accelerator(fsdp_plugin=plugin)
+        divide_by_blocks(accelerator, model, torch.float32)
+        parameters = [each for each in model.parameters() if each.requires_grad]
+        divided, _ = accelerator.prepare(model, torch.optim.SGD(parameters, 0.0))
+    check_divided(divided, len(case.batches), Path("fsdp2"))
+    (loss_of(divided, case.batches[rank]) * len(case.batches)).backward()
+    return {
+        name: each.grad.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
+        for name, each in divided.named_parameters()
+        if each.grad is not None
+    }
+
+
+def by_deepspeed(case: Case, model: PeftModel, rank: int) -> dict[str, Tensor]:
+    """Under ZeRO-3."""
+    import deepspeed
+    from deepspeed.utils import safe_get_full_grad
+
     if case.recipe.train.lora.experts is not None:
         gather_experts_whole(model)
     parameters = [each for each in model.parameters() if each.requires_grad]
@@ -159,7 +190,7 @@ def noted(name: str) -> Callable[..., Any]:
 def main(checkpoints: Path, out: Path, cases: list[str]) -> None:
     """Take every case's step."""
     # Before DeepSpeed is there: it would take the weights apart while they are made.
-    read = {text: read_case(text, checkpoints) for text in cases}
+    read = {text: read_case(text, checkpoints) for text in {each.removesuffix(FSDP2): None for each in cases}}
     wanted = {text: alone(case) for text, case in read.items()}
     for name in COLLECTIVES:
         setattr(torch.distributed, name, noted(name))
@@ -169,10 +200,12 @@ def main(checkpoints: Path, out: Path, cases: list[str]) -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed("gloo", verbose=False, timeout=PATIENCE)
     rank = torch.distributed.get_rank()
-    for text, case in read.items():
+    for text in cases:
         _calls.clear()
+        case = text.removesuffix(FSDP2)
         try:
-            found = {"differs": compared(together(case, rank), wanted[text])}
+            slopes = together(read[case], rank, fsdp2=case != text)
+            found = {"differs": compared(slopes, wanted[case])}
         except RuntimeError as error:
             found = {"error": str(error)}
         (out / f"{text}.{rank}.json").write_text(json.dumps({**found, "collectives": _calls}))

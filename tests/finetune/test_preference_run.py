@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from finetune import launch
 from finetune.collate import Collator
@@ -44,6 +46,26 @@ def test_it_is_merged_and_proven_like_any_other(preferring: Training, bank_forms
     model = merge(preferring.recipe, preferring.home, preferring.base, run)
     exam = make_held_out(preferring.home, bank_forms, 4)
     assert prove_merge(preferring.recipe, preferring.home, preferring.base, run, model, exam).passed
+
+
+@pytest.mark.parametrize("variant", ["rslora", "dora"])
+def test_other_forms_of_lora(
+    new_training: TrainingMaker, preferences: dict[str, Any], bank_forms: Path, variant: str
+) -> None:
+    """They begin at their reference, the base without them, and what they learn is merged."""
+    lora = {"rank": 4, "alpha": 8.0, "variant": variant}
+    training = new_training(**{**preferences, "train__lora": lora, "train__max_steps": 2})
+    first, last = training.metrics()
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert last["reward_margin"] > 0.5
+    run = training.run()
+    config = json.loads((run.path / "adapter_config.json").read_bytes())
+    assert (config["use_rslora"], config["use_dora"]) == (variant == "rslora", variant == "dora")
+    learnt = load_file(run.path / "adapter_model.safetensors")
+    assert any("magnitude" in name for name in learnt) == (variant == "dora")
+    model = merge(training.recipe, training.home, training.base, run)
+    exam = make_held_out(training.home, bank_forms, 4)
+    assert prove_merge(training.recipe, training.home, training.base, run, model, exam).passed
 
 
 def test_told_to_stop_and_gone_on_with(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from finetune.stated import read_stated
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
@@ -33,9 +35,10 @@ def further_adapters(recipe: Recipe, home: Home, base: Artifact) -> list[Artifac
     """The runs and outside adapters that the recipe's `merge` section names, in its order; none without one.
 
     An outside one becomes an artifact of kind "adapter": re-keyed to the names that the class has today, its
-    source's digests in the body, so that what is merged with it can be verified. Raises InputError with all
-    that cannot be merged: another base, other modules or shapes, a broken or zero adapter, a setting of
-    PEFT's that this version does not merge, one that is named twice.
+    source's digests in the body, so that what is merged with it can be verified, and the licence and data
+    that the card beside it states. Raises InputError with all that cannot be merged: another base, other
+    modules or shapes, a broken or zero adapter, a setting of PEFT's that this version does not merge, one
+    that is named twice.
     """
     found: list[Artifact] = []
     problems: list[Problem] = []
@@ -114,7 +117,8 @@ def _files_of(each: Further) -> Path:
 def _outside(recipe: Recipe, home: Home, base: Artifact, each: Further) -> Artifact:
     root = _files_of(each)
     source = {name: digest_file(root / name) for name in _FILES}
-    asked = {"source": source, "family": recipe.family}
+    stated = asdict(read_stated(root))
+    asked = {"source": source, "family": recipe.family, **stated}
     key = stage_key("adapter", "finetune.further", ("torch", "safetensors"), asked, {"base": base.id})
     if found := home.find("adapter", key):
         return found
@@ -134,6 +138,7 @@ def _outside(recipe: Recipe, home: Home, base: Artifact, each: Further) -> Artif
         draft.body.update(
             family=recipe.family,
             source=source,
+            **stated,
             tensors=len(member.adapter.file.entries),
             weights=len(member.adapter.shapes()),
         )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from finetune.combination import check_count, combination_of, roles
-from finetune.proving.form import check_held, not_computed, why_sampled
+from finetune.proving.form import not_computed, why_sampled
 from lensmith.artifact import Artifact, verify
 from lensmith.attestation import Attestation, attest, attestations
 from lensmith.base import checkpoint_path, verify_base
@@ -51,8 +51,7 @@ def prove_merge(
     model that holds it so. Of a model that cannot be held, or is larger than `form.WHOLE_BYTES`, what needs
     the whole of it is not computed, which the statement says, and a sample of what was merged is looked at;
     every other byte is. A proof that passed on the same things before is returned as it is. Raises
-    IntegrityError where base, run or model are not what their manifests say; InputError for a combination
-    that cannot be held.
+    IntegrityError where base, run or model are not what their manifests say.
     """
     merged = {"base": base, "run": run} | roles(others)
     evidence = {role: each.id for role, each in merged.items()} | {"held_out": held_out.id}
@@ -66,7 +65,7 @@ def prove_merge(
         "thinking": recipe.train.thinking,
         "combination": stated_combination,
     }
-    why = why_sampled(checkpoint_path(base)) if combination is None else None
+    why = why_sampled(checkpoint_path(base))
     asked["form"] = "sampled" if why else "whole"
     inputs = evidence | {"model": model.id}
     key = stage_key(PREDICATE, "finetune.merge_proof", ("torch", "transformers", "peft"), asked, inputs)
@@ -74,8 +73,6 @@ def prove_merge(
         if earlier.passed and earlier.statement.get("key") == key:
             return earlier
     verify_base(base)
-    if combination is not None:
-        check_held(checkpoint_path(base))
     for each in (run, *others, model):
         verify(each)
     stated = {role: model.manifest.inputs.get(role) for role in merged}
@@ -93,7 +90,7 @@ def prove_merge(
         findings.append("the model states another combination than the recipe")
     parts = {}
     if not findings and why:
-        parts = _sampled_parts(recipe, base, run, model, why, findings)
+        parts = _sampled_parts(recipe, base, run, model, others, why, findings)
     elif not findings:
         parts = _parts(recipe, home, base, run, model, held_out, others, findings)
     return attest(
@@ -107,13 +104,19 @@ def prove_merge(
 
 
 def _sampled_parts(
-    recipe: Recipe, base: Artifact, run: Artifact, model: Artifact, why: str, findings: list[str]
+    recipe: Recipe,
+    base: Artifact,
+    run: Artifact,
+    model: Artifact,
+    others: Sequence[Artifact],
+    why: str,
+    findings: list[str],
 ) -> dict[str, object]:
     """As `_parts`, without holding the model."""
     with signals_held():
         from finetune.merging.tied import tied_head
         from finetune.proving.companions import companions_part
-        from finetune.proving.definition import full_definition, lora_definition
+        from finetune.proving.definition import combined_definition, full_definition, lora_definition
         from finetune.proving.large import sampled_part
         from finetune.proving.new_tokens import new_tokens_part
         from finetune.proving.regions import read_regions
@@ -124,7 +127,13 @@ def _sampled_parts(
     facts: dict[str, object] = {"form": {"sampled": why}}
     try:
         stored, merged = read_regions(root), read_regions(model.path)
-        if run.body["method"] == "full":
+        if (combination := combination_of(recipe)) is not None:
+            adapters = [each.path for each in (run, *others)]
+            definition = combined_definition(root, adapters, family, combination)
+            facts["combination"] = combination.model_dump(mode="json")
+            for role, each in zip(("adapter", *roles(others)), definition.adapters, strict=True):
+                facts[role] = each.facts
+        elif run.body["method"] == "full":
             definition = full_definition(run.path, stored, tied_head(root))
         else:
             definition = lora_definition(root, run.path, family, stored, read_quantized(run.path))

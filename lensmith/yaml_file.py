@@ -29,6 +29,11 @@ def read_yaml(path: Path) -> YamlFile:
         raise InputError(f"no such file: {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> YamlFile:
+    """Parse the mapping that `text`, of the file `path`, holds. Raises InputError as `read_yaml`."""
     problems: list[Problem] = []
     try:
         for event in yaml.parse(text, yaml.SafeLoader):

@@ -17,6 +17,7 @@ from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.report import PAGE_FILE, REPORT_FILE, Report, read_report
 from serving.card import model_card
+from serving.merged_in import read_others
 from serving.pickles import find_pickles
 from serving.release_file import CARD_FILE, LINEAGE_FILE, RELEASE_FILE, Exam, Proof, Release
 
@@ -85,6 +86,8 @@ def make_release(
             base_name=recipe.base.path.name,
             base=base,
             run=run,
+            model=model,
+            others=read_others(home, model),
             dataset=dataset,
             intake=intake,
             profile=profile,

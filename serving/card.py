@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -10,6 +11,7 @@ from lensmith.artifact import Artifact
 from lensmith.families.family import TOWERS, Tower
 from lensmith.report import LOWER_IS_BETTER, METRICS, TITLES, Difference, MetricName, Score
 from lensmith.train_settings import DPO_BETA, LORA_VARIANTS, Lora, Quantization, TowerLora, TowerRates
+from serving.merged_in import merged_in, other_licences
 from serving.release_file import Proof, Release
 
 PROOFS = {
@@ -25,28 +27,33 @@ def model_card(
     base_name: str,
     base: Artifact,
     run: Artifact,
+    model: Artifact,
+    others: Sequence[Artifact],
     dataset: Artifact,
     intake: Artifact,
     profile: Artifact,
 ) -> str:
-    """The card as Markdown. base_name: the checkpoint's name as people know it, never a place on a disk."""
+    """The card as Markdown. base_name: the checkpoint's name as people know it, never a place on a disk.
+    model: what is served. others: the adapters that were merged with the run's.
+    """
     parts = [
-        _front_matter(release, base_name),
+        _front_matter(release, base_name, others),
         f"# {release.name}",
         release.intended_use,
-        _origin(release, base_name, base, run),
+        _origin(release, base_name, base, run, others),
+        *([merged_in(run, others, model.body["combination"], release.licence)] if others else []),
         _training(run),
         _data(dataset, intake),
         _evaluation(release),
         _proofs(release.proofs),
         _serving(release, profile),
         _limits(release),
-        _identity(release),
+        _identity(release, others),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(release: Release, base_name: str) -> str:
+def _front_matter(release: Release, base_name: str, others: Sequence[Artifact]) -> str:
     results = [
         {
             "task": {"type": "image-text-to-text"},
@@ -57,9 +64,13 @@ def _front_matter(release: Release, base_name: str) -> str:
             ],
         }
     ]
+    # Hubs write licences in small letters: Apache-2.0 is apache-2.0 there. Several together are "other".
+    licences = [release.licence.lower(), *other_licences(others, release.licence)]
+    stated = {"license": licences[0]}
+    if len(licences) > 1:
+        stated = {"license": "other", "license_name": " and ".join(licences)}
     content = {
-        # Hubs write licences in small letters: Apache-2.0 is apache-2.0 there.
-        "license": release.licence.lower(),
+        **stated,
         "base_model": base_name,
         "base_model_relation": "finetune" if release.mode == "merged" else "adapter",
         "pipeline_tag": "image-text-to-text",
@@ -70,17 +81,22 @@ def _front_matter(release: Release, base_name: str) -> str:
     return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"
 
 
-def _origin(release: Release, base_name: str, base: Artifact, run: Artifact) -> str:
+def _origin(
+    release: Release, base_name: str, base: Artifact, run: Artifact, others: Sequence[Artifact]
+) -> str:
     revision = f" at revision `{base.body['revision']}`" if base.body["revision"] else ""
+    more = f", together with {len(others)} more" if others else ""
+    licences = other_licences(others, release.licence)
+    also = f"; of what was merged in: {', '.join(licences)}. All of them hold" if licences else ""
     served = (
-        "The adapter is merged into the base's weights."
+        f"The adapter is merged into the base's weights{more}."
         if release.mode == "merged"
         else "The adapter is served beside its base."
     )
     return (
         "## What it is\n\n"
         f"Fine-tuned from {base_name}{revision}: {_METHODS[run.body['method']]}. {served}\n\n"
-        f"Licence: {release.licence}, the base's."
+        f"Licence: {release.licence}, the base's{also}."
     )
 
 
@@ -221,11 +237,12 @@ def _limits(release: Release) -> str:
     )
 
 
-def _identity(release: Release) -> str:
+def _identity(release: Release, others: Sequence[Artifact]) -> str:
     ids = {
         "weights": release.subject,
         "base": release.base,
         "fine-tune": release.run,
+        **{f"merged in, {number}": each.id for number, each in enumerate(others, 1)},
         "dataset": release.dataset,
         "held-out set": release.exam.held_out,
         "profile": release.profile,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,15 +112,29 @@ def _with_experts(name: str, fused: CombinedExperts) -> Callable[[Tensor], Tenso
 
 def combined(changes: dict[int, Tensor], combination: Combination, weight: str, expert: int | None) -> Tensor:
     """One matrix of the changes [out, in] of the adapters with these numbers, float32."""
+    stay = {n: staying(each, n, combination, weight, expert) for n, each in changes.items()}
+    return outcome(changes, stay, combination)
+
+
+def staying(
+    change: Tensor, number: int, combination: Combination, weight: str, expert: int | None
+) -> Tensor | None:
+    """bool [out, in]: which elements of a matrix of an adapter's change stay, None where all do. Of `change`
+    the shape alone counts for methods that draw: it may be on the meta device."""
+    if combination.density is None:
+        return None
+    if combination.method in DRAWN:
+        return _drawn(change, combination.seed, number, weight, expert, combination.density)
+    return _largest(change, combination.density)
+
+
+def outcome(
+    changes: Mapping[int, Tensor], stay: Mapping[int, Tensor | None], combination: Combination
+) -> Tensor:
+    """What rows of `changes` [rows, in] are combined to, of which those elements stay that `stay` says."""
     numbers = sorted(changes)
-    density = combination.density
-    thinned = [changes[number] for number in numbers]
-    if combination.method in DRAWN and density is not None:
-        drawn = [_drawn(changes[n], combination.seed, n, weight, expert, density) for n in numbers]
-        thinned = [each * keep / density for each, keep in zip(thinned, drawn, strict=True)]
-    elif density is not None:
-        thinned = [_largest(each, density) for each in thinned]
-    stacked = torch.stack(thinned)
+    scale = combination.density if combination.method in DRAWN else None
+    stacked = torch.stack([_thinned(changes[number], stay[number], scale) for number in numbers])
     weights = torch.tensor([combination.weights[number] for number in numbers])
     weighted = stacked * weights.view(-1, 1, 1)
     if combination.method in ("linear", "dare_linear"):
@@ -128,6 +142,12 @@ def combined(changes: dict[int, Tensor], combination: Combination, weight: str, 
     sign = torch.where(_summed(stacked) < 0, -1.0, 1.0)
     agreeing = torch.sign(stacked) == sign
     return _summed(weighted * agreeing) / agreeing.sum(0).clamp(min=1)
+
+
+def _thinned(change: Tensor, stay: Tensor | None, density: float | None) -> Tensor:
+    if stay is None:
+        return change
+    return change * stay if density is None else change * stay / density
 
 
 def _summed(stacked: Tensor) -> Tensor:
@@ -141,9 +161,9 @@ def _summed(stacked: Tensor) -> Tensor:
 def _largest(change: Tensor, density: float) -> Tensor:
     count = int(density * change.numel())
     if count == 0:
-        return torch.zeros_like(change)
-    smallest = change.abs().flatten().topk(count).values[-1]
-    return change * (change.abs() >= smallest)
+        return torch.zeros_like(change, dtype=torch.bool)
+    sizes = change.abs()
+    return sizes >= sizes.flatten().kthvalue(change.numel() - count + 1).values
 
 
 def _drawn(

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from finetune.combination import Combination
 from finetune.layout import Part, Places, Shapes, read_places
 from finetune.merging.tied import EMBEDDING, tied_head
+from finetune.proving.combination import combined, outcome, staying
 from finetune.proving.on_demand import AdapterOnDemand
 from finetune.proving.regions import Region, read_regions
 from finetune.quantized import Quantized
 from lensmith.families.family import Family
+
+# By the number of an adapter, which elements of its change of a matrix stay; None where all do.
+Stay = dict[int, Tensor | None]
 
 
 class Definition(Protocol):
@@ -112,6 +118,79 @@ class LoraDefinition:
 
 
 @dataclass(frozen=True)
+class CombinedDefinition:
+    """The base's weight in float32 plus what the changes of several adapters are combined to.
+
+    What stays of a matrix is found over the whole of it, an adapter at a time, and kept, a byte an element,
+    while its rows are looked at; their values are computed again.
+    """
+
+    adapters: Sequence[AdapterOnDemand]
+    combination: Combination
+    places: Places
+    shapes: Shapes
+    all: bool = False
+    _last: dict[str, Stay] = field(default_factory=dict)
+
+    @functools.cached_property
+    def names(self) -> set[str]:
+        """The weights of the class that change."""
+        return {name for each in self.adapters for name in (*each.linears, *each.experts)}
+
+    def changes(self, name: str) -> bool:
+        return name in self.names
+
+    def is_fused(self, part: Part) -> bool:
+        return part.expert is None and any(part.name in each.experts for each in self.adapters)
+
+    def undivided(self, name: str) -> bool:
+        # The largest elements are those of the whole matrix, and DoRA's hang on the base's.
+        return self.combination.method == "ties" and any(
+            name in each.linears and each.is_dora(name) for each in self.adapters
+        )
+
+    def length(self, part: Part, region: Region) -> int:
+        return part.shape(self.shapes[part.name])[0]
+
+    def rows(self, part: Part, expert: int | None, base: Tensor, first: int) -> Tensor:
+        name = part.name
+        if any(name in each.experts for each in self.adapters):
+            number = part.expert if expert is None else expert
+            assert number is not None
+            one = replace(part, expert=0).of(self._expert(name, number)[None])
+            return base.float() + (one[first : first + len(base)] if expert is None else one[None])
+        first += part.rows[0] if part.rows else 0
+        start = base.float()
+        stay = self._stay(name, start)
+        rows = slice(first, first + len(base))
+        changes = {
+            n: each.change(name, start, first) for n, each in enumerate(self.adapters) if name in each.linears
+        }
+        here = {n: None if each is None else each[rows] for n, each in stay.items()}
+        return start + outcome(changes, here, self.combination)
+
+    def _expert(self, name: str, number: int) -> Tensor:
+        """float32 [out, in]: what is added to one expert of a fused parameter."""
+        changes = {
+            n: each.expert(name, number) for n, each in enumerate(self.adapters) if name in each.experts
+        }
+        return combined(changes, self.combination, name, number)
+
+    def _stay(self, name: str, start: Tensor) -> Stay:
+        if name not in self._last:
+            self._last.clear()
+            held = {n: each for n, each in enumerate(self.adapters) if name in each.linears}
+            self._last[name] = {n: self._staying(name, n, each, start) for n, each in held.items()}
+        return self._last[name]
+
+    def _staying(self, name: str, number: int, adapter: AdapterOnDemand, start: Tensor) -> Tensor | None:
+        whole = torch.empty(self.shapes[name], device="meta")
+        if self.combination.method == "ties":
+            whole = adapter.change(name, start if adapter.is_dora(name) else whole, 0)
+        return staying(whole, number, self.combination, name, None)
+
+
+@dataclass(frozen=True)
 class FullDefinition:
     """The run's own weights."""
 
@@ -146,6 +225,31 @@ def lora_definition(
     """
     places, shapes = read_places(root, family)
     definition = LoraDefinition(AdapterOnDemand(root, run), quantized, {}, shapes)
+    _place(definition, places)
+    # The embeddings under a second name: a tied head that is stored all the same.
+    if (tied := tied_head(root)) and tied in base:
+        for name in definition.adapter.rows:
+            definition.places[tied] = (Part(name),)
+    return definition
+
+
+def combined_definition(
+    root: Path, adapters: Sequence[Path], family: Family, combination: Combination
+) -> CombinedDefinition:
+    """That of `adapters`, combined, on the checkpoint `root`.
+
+    Raises IntegrityError where PEFT would not load exactly the tensors of one's file.
+    """
+    places, shapes = read_places(root, family)
+    definition = CombinedDefinition(
+        [AdapterOnDemand(root, each) for each in adapters], combination, {}, shapes
+    )
+    _place(definition, places)
+    return definition
+
+
+def _place(definition: LoraDefinition | CombinedDefinition, places: Places) -> None:
+    """Put in where the weights that change lie. One without a place keeps its name, found nowhere."""
     definition.places.update(
         {
             disk: parts
@@ -153,14 +257,8 @@ def lora_definition(
             if any(definition.changes(part.name) for part in parts)
         }
     )
-    # The embeddings under a second name: a tied head that is stored all the same.
-    if (tied := tied_head(root)) and tied in base:
-        for name in definition.adapter.rows:
-            definition.places[tied] = (Part(name),)
     placed = {part.name for parts in definition.places.values() for part in parts}
-    # One without a place is found under no name.
     definition.places.update({name: (Part(name),) for name in definition.names - placed})
-    return definition
 
 
 def full_definition(run: Path, base: Mapping[str, Region], tied: str | None) -> FullDefinition:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import psutil
 
-from lensmith.errors import InputError, Problem
-
 # Bytes of weights. A larger model is sampled even where it could be held: whole, its proof takes memory three
 # times this and hours of a processor. Above Qwen3-VL-32B in bfloat16 (67 GB), which a node of 256 GB holds.
 WHOLE_BYTES = 80_000_000_000
@@ -25,16 +23,6 @@ def why_sampled(root: Path) -> str | None:
     if needed > available:
         return f"whole, the proof needs {_gib(needed)} of memory, {_gib(available)} are free"
     return None
-
-
-def check_held(root: Path) -> None:
-    """Refuse (InputError) a model on the checkpoint in `root` that cannot be held: one of several adapters is
-    proven whole only."""
-    needed, available = _TIMES_HELD * _weights(root), psutil.virtual_memory().available
-    if needed > available:
-        what = f"it needs {_gib(needed)} of memory, {_gib(available)} are free"
-        problem = Problem(what, str(root), "prove it on a machine that has as much")
-        raise InputError("the merge proof of several adapters holds the whole model", [problem])
 
 
 def not_computed(root: Path) -> dict[str, object]:

@@ -18,7 +18,7 @@ from finetune.model import load_skeleton
 from finetune.new_rows import trained_rows
 from finetune.peft_names import named_in_full
 from finetune.proving.experts import experts_apart, experts_delta
-from finetune.proving.weights import merged_linear
+from finetune.proving.weights import linear_change, merged_linear
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 
 
@@ -62,6 +62,17 @@ class AdapterOnDemand:
         rows = slice(first, first + len(start))
         with self._values(layer, rows):
             return merged_linear(layer, start)
+
+    def change(self, name: str, start: Tensor, first: int) -> Tensor:
+        """float32: by how much rows of a linear's weight change, as `linear`. Without DoRA only the shape of
+        `start` counts: it may be on the meta device."""
+        layer = self.linears[name]
+        with self._values(layer, slice(first, first + len(start))):
+            return linear_change(layer, start)
+
+    def is_dora(self, name: str) -> bool:
+        """Whether a linear's change depends on its base's rows."""
+        return bool(self.linears[name].use_dora["default"])
 
     def expert(self, name: str, number: int) -> Tensor:
         """float32 [out, in]: what is added to one expert of a fused parameter."""

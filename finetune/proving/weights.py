@@ -3,6 +3,7 @@ as transformers loads it."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -132,13 +133,15 @@ def lora_definition(
 def adapter_change(trained: nn.Module) -> dict[str, Callable[[torch.Tensor], torch.Tensor]]:
     """By the class's weight what gives, of the base's in float32, by how much the adapter changes it: PEFT's
     own delta; for DoRA what the base becomes less the base."""
+    return {f"{name}.weight": functools.partial(linear_change, layer) for name, layer in _layers(trained)}
 
-    def change(layer: LoraLinear) -> Callable[[torch.Tensor], torch.Tensor]:
-        if layer.use_dora["default"]:
-            return lambda start: merged_linear(layer, start) - start
-        return lambda start: _delta(layer)
 
-    return {f"{name}.weight": change(layer) for name, layer in _layers(trained)}
+def linear_change(layer: LoraLinear, start: torch.Tensor) -> torch.Tensor:
+    """float32: by how much `layer` changes `start`, the float32 weight that it adapts: PEFT's own delta,
+    whatever the start; for DoRA what that becomes less what it is."""
+    if layer.use_dora["default"]:
+        return merged_linear(layer, start) - start
+    return _delta(layer)
 
 
 def _delta(layer: LoraLinear) -> torch.Tensor:

@@ -104,10 +104,14 @@ class Pipeline:
 
     @functools.cached_property
     def others(self) -> list[Artifact]:
-        """The further adapters that are merged with the run."""
+        """The further adapters that are merged with the run. Raises InputError where one knows the exam."""
         from finetune.further import further_adapters
+        from lensmith.overlap import check_unlearned
 
-        return further_adapters(self.recipe, self.home, self.base)
+        others = further_adapters(self.recipe, self.home, self.base)
+        if others:
+            check_unlearned(self.home, others, self.held_out)
+        return others
 
     @functools.cached_property
     def model(self) -> Artifact:

@@ -10,6 +10,7 @@ import pytest
 from lensmith.artifact import Artifact
 from lensmith.cli.main import main
 from lensmith.cli.pipeline import Pipeline
+from lensmith.errors import InputError
 from lensmith.home import Home
 from lensmith.recipe import Recipe
 from serving.build import EngineBuild
@@ -114,3 +115,16 @@ def test_an_adapter_that_the_engine_here_cannot_apply_is_told_first(
     told = capsys.readouterr().err
     assert "Triton's kernels alone, which its CPU engine lacks" in told
     assert "merge it: serve.mode: merged" in told
+
+
+def test_what_is_merged_with_the_run_must_not_know_the_exam(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told where the adapters are looked at, so before anything is trained."""
+    knowing = world.run("two")
+    monkeypatch.setattr("finetune.further.further_adapters", lambda *_: [knowing])
+    monkeypatch.setattr("lensmith.overlap.learned_rows", lambda *_: 3)
+    pipeline = serving(world, world.model("two"), tmp_path)
+    pipeline.__dict__.update(base=world.base, _prepared=(world.dataset, world.held_out, world.intake))
+    with pytest.raises(InputError, match="has learned rows of this recipe's exam"):
+        _ = pipeline.run

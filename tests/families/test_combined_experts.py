@@ -11,6 +11,7 @@ import pytest
 
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
+from finetune.proving import form
 from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.merge_settings import Merge
@@ -33,7 +34,11 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("family", ROUTED)
 def test_experts_are_combined_one_by_one(
-    made: dict[str, Checkpoint], bank_forms: Path, tmp_path: Path, family: str
+    made: dict[str, Checkpoint],
+    bank_forms: Path,
+    tmp_path: Path,
+    family: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second adapter leaves the experts as they are; the third has them with other ranks."""
     settings = SETTINGS[sorted(ROUTED).index(family) % len(SETTINGS)]
@@ -52,8 +57,16 @@ def test_experts_are_combined_one_by_one(
         update={"merge": Merge.model_validate({"weight": 0.7, "adapters": adapters} | settings)}
     )
     model = merge(recipe, home, base, run, others)
-    proof = prove_merge(recipe, home, base, run, model, make_held_out(home, bank_forms, 2), others)
+    held_out = make_held_out(home, bank_forms, 2)
+    proof = prove_merge(recipe, home, base, run, model, held_out, others)
     assert proof.statement["findings"] == []
     found = proof.statement["weights"]
     assert found["bit_equal"] == found["tensors"]
     assert found["changed"] == found["merged"] > 0
+
+    # One that could not be held: each expert by itself.
+    monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    proof = prove_merge(recipe, home, base, run, model, held_out, others)
+    assert proof.statement["findings"] == []
+    found = proof.statement["weights"]
+    assert found["bit_equal"] == found["sampled"] == found["changed"] > 0

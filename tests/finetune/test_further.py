@@ -54,6 +54,15 @@ def halved(tensors: Tensors) -> Tensors:
     return {name: each / 2 for name, each in tensors.items()}
 
 
+def test_what_the_card_beside_it_states_is_kept(whole: Walk, tmp_path: Path) -> None:
+    folder = outside(whole, tmp_path / "outside", halved)
+    (silent,) = named(whole, {"path": folder})
+    assert (silent.body["licence"], silent.body["datasets"]) == ("", [])
+    (folder / "README.md").write_text("---\nlicense: mit\ndatasets: [acme/bills]\n---\n")
+    (taken,) = named(whole, {"path": folder})
+    assert (taken.body["licence"], taken.body["datasets"]) == ("mit", ["acme/bills"])
+
+
 def test_an_outside_adapter_is_taken_in_once(whole: Walk, tmp_path: Path) -> None:
     folder = outside(whole, tmp_path / "outside", halved)
     (taken,) = named(whole, {"path": folder})

@@ -8,8 +8,9 @@ import pytest
 
 from lensmith.artifact import Artifact
 from lensmith.dataset import HELD_OUT_FILE, split_file
+from lensmith.errors import InputError
 from lensmith.home import Home
-from lensmith.overlap import learned_rows
+from lensmith.overlap import check_unlearned, learned_rows
 from lensmith.row_file import Row, write_rows
 from lensmith.sample import Image, Message, Sample, Text
 
@@ -37,6 +38,7 @@ def model(home: Home) -> Artifact:
 def exam(home: Home, *rows: Row) -> Artifact:
     with home.create("held_out", "d" * 64, {}) as draft:
         write_rows(draft.path / HELD_OUT_FILE, rows)
+        draft.body.update(rows=len(rows))
     return draft.artifact
 
 
@@ -63,3 +65,14 @@ def test_a_base_learned_nothing_that_is_known(home: Home, model: Artifact) -> No
         pass
     assert learned_rows(home, base.artifact, exam(home, row("d", "customer-1", "aa"))) == 0
     assert not (home.root / "held_out_reads.jsonl").exists()
+
+
+def test_what_is_merged_must_not_know_the_exam(home: Home, model: Artifact) -> None:
+    with home.create("adapter", "e" * 64, {}) as outside:
+        pass
+    sealed = exam(home, row("d", "customer-1", "dd"), row("e", "new", "ee"))
+    check_unlearned(home, [outside.artifact], sealed)
+    with pytest.raises(InputError, match="has learned rows of this recipe's exam") as caught:
+        check_unlearned(home, [outside.artifact, model], sealed)
+    assert f"{model.short}: was trained on 1 of the 2 rows" in str(caught.value)
+    assert outside.artifact.short not in str(caught.value)

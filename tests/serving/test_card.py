@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
+from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact
 from serving.card import model_card
+from serving.merged_in import read_others
 from serving.release_file import Release
 from tests.release_artifacts import World
 
@@ -18,13 +23,20 @@ def golden_release() -> Release:
     return Release.model_validate_json((GOLDEN / "release_v1.json").read_bytes())
 
 
-def card(world: World, release: Release, run: Artifact | None = None) -> str:
-    model = world.model("one")
+def card(
+    world: World,
+    release: Release,
+    run: Artifact | None = None,
+    model: Artifact | None = None,
+) -> str:
+    model = model or world.model("one")
     return model_card(
         release,
         base_name="Tiny-VL",
         base=world.base,
         run=run or world.run("one"),
+        model=model,
+        others=read_others(world.home, model),
         dataset=world.dataset,
         intake=world.intake,
         profile=world.profile(model),
@@ -109,3 +121,66 @@ def test_no_place_of_this_machine_is_told(world: World) -> None:
         text = (artifact.path / name).read_text()
         assert str(world.home.root) not in text
         assert "/nowhere" not in text
+
+
+def outside(world: World, name: str, **stated: Any) -> Artifact:
+    """Another's adapter, and what the card beside it states."""
+    source = {"adapter_config.json": "c" * 64, ADAPTER_WEIGHTS: "d" * 64}
+    files = {ADAPTER_WEIGHTS: name.encode()}
+    return world.artifact("adapter", name, {"base": world.base}, files, source=source, **stated)
+
+
+def combined(world: World, others: Sequence[Artifact], **combination: Any) -> Artifact:
+    """A model of the world's run and `others`."""
+    roles = {f"adapter_{number}": each for number, each in enumerate(others, 1)}
+    inputs = {"base": world.base, "run": world.run("one"), **roles}
+    name = f"combined {[each.id for each in others]} {combination}"
+    return world.artifact("model", name, inputs, {"config.json": b"{}"}, combination=combination)
+
+
+TIES = {"method": "ties", "density": 0.5, "seed": None}
+
+
+def test_every_adapter_that_was_merged_is_named(world: World) -> None:
+    stated = {"licence": "cc-by-nc-4.0", "datasets": ["acme/receipts", "acme/bills"]}
+    others = [world.run("two"), outside(world, "stated", **stated), outside(world, "silent")]
+    model = combined(world, others, weights=[0.7, 0.5, 0.3, -1.0], **TIES)
+    text = card(world, golden_release(), model=model)
+    own, data = world.run("one").short, f"`dataset-{world.dataset.id[:12]}`"
+    file = f"from outside ({ADAPTER_WEIGHTS} SHA-256 `dddddddddddd`)"
+    lensmith = f"Lensmith: rank 16, alpha 32 | {data} | Apache-2.0, the base's"
+    for line in (
+        "What 4 adapters add to the base's weights was combined by TIES (arXiv 2306.01708), density 0.5. ",
+        f"| `{own}`, this fine-tune | 0.7 | {lensmith} |",
+        f"| `{others[0].short}` | 0.5 | {lensmith} |",
+        f"| `{others[1].short}`, {file} | 0.3 | others | acme/receipts, acme/bills | cc-by-nc-4.0 |",
+        f"| `{others[2].short}`, {file} | -1 | others | not stated | not stated |",
+        "The adapter is merged into the base's weights, together with 3 more.",
+        "Licence: Apache-2.0, the base's; of what was merged in: cc-by-nc-4.0. All of them hold.",
+    ):
+        assert line in text
+    for number, each in enumerate(others, 1):
+        assert f"| merged in, {number} | `{each.id}` |" in text
+    front = yaml.safe_load(text.split("---")[1])
+    assert (front["license"], front["license_name"]) == ("other", "apache-2.0 and cc-by-nc-4.0")
+
+
+@pytest.mark.parametrize(
+    ("combination", "told"),
+    [
+        ({"method": "linear", "density": None, "seed": None}, "combined as their weighted sum. "),
+        ({"method": "dare_linear", "density": 0.25, "seed": 17}, "weighted sum, density 0.25, seed 17. "),
+        ({"method": "dare_ties", "density": 0.25, "seed": 3}, "2306.01708), density 0.25, seed 3. "),
+    ],
+)
+def test_a_method_is_told_with_its_settings(world: World, combination: dict[str, Any], told: str) -> None:
+    model = combined(world, [world.run("two")], weights=[1.0, 0.5], **combination)
+    text = card(world, golden_release(), model=model)
+    assert told in text
+    assert yaml.safe_load(text.split("---")[1])["license"] == "apache-2.0"
+
+
+def test_others_come_in_the_recipe_s_order(world: World) -> None:
+    others = [world.run(f"number {number}") for number in range(12)]
+    model = combined(world, others, weights=[1.0] * 13, **TIES)
+    assert read_others(world.home, model) == others

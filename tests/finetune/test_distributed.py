@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from finetune import checkpoint as checkpoints
 from finetune.launch import SCRIPT, train
-from finetune.quantized import read_quantized
 from finetune.run import run_key
 from lensmith.artifact import Artifact
 from tests.finetune.conftest import Training, TrainingMaker
@@ -60,69 +59,12 @@ def assert_same_weights(ours: Artifact, theirs: Artifact, file: str) -> None:
     assert float(moved.float().mean()) < 0.002
 
 
-# Each tower at its own rate: DeepSpeed must keep the optimizer's groups apart. DoRA reads the base's weights.
-RATED: dict[str, Any] = {
-    "train__tower_learning_rates": {"vision": 0.002, "connector": 0.02},
-    "train__lora": {"variant": "dora", "rank": 4, "alpha": 8.0},
-}
-
-
-def test_zero3_dora(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
-    config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3)
-    single = new_training(**RATED)
-    training = new_training(**RATED, train__launcher=config, train__batch_size=1)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 3)
-    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
-    assert training.run().manifest.key == single.run().manifest.key
-    assert_same_weights(training.run(), single.run(), "adapter_model.safetensors")
-
-
-def test_zero2_qlora(new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path) -> None:
-    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
-    single = new_training(train__method="qlora")
-    training = new_training(train__method="qlora", train__launcher=config, train__batch_size=1)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 2)
-    assert training.run().record()["linears_in_4_bits"] == 14
-    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
-    assert_same_weights(training.run(), single.run(), "adapter_model.safetensors")
-    assert read_quantized(training.run().path) == read_quantized(single.run().path)
-
-
 FULL: dict[str, Any] = {
     "train__method": "full",
     "train__towers": {"vision": "freeze", "connector": "train", "language": "train"},
     "train__learning_rate": 0.001,
     "train__tower_learning_rates": {"connector": 0.004},
 }
-
-
-def test_zero3_offloaded(
-    new_training: TrainingMaker,
-    lora_losses: list[float],
-    deepspeed_config: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    """Weights and optimizer in host memory; AdamW is DeepSpeed's for CPUs, compiled where it runs."""
-    config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3, offload="cpu")
-    training = new_training(train__launcher=config, train__batch_size=1)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 3, offload=["optimizer", "parameters"])
-    assert training.losses() == pytest.approx(lora_losses, abs=TOLERANCE)
-
-
-def test_zero2_full_offloaded(
-    new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path
-) -> None:
-    """The optimizer in host memory, as recipes/accelerate/deepspeed_zero2_offload.yaml has it."""
-    single = new_training(**FULL)
-    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2, offload="cpu")
-    training = new_training(**FULL, train__launcher=config, train__batch_size=1)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 2, offload=["optimizer"])
-    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
-    assert_same_weights(training.run(), single.run(), "model.safetensors")
 
 
 def test_evaluated_and_ended_early(

@@ -15,7 +15,6 @@ from transformers.models.auto.tokenization_auto import AutoTokenizer
 
 from finetune.adapted import load_trained
 from finetune.greedy import end_ids, greedy
-from finetune.launch import train
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
 from finetune.model import load_processor
@@ -27,7 +26,6 @@ from lensmith.dataset import read_held_out
 from tests.artifacts import make_held_out
 from tests.finetune.conftest import Training, TrainingMaker, assert_same_run
 from tests.finetune.merged import Walk, as_bfloat16, planted
-from tests.finetune.test_distributed import TOLERANCE, assert_deepspeed, assert_same_weights, launcher
 from tests.finetune.test_train import broken_after
 from tests.roomy import EMBEDDINGS, HEAD, IDS, TOKENS
 
@@ -211,17 +209,3 @@ def test_packed_and_resumed_it_learns_the_same(
     broken_after(2, broken, monkeypatch)
     assert_same_run(broken, unbroken)
     assert broken.run().record()["resumed_at"] == 2
-
-
-@pytest.mark.slow
-def test_two_processes_learn_the_same(
-    new_training: TrainingMaker, roomy: Path, deepspeed_config: dict[str, Any], tmp_path: Path
-) -> None:
-    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
-    settings = {"base__path": roomy, "train__new_tokens": TOKENS}
-    single = new_training(**settings)
-    training = new_training(**settings, train__launcher=config, train__batch_size=1)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 2)
-    assert training.losses() == pytest.approx(single.losses(), abs=TOLERANCE)
-    assert_same_weights(training.run(), single.run(), WEIGHTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,10 @@ from finetune.collate import COLUMN, EncodedRows, training_rows
 from finetune.documents import rope_positions
 from finetune.encoded import IGNORED
 from finetune.encoder import row_encoder
-from finetune.launch import train
 from finetune.model import load_skeleton
 from finetune.packing import PackPlan
 from lensmith.dataset import read_split
 from tests.finetune.conftest import Training, TrainingMaker
-from tests.finetune.test_distributed import assert_deepspeed, launcher
 from tests.finetune.test_train import broken_after
 
 pytestmark = pytest.mark.slow
@@ -77,18 +74,6 @@ def test_rows_of_another_order_would_show(
 
     monkeypatch.setattr(finetune.packed, "plan_run", reseeded)
     assert training.losses() != pytest.approx(padded.losses(), abs=1e-3)
-
-
-def test_two_processes_under_zero3(
-    new_training: TrainingMaker, padded: Training, deepspeed_config: dict[str, Any], tmp_path: Path
-) -> None:
-    """Sixteen rows of two processes, in two passes each."""
-    config = launcher(tmp_path / "zero3.yaml", deepspeed_config, 3)
-    settings = {**PACKED, "train__batch_size": 8, "train__pack_length": 512, "train__launcher": config}
-    training = new_training(**settings)
-    train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), 3)
-    assert training.losses() == pytest.approx(padded.losses(), abs=2e-5)
 
 
 def test_the_row_that_fills_teaches_nothing(packed: Training) -> None:

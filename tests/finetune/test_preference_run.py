@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from finetune import launch
 from finetune.collate import Collator
 from finetune.encoder import row_encoder
 from finetune.lengths import check_lengths
@@ -26,7 +25,6 @@ from lensmith.signals import Noted
 from lensmith.tokens import read_grid
 from tests.artifacts import make_held_out
 from tests.finetune.conftest import Training, TrainingMaker
-from tests.finetune.test_distributed import TOLERANCE, assert_deepspeed, launcher
 
 pytestmark = pytest.mark.slow
 
@@ -87,24 +85,6 @@ def test_told_to_stop_and_gone_on_with(
             train_process(training.recipe, training.home, training.base, training.dataset, noted)
     assert training.run().record()["resumed_at"] > 0
     assert training.losses() == pytest.approx(preferring.losses()[:3], abs=1e-5)
-
-
-@pytest.mark.parametrize("stage", [2, 3])
-def test_two_processes_learn_what_one_does(
-    new_training: TrainingMaker,
-    preferences: dict[str, Any],
-    preferring: Training,
-    deepspeed_config: dict[str, Any],
-    tmp_path: Path,
-    stage: int,
-) -> None:
-    """Among them passes in which one process has pairs of text alone and the other an image."""
-    config = launcher(tmp_path / "zero.yaml", deepspeed_config, stage)
-    shared = {"train__launcher": config, "train__batch_size": 1, "train__gradient_accumulation": 2}
-    training = new_training(**preferences | shared | {"train__max_steps": 3})
-    launch.train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    assert_deepspeed(training.run(), stage)
-    assert training.losses() == pytest.approx(preferring.losses()[:3], abs=TOLERANCE)
 
 
 def test_in_4_bits_the_reference_is_the_base_in_4_bits(

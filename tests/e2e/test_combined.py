@@ -8,35 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file, save_file
 
-from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
 from tests.artifacts import make_run
 from tests.e2e.command import Command, run
-from tests.finetune.test_outside_adapters import side_by_side
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 PROVEN = {"combination", "adapter", "adapter_1", "adapter_2", "weights", "loaded", "files", "logits"}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("combined") / "home"
-
-
-@pytest.fixture(scope="module")
-def outside(arguments: list[str], home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random adapter on all linears, as a tool of the days of transformers 4.51 would have saved it."""
-    scratch, target = (tmp_path_factory.mktemp(name) for name in ("scratch", "outside"))
-    other = Home(scratch)
-    made = make_run(other, pin_base(load_recipe(Path(arguments[1])), other), seed=7, scale=0.1)
-    tensors = load_file(made.path / ADAPTER_WEIGHTS)
-    save_file({side_by_side(name): each for name, each in tensors.items()}, target / ADAPTER_WEIGHTS)
-    shutil.copyfile(made.path / ADAPTER_CONFIG, target / ADAPTER_CONFIG)
-    return target
+def home(unbroken: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One in which the recipe's run is trained already."""
+    return Path(shutil.copytree(unbroken, tmp_path_factory.mktemp("combined") / "home"))
 
 
 def asked(verb: str, arguments: list[str], home: Path, *settings: str) -> Command:
@@ -86,8 +73,8 @@ def test_a_run_is_merged_with_others(arguments: list[str], home: Path, outside: 
     assert run(["verify", model.short, "--home", str(home)]).process.returncode == 4
 
 
-def test_the_same_run_is_not_merged_with_itself(arguments: list[str], home: Path) -> None:
-    own = Home(home).all("run")[-1]
+def test_the_same_run_is_not_merged_with_itself(arguments: list[str], unbroken: Path, home: Path) -> None:
+    (own,) = Home(unbroken).all("run")
     refused = asked("merge", arguments, home, merge_of("linear", {"run": own.short, "weight": 1.0}))
     assert refused.process.returncode == 2
     assert f"{own.short} has the tensors of {own.short}" in refused.err

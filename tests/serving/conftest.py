@@ -11,7 +11,7 @@ import yaml
 
 from lensmith.base import pin_base
 from lensmith.home import Home
-from lensmith.recipe import Recipe, load_recipe
+from lensmith.recipe import load_recipe
 from serving.engine import Engine, running_engine
 from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
@@ -26,8 +26,9 @@ SERVE = {
     "kv_cache_gib": 0.25,
     "proof_rows": 64,
     "concurrency": 4,
-    # Everything that is proven is proven with vLLM's parser of calls on.
+    # Everything that is proven is proven with vLLM's parser of calls on, and guided as well as free.
     "tools": True,
+    "guided_json": True,
 }
 
 
@@ -62,15 +63,10 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
     )
 
 
-def offering_guided(recipe: Recipe) -> Recipe:
-    """The recipe with guided answers on offer."""
-    return recipe.model_copy(update={"serve": recipe.serve.model_copy(update={"guided_json": True})})
-
-
 @pytest.fixture(scope="module")
 def merged_engine(exam: Exam) -> Iterator[Engine]:
-    """The merged model, served with its caches off; guided answers are offered."""
-    profile = derive_profile(offering_guided(exam.recipe), exam.home, exam.model, exam.base, CPU)
+    """The merged model, served with its caches off."""
+    profile = derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
     with running_engine(profile, exam.home, proof=True) as engine:
         yield engine
 

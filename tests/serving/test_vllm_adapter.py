@@ -170,6 +170,11 @@ def test_adapters_beside_one_base_are_each_proven(fleet: Fleet, live: Program, s
         assert proof.passed
         assert proof.subject == run.id
         assert proof.statement["rows_live"] > 0
+        # Each beside the others' rows, free and guided.
+        for answers in (proof.statement, proof.statement["guided"]):
+            assert answers["rows_equal"] == exam.held_out.body["rows"]
+            assert answers["largest_logprob_difference"] < 1e-4
+        assert proof.statement["guided"]["rows_unlike_free"] == exam.held_out.body["rows"]
 
 
 def test_nobody_else_loads_an_adapter(fleet: Fleet, live: Program) -> None:
@@ -202,6 +207,9 @@ def test_what_a_tower_saw_is_not_given_to_the_next_of_its_name(
     """vLLM keeps it by the adapter's name: refused before it is loaded, and seen where that is left out."""
     home = fleet.exam.home
     other = fleet.release("forms", "notes", "notes")
+    unload_adapter(home, "forms")
+    # Asked its rows again: the engine remembers a few images only.
+    load_adapter(home, fleet.releases["forms"])
     unload_adapter(home, "forms")
     with pytest.raises(InputError, match="vLLM remembers images"):
         load_adapter(home, other)

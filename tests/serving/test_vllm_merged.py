@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import http.server
+import json
+import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import xgrammar
 
 from finetune.generate import reference_trace
 from finetune.model import load_processor
@@ -18,9 +22,11 @@ from finetune.prompts import encode_conversation
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_held_out
 from lensmith.errors import InputError
+from lensmith.home import Home
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Region, Sample, Text, Thinking, ToolCall
 from lensmith.trace import GUIDED_FILE, read_trace
+from serving import predict
 from serving.engine import Engine, running_engine
 from serving.parity import prove_serving
 from serving.predict import served_trace
@@ -28,22 +34,17 @@ from serving.profile import derive_profile
 from serving.question import read_reply, request_body
 from serving.serve import greeting
 from tests.artifacts import make_text_held_out
+from tests.conftest import FORM_SCHEMA
 from tests.family_results import Shows
-from tests.serving.conftest import offering_guided
 from tests.serving.exam import CPU, Exam
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+Body = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def profile(exam: Exam) -> Artifact:
-    return derive_profile(offering_guided(exam.recipe), exam.home, exam.model, exam.base, CPU)
-
-
-@pytest.fixture(scope="module")
-def reference(exam: Exam) -> Artifact:
-    """What transformers answers, free and guided."""
-    return reference_trace(offering_guided(exam.recipe), exam.home, exam.base, exam.run, exam.held_out, 64)
+    return derive_profile(exam.recipe, exam.home, exam.model, exam.base, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,9 @@ def trace(exam: Exam, profile: Artifact, merged_engine: Engine) -> Artifact:
     return served_trace(exam.recipe, exam.home, profile, exam.held_out, engine=merged_engine)
 
 
-def test_served_equals_the_reference_on_every_row(
-    exam: Exam, trace: Artifact, reference: Artifact, shows: Shows
-) -> None:
+def test_served_equals_the_reference_on_every_row(exam: Exam, trace: Artifact, shows: Shows) -> None:
     shows("qwen3_vl", "", "serve image")
-    proof = prove_serving(exam.home, trace, reference, exam.base_trace)
+    proof = prove_serving(exam.home, trace, exam.reference, exam.base_trace)
     assert proof.statement["findings"] == []
     assert proof.passed
     assert proof.subject == exam.model.id
@@ -64,15 +63,51 @@ def test_served_equals_the_reference_on_every_row(
     assert proof.statement["largest_logprob_difference"] < 1e-4
 
 
-def test_guided_answers_equal_the_reference_s_under_the_same_grammar(
-    exam: Exam, trace: Artifact, reference: Artifact
-) -> None:
-    guided = prove_serving(exam.home, trace, reference, exam.base_trace).statement["guided"]
+def test_guided_answers_equal_the_reference_s_under_the_same_grammar(exam: Exam, trace: Artifact) -> None:
+    guided = prove_serving(exam.home, trace, exam.reference, exam.base_trace).statement["guided"]
     assert guided["rows"] == guided["rows_equal"] == exam.held_out.body["rows"]
     assert guided["rows_unlike_free"] == guided["rows"], "an untaught model writes no JSON by itself"
     assert guided["largest_logprob_difference"] < 1e-4
     for row in read_trace(trace, GUIDED_FILE):
         assert row.answer_text.lstrip().startswith("{")
+
+
+def guidance_off(body: Body) -> Body:
+    return {name: value for name, value in body.items() if name != "response_format"}
+
+
+def another_schema(body: Body) -> Body:
+    schema = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    asked = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    return body | ({"response_format": asked} if "response_format" in body else {})
+
+
+def another_white_space(body: Body) -> Body:
+    """As an engine with `disable_any_whitespace` makes its grammar."""
+    grammar = str(xgrammar.Grammar.from_json_schema(json.dumps(FORM_SCHEMA), any_whitespace=False))
+    asked = {"structured_outputs": {"grammar": grammar}} if "response_format" in body else {}
+    return guidance_off(body) | asked
+
+
+@pytest.mark.parametrize("change", [guidance_off, another_schema, another_white_space])
+def test_a_fault_in_what_guides_fails_the_proof(
+    exam: Exam,
+    profile: Artifact,
+    trace: Artifact,
+    merged_engine: Engine,
+    change: Callable[[Body], Body],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    home = Home(Path(shutil.copytree(exam.home.root, tmp_path / "home")))
+    shutil.rmtree(home.by_id(trace.id).path)
+    monkeypatch.setattr(predict, "request_body", lambda *given: change(request_body(*given)))
+    faulty = served_trace(exam.recipe, home, profile, exam.held_out, engine=merged_engine)
+    proof = prove_serving(home, faulty, exam.reference, exam.base_trace)
+    assert not proof.passed
+    assert proof.statement["rows_equal"] == proof.statement["rows"], "free answers are as they were"
+    assert proof.statement["guided"]["rows_equal"] < proof.statement["guided"]["rows"]
+    assert {each.partition(" differs")[0] for each in proof.statement["findings"]} == {"guided: answer"}
 
 
 def test_text_alone_is_answered_as_by_the_reference(
@@ -81,8 +116,7 @@ def test_text_alone_is_answered_as_by_the_reference(
     shows("qwen3_vl", "", "serve text")
     held_out = make_text_held_out(exam.home)
     trace = served_trace(exam.recipe, exam.home, profile, held_out, engine=merged_engine)
-    recipe = offering_guided(exam.recipe)
-    reference = reference_trace(recipe, exam.home, exam.base, exam.run, held_out, 64)
+    reference = reference_trace(exam.recipe, exam.home, exam.base, exam.run, held_out, 64)
     assert prove_serving(exam.home, trace, reference).statement["findings"] == []
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
+from finetune.patches import patches_as_products
 from tiny_base.lessons import Exercise, Lessons, collate
 
 # Two threads whatever the machine has: sums in another order give other weights.
@@ -58,18 +59,19 @@ def teach(
     losses: list[float] = []
     forms_right = 0.0
     model.train()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = course.learning_rate * rate(step, steps)
-        if step < course.row_steps:
-            exercises = [lessons.strip() for _ in range(course.rows_a_step)]
-        else:
-            exercises = [lessons.form() for _ in range(course.forms_a_step)]
-        loss, right = _step(model, processor, exercises, optimizer)
-        if step % REPORT_EVERY == REPORT_EVERY - 1 or step == steps - 1:
-            losses.append(round(loss, 6))
-            say(f"step {step + 1} of {steps}: loss {loss:.4f}, {right:.0%} of the pictures read exactly")
-        forms_right = right
+    with patches_as_products(model):
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = course.learning_rate * rate(step, steps)
+            if step < course.row_steps:
+                exercises = [lessons.strip() for _ in range(course.rows_a_step)]
+            else:
+                exercises = [lessons.form() for _ in range(course.forms_a_step)]
+            loss, right = _step(model, processor, exercises, optimizer)
+            if step % REPORT_EVERY == REPORT_EVERY - 1 or step == steps - 1:
+                losses.append(round(loss, 6))
+                say(f"step {step + 1} of {steps}: loss {loss:.4f}, {right:.0%} of the pictures read exactly")
+            forms_right = right
     model.eval()
     say(f"taught in {time.monotonic() - started:.0f} s")
     return Taught(losses, round(forms_right, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -31,6 +32,21 @@ os.environ.update(
     VLLM_NO_USAGE_STATS="1",
     DO_NOT_TRACK="1",
 )
+
+# What the test modules import all stays: Python would look through it for garbage again and again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is collected again, and what was imported is never looked through."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries that count what is left at the end of a process find it as ever."""
+    gc.unfreeze()
+
 
 # Generated examples are the same on every machine, whatever its speed.
 settings.register_profile(

@@ -17,7 +17,7 @@ from lensmith.artifact import Artifact
 from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.recipe import PATHS, Recipe, load_recipe
-from tests.conftest import recipe_content
+from tests.conftest import recipe_content, shared_folder
 from tests.roomy import with_room
 
 
@@ -56,16 +56,18 @@ TrainingMaker = Callable[..., Training]
 
 @pytest.fixture(scope="session")
 def prepared_home(tiny_base: Path, bank_forms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with base and dataset, to be copied."""
-    from data_prep.prepare import prepare
+    """A home with base and dataset, to be copied; one for all workers."""
 
-    root = tmp_path_factory.mktemp("prepared")
-    path = root / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe_content(tiny_base, bank_forms)))
-    recipe, home = load_recipe(path), Home(root / "home")
-    pin_base(recipe, home)
-    prepare(recipe, home)
-    return home.root
+    def make(folder: Path) -> None:
+        from data_prep.prepare import prepare
+
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe_content(tiny_base, bank_forms)))
+        recipe, home = load_recipe(path), Home(folder / "home")
+        pin_base(recipe, home)
+        prepare(recipe, home)
+
+    return shared_folder(tmp_path_factory, "prepared", make) / "home"
 
 
 @pytest.fixture(scope="session")

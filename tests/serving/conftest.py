@@ -15,7 +15,7 @@ from lensmith.recipe import load_recipe
 from serving.engine import Engine, running_engine
 from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
-from tests.conftest import FORM_SCHEMA, ROOT, recipe_content
+from tests.conftest import FORM_SCHEMA, ROOT, recipe_content, shared_folder
 from tests.release_artifacts import World
 from tests.serving.exam import CPU, Exam
 
@@ -34,23 +34,35 @@ SERVE = {
 
 @pytest.fixture(scope="session")
 def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: Path) -> Exam:
-    """A lively base, a random adapter on all towers, its merge, and what transformers answers."""
+    """A lively base, a random adapter on all towers, its merge, and what transformers answers. Made by one
+    worker; each has a home of its own, in which it is found."""
+
+    def make(folder: Path) -> None:
+        from tests.artifacts import make_lively
+
+        shutil.copytree(tiny_base, folder / "lively")
+        make_lively(folder / "lively")
+        content = recipe_content(folder / "lively", bank_forms)
+        content["serve"] = SERVE
+        content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
+        open_exam(folder / "recipe.yaml", Home(folder / "home"), bank_forms)
+
+    made = shared_folder(tmp_path_factory, "exam", make)
+    home = Path(shutil.copytree(made / "home", tmp_path_factory.mktemp("exam") / "home"))
+    return open_exam(made / "recipe.yaml", Home(home), bank_forms)
+
+
+def open_exam(path: Path, home: Home, forms: Path) -> Exam:
+    """The exam of the recipe at `path`: what is not in `home` yet is made."""
     from finetune.generate import reference_trace
     from finetune.merge import merge
-    from tests.artifacts import make_held_out, make_lively, make_run
+    from tests.artifacts import make_held_out, make_run
 
-    root = tmp_path_factory.mktemp("exam")
-    shutil.copytree(tiny_base, root / "lively")
-    make_lively(root / "lively")
-    content = recipe_content(root / "lively", bank_forms)
-    content["serve"] = SERVE
-    content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
-    (root / "recipe.yaml").write_text(yaml.safe_dump(content))
-    recipe = load_recipe(root / "recipe.yaml")
-    home = Home(root / "home")
+    recipe = load_recipe(path)
     base = pin_base(recipe, home)
     run = make_run(home, base)
-    held_out = make_held_out(home, bank_forms)
+    held_out = make_held_out(home, forms)
     return Exam(
         home,
         recipe,

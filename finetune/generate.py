@@ -21,6 +21,7 @@ from lensmith.errors import LensmithError
 from lensmith.failure import read_failure, write_failure
 from lensmith.guide import Guide, recipe_guide
 from lensmith.home import Home
+from lensmith.large_imports import QuickExit, no_collection
 from lensmith.left_out import IN_FOUR_BITS, UNUSED, leave_out
 from lensmith.new_tokens import learned_tokens
 from lensmith.process import run_child, stop_tree
@@ -156,19 +157,21 @@ def _ask(request: Request) -> int:
 
 def main() -> None:
     """The fresh process: answer the request on the command line."""
+    ending = QuickExit()
     request = Request.model_validate_json(sys.argv[1])
     leave_out(UNUSED)
     if request.run is None or read_quantized(request.run) is None:
         leave_out(IN_FOUR_BITS)
     # Imported here: whoever only starts the process needs no torch.
-    with signals_held():
+    with signals_held(), no_collection():
         from finetune.greedy import answer
 
     try:
         answer(request)
     except LensmithError as error:
         write_failure(request.out / ERROR_FILE, error)
-        sys.exit(error.exit_code)
+        ending.exit(error.exit_code)
+    ending.exit(0)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from lensmith.base import checkpoint_path, template_digest, verify_base
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.files import digest_from_disk
 from lensmith.home import Home
+from lensmith.large_imports import no_collection
 from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
@@ -65,7 +66,7 @@ def merge(
     check_once([run, *others])
     with home.create("model", key, {"base": base, "run": run} | roles(others)) as draft:
         # Imported when there is work: a merge that is already there needs no torch.
-        with signals_held():
+        with signals_held(), no_collection():
             from finetune.merging.weights import write_combined, write_merged
 
         root = checkpoint_path(base)

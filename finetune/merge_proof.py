@@ -15,6 +15,7 @@ from lensmith.dataset import read_held_out
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.exam import proof_rows
 from lensmith.home import Home
+from lensmith.large_imports import no_collection
 from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
@@ -113,7 +114,7 @@ def _sampled_parts(
     findings: list[str],
 ) -> dict[str, object]:
     """As `_parts`, without holding the model."""
-    with signals_held():
+    with signals_held(), no_collection():
         from finetune.merging.tied import tied_head
         from finetune.proving.companions import companions_part
         from finetune.proving.definition import combined_definition, full_definition, lora_definition
@@ -166,7 +167,7 @@ def _parts(
 ) -> dict[str, object]:
     """Each part's facts by name; what is wrong is added to `findings`."""
     # Imported when there is something to prove: a proof that is already there needs no torch.
-    with signals_held():
+    with signals_held(), no_collection():
         import torch
         from transformers.utils import logging
 

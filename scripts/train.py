@@ -16,6 +16,7 @@ import signal
 import sys
 from pathlib import Path
 
+from lensmith.large_imports import QuickExit, no_collection
 from lensmith.process import die_with_launcher
 from lensmith.signals import TERMINATION
 
@@ -23,6 +24,7 @@ if __name__ == "__main__":
     # Before the slow imports. accelerate and torchrun do not take their processes along when they are killed.
     signal.signal(signal.SIGTERM, TERMINATION.note)
     die_with_launcher()
+    ending = QuickExit()
 
 # Before transformers is imported: everything is local, and a look at a hub would wait for a time-out.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -80,7 +82,8 @@ def train(recipe_path: Path, settings: list[str], home: Home) -> None:
         )
     leave_out(*unused(recipe))
     # Imported here: torch takes seconds, and wrong input should be told at once.
-    from finetune.train import train_process
+    with no_collection():
+        from finetune.train import train_process
 
     train_process(recipe, home, base, prepared.dataset, TERMINATION)
 
@@ -96,4 +99,8 @@ def unused(recipe: Recipe) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # One of several leaves as it always did: another may still be reading what this one has sent.
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        ending.exit(code)  # pyright: ignore[reportPossiblyUnboundVariable]
+    sys.exit(code)

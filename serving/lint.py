@@ -15,12 +15,12 @@ from typing import Any
 from lensmith.errors import InputError, Problem
 from lensmith.units import GIB
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
+from serving.api_server import PROGRAM
 from serving.host import is_local
 
 # Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
 NO_DOMAIN = "media.invalid"
 
-_MODULE = "vllm.entrypoints.openai.api_server"
 # vLLM's own limit, Pillow's for a decompression bomb.
 _MOST_PIXELS = 178_956_970
 # vLLM 0.32 decodes in so many threads (VLLM_MEDIA_LOADING_THREAD_COUNT); Pillow keeps a pixel in four bytes.
@@ -186,9 +186,9 @@ def refuse_unsafe(argv: Sequence[str], environment: Mapping[str, str], memory: i
 
 def lint(argv: Sequence[str], environment: Mapping[str, str], memory: int) -> list[Problem]:
     """Everything that is unsafe in the command and environment that start vLLM."""
-    if list(argv[1:4]) != ["-P", "-m", _MODULE]:
-        return [Problem(f"is not `python -P -m {_MODULE}`", " ".join(argv[:4]))]
-    options, problems = _read(argv[4:])
+    if list(argv[1:3]) != ["-P", str(PROGRAM)]:
+        return [Problem(f"is not `python -P {PROGRAM}`", " ".join(argv[:3]))]
+    options, problems = _read(argv[3:])
     problems += [
         Problem("is not given, and open by default", name) for name in _NEEDED if name not in options
     ]

@@ -13,6 +13,7 @@ import signal
 import sys
 from types import ModuleType
 
+from lensmith.large_imports import QuickExit
 from lensmith.left_out import UNUSED, leave_out
 
 # One line a verb; the module of the same name holds `add_arguments(parser)` and `run(arguments)`.
@@ -50,6 +51,7 @@ VERBS = {
 
 def entry() -> None:
     """The console script."""
+    ending = QuickExit()
     # OpenMP's threads spin while they wait: several times slower on cores that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Nothing is ever fetched: without this PEFT asks the hub for a base that lies on this disk.
@@ -62,7 +64,7 @@ def entry() -> None:
     except KeyboardInterrupt:
         # It came before the verb began: nothing was started.
         code = 130
-    sys.exit(code)
+    ending.exit(code)
 
 
 def main(argv: list[str]) -> int:

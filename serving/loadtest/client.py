@@ -12,6 +12,7 @@ cached as in production.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from lensmith.artifact import open_artifact
 from lensmith.dataset import read_held_out
 from lensmith.exam import proof_rows
 from lensmith.home import Home
+from lensmith.large_imports import QuickExit, no_collection
+from lensmith.left_out import UNUSED, leave_out
 from lensmith.rendering import Rendering, ThinkingChoice
 from lensmith.row_file import Row
 from serving.loadtest.result import Load, Request, level, saturation
@@ -199,6 +202,10 @@ def _counters(url: str) -> dict[str, int]:
 
 def main() -> None:
     """Do the task on the command line."""
+    ending = QuickExit()
+    leave_out(UNUSED)
+    with no_collection():
+        importlib.import_module("vllm.benchmarks.serve")
     task = Task.model_validate_json(sys.argv[1])
     held_out = open_artifact(task.held_out, "held_out")
     rows = proof_rows(read_held_out(Home(task.home), held_out, task.reason), task.rows)
@@ -206,6 +213,7 @@ def main() -> None:
     if key := os.environ.get("VLLM_API_KEY"):
         os.environ["OPENAI_API_KEY"] = key
     asyncio.run(sweep(task, rows))
+    ending.exit(0)
 
 
 if __name__ == "__main__":

@@ -44,9 +44,13 @@ def test_an_error_of_the_block_goes_first() -> None:
 LATE = """
 import atexit, os, signal, sys, time
 sys.argv = ["lensmith", "--version"]
-atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)])
-from lensmith.cli.main import entry
-entry()
+import lensmith.cli.main as program
+done = program.main
+def main(argv):
+    atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1)])
+    return done(argv)
+program.main = main
+program.entry()
 """
 
 

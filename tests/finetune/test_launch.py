@@ -164,8 +164,8 @@ def wait_for_step(training: Training, step: int, process: subprocess.Popen[bytes
     work = training.home.work_path(run_key(training.recipe, training.base, training.dataset))
     deadline = time.monotonic() + 240
     while True:
-        found = checkpoints.last_whole(work) if work.is_dir() else None
-        if found is not None and found[1].step >= step:
+        # Not `last_whole`, which reads every checkpoint: again and again, that takes the training's core.
+        if max(checkpoints.sealed_steps(work), default=0) >= step:
             return
         log = (training.home.root / "test.log").read_text()
         assert process.poll() is None, f"ended before step {step}: {log[-2000:]}"

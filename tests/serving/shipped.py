@@ -74,8 +74,8 @@ def profiles() -> dict[str, Profile]:
 
 
 def arguments(profile: Profile, *, proof: bool = False) -> list[str]:
-    """What the engine is given, without the interpreter and the module."""
-    return engine_argv(profile, Places(Path("/model")), 8000, proof=proof)[4:]
+    """What the engine is given, without the interpreter and the program."""
+    return engine_argv(profile, Places(Path("/model")), 8000, proof=proof)[3:]
 
 
 def written(commands: dict[str, list[str]]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from lensmith.guide import Guide
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
+from serving.api_server import PROGRAM
 from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
 from serving.profile import Places
@@ -44,7 +45,7 @@ def test_guided_answers_have_one_backend_and_their_own_white_space() -> None:
 
 def options(profile: Profile, *, proof: bool, live: bool = False) -> dict[str, str]:
     argv = engine_argv(profile, PLACES, 8123, proof=proof, live=live)
-    assert argv[:4] == [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    assert argv[:3] == [sys.executable, "-P", str(PROGRAM)]
     found: dict[str, str] = {}
     for i, word in enumerate(argv):
         if word.startswith("--"):

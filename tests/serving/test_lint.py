@@ -128,7 +128,7 @@ SLIPS = {
     "a template of a request": (more("--trust-request-chat-template"), "runs a template"),
     "a model of a hub": (value_of("--model", "someone/model"), "is no folder of this machine"),
     "something new": (more("--brand-new-option"), "was never judged safe"),
-    "another program": (value_of("-m", "vllm.entrypoints.cli.main"), "is not `python -P -m"),
+    "another program": (value_of("-P", "/elsewhere/api_server.py"), "is not `python -P "),
     "redirects": (
         variable("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "1"),
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS: is '1', not 0",

@@ -17,6 +17,7 @@ from lensmith.cli.pipeline import counter_of
 from lensmith.cli.stages import stage_states
 from lensmith.families.family import TOWERS, Family
 from lensmith.home import Home
+from lensmith.large_imports import no_collection
 from lensmith.lora_ranks import rank_slot
 from lensmith.recipe import Recipe
 from lensmith.signals import signals_held
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from finetune.further import check_named
 
     check_named(recipe, home)
-    with signals_held():
+    with signals_held(), no_collection():
         from finetune.plan import plan
 
     done = find_prepared(recipe, home)

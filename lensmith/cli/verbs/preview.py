@@ -8,6 +8,7 @@ from pathlib import Path
 from lensmith.cli.arguments import add_recipe, pipeline_of
 from lensmith.cli.output import print_json
 from lensmith.errors import InputError, Problem
+from lensmith.large_imports import no_collection
 from lensmith.signals import signals_held
 
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepares the data where that is not done yet. Raises InputError for no row, or an unknown one."""
     if arguments.rows < 1:
         raise InputError("nothing to show", [Problem("must be 1 or more", "--rows")])
-    with signals_held():
+    with signals_held(), no_collection():
         from finetune.preview import preview, preview_text
         from finetune.preview_page import write_page
 

@@ -1,0 +1,37 @@
+"""vLLM's API server as a program: `python -P serving/api_server.py OPTIONS`, which are vLLM's own.
+
+The engine runs in a process of its own, and multiprocessing runs the main program's file there again. That of
+`python -m vllm.entrypoints.openai.api_server` has it import the HTTP server once more, which it does not use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+from lensmith.large_imports import QuickExit, no_collection
+from lensmith.left_out import UNUSED, leave_out
+
+PROGRAM = Path(__file__).resolve()
+_SERVER = "vllm.entrypoints.openai.api_server"
+_ENGINE = "vllm.v1.engine.core"
+
+
+def _load(module: str) -> None:
+    """Import what this process is for."""
+    leave_out(UNUSED)
+    with no_collection():
+        importlib.import_module(module)
+
+
+if __name__ == "__main__":
+    ending = QuickExit()
+    _load(_SERVER)
+    # It is to run as the main program, for which it must not count as imported.
+    del sys.modules[_SERVER]
+    runpy.run_module(_SERVER, run_name="__main__")
+    ending.exit(0)
+elif __name__ == "__mp_main__":
+    _load(_ENGINE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+import xgrammar
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from finetune.grammar import Grammar
@@ -77,3 +78,31 @@ def test_white_space_is_the_model_s_choice_unless_the_guide_says_otherwise(
         for ids in write(tokenizer, fixed, seed):
             text = tokenizer.decode(ids, skip_special_tokens=True)
             assert text == json.dumps(json.loads(text))
+
+
+def test_no_end_token_is_text_just_as_in_vllm(tokenizer: PreTrainedTokenizerBase) -> None:
+    """vLLM 0.32 tells its matcher of every end token that the checkpoint states: its compiler knows one. An
+    engine that knows this one alone takes the others for text, which log-probabilities of a flat
+    distribution show."""
+    schema = json.dumps({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    ends = [tokenizer.convert_tokens_to_ids(each) for each in ("<|im_end|>", "<|endoftext|>")]
+    size, begun = len(tokenizer), tokenizer.encode('{"a": "1')
+    mask = Grammar(Guide(answer_schema=schema), tokenizer, size, ends).mask()
+    for count in range(len(begun) + 1):
+        held = mask(torch.tensor([[0, *begun[:count]]]), torch.zeros((1, size)))
+    ours = set(held[0].isfinite().nonzero()[:, 0].tolist())
+
+    tokens = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
+    compiled = xgrammar.GrammarCompiler(tokens, max_threads=1).compile_json_schema(
+        schema, any_whitespace=True
+    )
+
+    def allowed(stop: list[int]) -> set[int]:
+        matcher = xgrammar.GrammarMatcher(compiled, override_stop_tokens=stop)
+        assert all(matcher.accept_token(each) for each in begun)
+        words = xgrammar.allocate_token_bitmask(1, size)
+        matcher.fill_next_token_bitmask(words, 0)
+        return {each for each in range(size) if words[0, each // 32].item() >> (each % 32) & 1}
+
+    assert allowed(ends) == ours
+    assert allowed([tokenizer.eos_token_id]) - ours == set(ends) - {tokenizer.eos_token_id}

@@ -113,7 +113,8 @@ def ask_server(home: Path, summary: dict) -> str:
         server = json.loads(line)
         answer = ask(server["url"], server["model"], row)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        if code := process.wait(60):
+            sys.exit(code)
     finally:
         stop_tree(process)
     return f"   the form says  {row.sample.answer}\n   vLLM answers   {answer}"

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lensmith import families
-from lensmith.artifact import Artifact
 from lensmith.dataset import read_held_out
 from lensmith.home import Home
-from lensmith.rendering import Rendering, ThinkingChoice
+from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.trace import TraceRow, read_trace, trace_settings
 from serving.comparison import compare
@@ -19,6 +18,7 @@ from serving.fleet import Member
 from serving.parity import BOUNDS
 from serving.predict import Question, ask_all, image_token
 from serving.profile import Places, images_differ
+from serving.question import taught_thinking
 
 # Of an adapter that is to be live, and of each that is already.
 NEW_ROWS = 8
@@ -59,7 +59,7 @@ def check_live(
 
 def _question(one: _Asked) -> Question:
     member = one.member
-    rendering = Rendering(families.get(member.profile.family), _thinking(member.run))
+    rendering = Rendering(families.get(member.profile.family), taught_thinking(member.run))
     return Question(one.row, rendering, member.name, member.profile.max_new_tokens)
 
 
@@ -107,11 +107,6 @@ def _base_answers(home: Home, member: Member) -> dict[str, TraceRow]:
         if same and theirs.subject == member.profile.base:
             return {each.row: each for each in read_trace(trace)}
     return {}
-
-
-def _thinking(run: Artifact) -> ThinkingChoice:
-    """How the run was taught to think; the recipe's default for one that does not say."""
-    return run.body.get("asked", {}).get("train", {}).get("thinking", "keep")
 
 
 def _in_turns(chosen: Sequence[Sequence[_Asked]]) -> Iterator[_Asked]:

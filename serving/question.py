@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lensmith.artifact import Artifact
 from lensmith.errors import InputError, Problem
 from lensmith.guide import Guide
 from lensmith.images import decode_stored, pixel_digest
-from lensmith.rendering import Rendering
+from lensmith.rendering import Rendering, ThinkingChoice
 from lensmith.row_file import Row
 from lensmith.sample import Sample
 from lensmith.trace import TraceRow
@@ -56,6 +57,11 @@ class _Choice(_Reply):
 class _Completion(_Reply):
     choices: list[_Choice]
     prompt_token_ids: list[int]
+
+
+def taught_thinking(run: Artifact) -> ThinkingChoice:
+    """How a run was taught to think; the recipe's default for one that does not say."""
+    return run.body.get("asked", {}).get("train", {}).get("thinking", "keep")
 
 
 def refuse_videos(samples: Iterable[Sample]) -> None:

@@ -22,6 +22,7 @@ from lensmith.files import write_json
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
 from lensmith.provenance import ROOT, stage_key
+from lensmith.rendering import ThinkingChoice
 from serving.build import DISTRIBUTIONS
 from serving.engine import Engine, running_engine
 from serving.hardware import read_hardware
@@ -41,6 +42,7 @@ from serving.loadtest.result import (
 )
 from serving.profile import read_profile
 from serving.profile_file import Profile
+from serving.question import taught_thinking
 from serving.release_file import Release, read_release
 from serving.serve import check_version
 
@@ -62,7 +64,7 @@ class _Contestant:
     stated: Release
     profile_artifact: Artifact
     profile: Profile
-    thinking: str
+    thinking: ThinkingChoice
     measured: list[Measured] = field(default_factory=list)
     engine_version: str = ""
 
@@ -123,8 +125,7 @@ def load_test(
 def _contestant(home: Home, release: Artifact) -> _Contestant:
     stated = read_release(release)
     profile = home.by_id(stated.profile)
-    run = home.by_id(stated.run)
-    thinking = run.body["asked"]["train"].get("thinking", "keep")
+    thinking = taught_thinking(home.by_id(stated.run))
     return _Contestant(release, stated, profile, read_profile(profile), thinking)
 
 
@@ -189,7 +190,7 @@ def _measure(
             reason=f"load test of {contestant.release.id[:12]}",
             rows=rows,
             family=profile.family,
-            thinking=contestant.thinking,  # pyright: ignore[reportArgumentType]
+            thinking=contestant.thinking,
             max_new_tokens=profile.max_new_tokens,
             # Later rounds measure the levels that the first one did.
             loads=list(dict.fromkeys(each.load for each in contestant.measured)) or loads,

@@ -65,10 +65,15 @@ Value = Callable[[Level], float | None]
 def write_page(folder: Path, result: LoadTest) -> None:
     """Write page.html into the draft `folder`."""
     sides = [result.side, *([result.against] if result.against else [])]
+    levels = [level for side in sides for level in side.levels]
     facts = {
         "result": result,
         "sides": sides,
         "names": _names(sides),
+        # The first figures of a page with two sides are the release's own.
+        "whose": f"{_names(sides)[0]}: " if result.against else "",
+        "requests": sum(each.requests for each in levels),
+        "failures": sum(each.failures for each in levels),
         "by": "requests a second" if sides[0].levels[0].load.rate else "requests in flight",
         "charts": [
             _chart("Throughput", "tokens/s", sides, {"": lambda each: each.output_tokens_per_s}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def run(
     command = start(arguments, env, cwd)
     command.wait(timeout)
     return command
+
+
+def kill_at_renames(hook: Path, below: Path) -> dict[str, str]:
+    """What a command's environment needs to be killed, with its group, before each rename below a folder that
+    no command killed so wrote before. hook: an empty folder; its file `seen` then has those places."""
+    shutil.copy(Path(__file__).with_name("rename_killer.py"), hook / "sitecustomize.py")
+    return {
+        "PYTHONPATH": f"{hook}{os.pathsep}{ROOT}",
+        "LENSMITH_RENAMES": str(hook / "seen"),
+        "LENSMITH_RENAMES_BELOW": str(below),
+    }
 
 
 def survivors_of(mark: str) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 
 from lensmith.artifact import KINDS
 from tests.e2e.aftermath import assert_dead, assert_nothing_half, keys
-from tests.e2e.command import ROOT, run
+from tests.e2e.command import kill_at_renames, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.e2e]
 
@@ -24,13 +22,7 @@ def test_killed_at_every_rename(
 ) -> None:
     home = tmp_path_factory.mktemp("renames") / "home"
     hook = tmp_path_factory.mktemp("hook")
-    shutil.copy(Path(__file__).with_name("rename_killer.py"), hook / "sitecustomize.py")
-    seen = hook / "seen"
-    environment = {
-        "PYTHONPATH": f"{hook}{os.pathsep}{ROOT}",
-        "LENSMITH_RENAMES": str(seen),
-        "LENSMITH_RENAMES_BELOW": str(home),
-    }
+    seen, environment = hook / "seen", kill_at_renames(hook, home)
     kills = 0
     while True:
         command = run([*arguments, "--home", str(home)], environment)

@@ -11,6 +11,7 @@ import pytest
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import attest
+from lensmith.cli.main import main as run_command
 from lensmith.errors import InputError
 from lensmith.home import Home
 from serving.build import EngineBuild
@@ -18,6 +19,7 @@ from serving.engine import Engine
 from serving.profile import make_profile
 from serving.profile_file import Profile
 from serving.serve import greeting, main, serve
+from tests.release_artifacts import World
 from tests.serving.exam import CPU, profile_artifact
 from tests.serving.small import small_base, small_recipe
 
@@ -107,3 +109,21 @@ def test_the_greeting_sends_the_key_where_one_is_asked(monkeypatch: pytest.Monke
     text = greeting(Engine("http://127.0.0.1:8000", "bank-forms", "0.32.0", Path("/logs/x.log"), 1))
     assert '-H "Authorization: Bearer $VLLM_API_KEY"' in text
     assert "a-secret" not in text
+
+
+def test_an_edited_release_is_not_served(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator reads what stands in its directory; what is served is the profile's own artifact."""
+    release = world.release("one")
+    started: list[Artifact] = []
+    monkeypatch.setattr("lensmith.cli.verbs.serve._is_live", lambda _: False)
+    monkeypatch.setattr("serving.serve.serve", lambda _, profile, *__, **___: started.append(profile) or 0)
+    words = ["serve", release.short, "--home", str(world.home.root)]
+    assert run_command(words) == 0
+    assert [each.id for each in started] == [release.body["profile"]]
+    copy = next(path for path in (release.path / "profile").iterdir() if path.is_file())
+    copy.write_bytes(copy.read_bytes() + b"# port: 9000")
+    assert run_command(words) == 4
+    assert f"profile/{copy.name}" in capsys.readouterr().err
+    assert len(started) == 1

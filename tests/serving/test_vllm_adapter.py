@@ -1,6 +1,6 @@
-"""Adapters beside their base behind a real vLLM: one in part, and several live; two engine starts.
+"""Adapters beside their base behind a real vLLM: one in part, and several live; three engine starts.
 
-Both engines run inside programs that are ended: one by SIGKILL, one by SIGTERM. No process may survive.
+The engines run inside programs that are ended: two by SIGKILL, one by SIGTERM. No process may survive.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from serving.adapter_guard import TOKEN_HEADER
 from serving.engine import Engine, free_port
 from serving.live import load_adapter, standing, unload_adapter
 from serving.live_state import LiveState
+from serving.loadtest.client import _ASKED_TOKENS, _CACHED_IMAGES, _CACHED_TOKENS
 from serving.parity import prove_serving
 from serving.predict import served_trace
 from serving.profile import make_profile
 from tests.artifacts import make_run
+from tests.e2e.command import kill_at_renames, run
 from tests.family_results import Shows
 from tests.serving.exam import (
     CPU,
@@ -138,11 +140,22 @@ def fleet(exam: Exam) -> Fleet:
 @pytest.fixture(scope="module")
 def live(fleet: Fleet) -> Iterator[Program]:
     """`lensmith serve` of one adapter, on a port where another was live before."""
-    home, port = fleet.exam.home, free_port("127.0.0.1")
-    LiveState(home, port).want({"checks": fleet.releases["checks"].id})
+    port = free_port("127.0.0.1")
+    LiveState(fleet.exam.home, port).want({"checks": fleet.releases["checks"].id})
+    yield from serve(fleet, "forms", port)
+
+
+@pytest.fixture(scope="module")
+def again(fleet: Fleet, live: Program) -> Iterator[Program]:
+    """`lensmith serve` of one of those that were live when the first server was killed, on its port."""
+    assert live.process.poll() == -signal.SIGKILL
+    yield from serve(fleet, "checks", port(live.engine))
+
+
+def serve(fleet: Fleet, name: str, port: int) -> Iterator[Program]:
     entry = "from lensmith.cli.main import entry; entry()"
-    argv = ["-c", entry, "serve", fleet.releases["forms"].short]
-    program = start_program([*argv, "--home", str(home.root), "--port", str(port)], "forms")
+    home = ["--home", str(fleet.exam.home.root), "--port", str(port)]
+    program = start_program(["-c", entry, "serve", fleet.releases[name].short, *home], name)
     yield program
     program.process.kill()
     program.process.wait()
@@ -165,10 +178,10 @@ def test_adapters_beside_one_base_are_each_proven(fleet: Fleet, live: Program, s
 
     with ThreadPoolExecutor(len(fleet.runs)) as threads:
         proofs = list(threads.map(lambda name: fleet.prove(live, name, name), fleet.runs))
-    for proof, run in zip(proofs, fleet.runs.values(), strict=True):
+    for proof, trained in zip(proofs, fleet.runs.values(), strict=True):
         assert proof.statement["findings"] == []
         assert proof.passed
-        assert proof.subject == run.id
+        assert proof.subject == trained.id
         assert proof.statement["rows_live"] > 0
         # Each beside the others' rows, free and guided.
         for answers in (proof.statement, proof.statement["guided"]):
@@ -220,21 +233,64 @@ def test_what_a_tower_saw_is_not_given_to_the_next_of_its_name(
     load_adapter(home, fleet.release("fresh", "notes", "notes"))
 
 
-def test_two_names_that_are_swapped_fail_the_proof(fleet: Fleet, live: Program) -> None:
+def test_killed_midway_a_load_or_the_server_leaves_what_was_live(
+    fleet: Fleet, live: Program, tmp_path: Path
+) -> None:
+    home = fleet.exam.home
+    words = ["load", fleet.releases["notes"].short, "--home", str(home.root)]
+    killer = kill_at_renames(tmp_path, home.root / "live")
+    before = {"checks": "live", "fresh": "live"}
+    # Before the engine is asked, and after it has answered as the proof says.
+    for left in (before, before | {"notes": "unchecked"}):
+        assert run(words, killer).process.returncode == -signal.SIGKILL
+        assert states(fleet) == left
+    family = live.family()
+    live.process.send_signal(signal.SIGKILL)
+    live.process.wait()
+    assert wait_gone(family) == []
+    assert states(fleet) == dict.fromkeys(before, "waiting")
+    refused = run(words)
+    assert refused.process.returncode == 2
+    assert "no live server runs there" in refused.err
+
+
+def test_the_next_start_serves_what_was_live_and_the_same_commands_finish(
+    fleet: Fleet, again: Program, tmp_path: Path
+) -> None:
+    home = ["--home", str(fleet.exam.home.root)]
+    before = {"checks": "live", "fresh": "live"}
+    assert states(fleet) == before
+    assert run(["load", fleet.releases["notes"].short, *home]).process.returncode == 0
+    assert states(fleet) == before | {"notes": "live"}
+    killer = kill_at_renames(tmp_path, fleet.exam.home.root / "live")
+    unload = ["unload", "notes", *home]
+    assert run(unload, killer).process.returncode == -signal.SIGKILL
+    assert states(fleet) == before | {"notes": "missing"}
+    assert run(unload, killer).process.returncode == 0
+    assert states(fleet) == before
+
+
+def test_the_engine_counts_what_a_load_test_reads(again: Program) -> None:
+    told = httpx.get(f"{again.engine.url}/metrics").text
+    for name in (_ASKED_TOKENS, _CACHED_TOKENS, _CACHED_IMAGES):
+        assert f"\n{name}" in told
+
+
+def test_two_names_that_are_swapped_fail_the_proof(fleet: Fleet, again: Program) -> None:
     # The last one that asks: with this proof its release may not be live any more.
-    swapped = fleet.prove(live, "checks", "fresh", 8)
+    swapped = fleet.prove(again, "checks", "fresh", 8)
     assert not swapped.passed
     assert any(finding.startswith("answer differs") for finding in swapped.statement["findings"])
 
 
-def test_sigterm_ends_the_server_cleanly(fleet: Fleet, live: Program) -> None:
-    family = live.family()
+def test_sigterm_ends_the_server_cleanly(fleet: Fleet, again: Program) -> None:
+    family = again.family()
     assert len(family) >= 3
-    live.process.terminate()
-    assert live.process.wait(60) == 0
+    again.process.terminate()
+    assert again.process.wait(60) == 0
     assert wait_gone(family, 1) == []
     assert states(fleet) == {"checks": "waiting", "fresh": "waiting"}
-    assert LiveState(fleet.exam.home, port(live.engine)).find_server() is None
+    assert LiveState(fleet.exam.home, port(again.engine)).find_server() is None
 
 
 def port(engine: Engine) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lensmith.artifact import Artifact
+from lensmith.artifact import Artifact, verify
 from lensmith.cli.arguments import home_of
 from lensmith.cli.output import note
 from lensmith.cli.reference import resolve
@@ -25,9 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve in the foreground; Ctrl-C or SIGTERM ends it with no process left."""
+    """Serve in the foreground; Ctrl-C or SIGTERM ends it with no process left.
+
+    Raises IntegrityError where a release's own files were edited: its copy of the profile would promise what
+    is not served.
+    """
     home = home_of(arguments)
     named = [resolve(home, each) for each in arguments.releases]
+    for release in (each for each in named if each.kind == "release"):
+        verify(release)
     profiles = [profile_of(home, each) for each in named]
     try:
         if len(named) > 1 or (named[0].kind == "release" and _is_live(profiles[0])):

@@ -30,16 +30,20 @@ def test_one_release(tmp_path: Path) -> None:
     assert "10 / 30 / 60" in page
     assert 'class="bad">3<' in page
     assert "Against each other" not in page
+    assert "<span>tokens a second at most" in page
     assert "2 CPU cores" in page
 
 
 def test_merged_against_adapter(tmp_path: Path) -> None:
     test = result([measured(1), measured(2)])
-    both = against(test, test.side, mode="adapter", levels=[measured(1, output_tokens_per_s=32.0)])
+    level = measured(1, output_tokens_per_s=32.0, failures=2)
+    both = against(test, test.side, mode="adapter", levels=[level])
     assert ratio(both) == [(Load(concurrency=1), 1.25)]
     page = shown(tmp_path, both)
     assert "throughput of merged over adapter" in page
     assert page.count("<polyline") == 10
+    assert "merged: tokens a second at most" in page
+    assert 'class="bad">2</strong><span>of 120 requests failed' in page, "of either"
     same_mode = shown(tmp_path, against(test, test.side, release="d" * 64))
     assert f"merged {'d' * 12}" in same_mode
 

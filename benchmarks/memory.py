@@ -6,13 +6,15 @@ Models of the real classes of all families with random weights: LoRA, DoRA, 4 bi
 and preferences, padded and packed; with and without gradient checkpointing, both dtypes, several image
 sizes. Each is trained for two steps by the trainer of `lensmith train`, in a process of its own with one
 thread. Weights and optimizer state are measured as the bytes of the tensors that are there. What a pass
-holds (activations, logits, and the gradients that come meanwhile) is the high-water mark of resident memory
-within the second step less what was resident when it began: what the machine really gives. Not in it is what
+holds (its batches, activations, logits, and the gradients that come meanwhile) is the high-water mark of
+resident memory within the second step less what was resident before its batches were made: what the machine
+really gives. Not in it is what
 the process takes beside: libraries and their caches, `beside`. glibc is told to give freed memory back, so
-that the mark is not that of an earlier step. `ratio` is predicted over measured of weights, optimizer and
-pass together, of the case that is farthest from 1; `pass_ratio` and `state_ratio` likewise of the pass and
-of the rest. The last line is the result, JSON; the command fails where one of them is farther than 15% from
-1.
+that the mark is not that of an earlier step. Where image features are kept, what the towers hold while they
+make them is measured likewise, before the first step. `ratio` is predicted over measured of weights,
+optimizer and pass together, of the case that is farthest from 1; `pass_ratio` and `state_ratio` likewise of
+the pass and of the rest. The last line is the result, JSON; the command fails where one of them is farther
+than 15% from 1.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
     from finetune.arguments import training_arguments
     from finetune.collate import EncodedRows
     from finetune.encoder import count_rows, row_encoder
+    from finetune.features import keep_features
     from finetune.launcher import read_launcher
     from finetune.model import load_skeleton
     from finetune.packed import pack_rows
@@ -81,11 +84,6 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
 
     class Watch(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            gc.collect()
-            found["before"] = resident("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")
-
         def on_pre_optimizer_step(
             self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
         ) -> None:
@@ -104,19 +102,37 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
     bare = load_skeleton(source) if recipe.train.pack_length else None
     arguments = training_arguments(recipe, launcher, folder / "work")
     counts = count_rows(recipe, dataset, source, encoder, PartialState())
-    packs = pack_rows(recipe, launcher, dataset, source, bare, counts, arguments)
+    packs = pack_rows(recipe, launcher, dataset, source, encoder, bare, counts, arguments)
     rows = EncodedRows(read_split(dataset, "train"), encoder, positions=packs and packs.positions)
     home.work_path("0" * 64).mkdir(parents=True)
     gc.collect()
     start = resident("VmRSS")
     trainer, _ = make_trainer(recipe, "0" * 64, home, source, arguments, rows, packs)
+    # Once for what a first pass loads of libraries, and once to see what it holds.
+    if keep_features(trainer, launcher, rows, counts):
+        gc.collect()
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        keep_features(trainer, launcher, rows, counts)
+        found["features"] = resident("VmHWM") - before
+        gc.collect()
     trainer.add_callback(Watch())
+    collect = trainer.get_batch_samples
+
+    def from_here(epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        gc.collect()
+        found["before"] = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        return collect(epoch_iterator, num_batches, device)
+
+    trainer.get_batch_samples = from_here
     # Nothing is written: a checkpoint is no part of a step.
     arguments.save_strategy = "no"
     trainer.train()
     state, at_once = found["weights"] + found["optimizer"], found["most"] - found["before"]
     return {
         **{name: found[name] for name in ("weights", "gradients", "optimizer")},
+        **{name: found[name] for name in ("features",) if name in found},
         "state": state,
         "at_once": at_once,
         "total": state + at_once,
@@ -148,11 +164,13 @@ def main() -> int:
             side = predicted if given.side == "predicted" else measured
             print(json.dumps(side(CASES[names[0]], Path(folder))))
         return 0
-    both = {name: compare(name) for name in names}
+    both: dict[str, dict[str, dict[str, int]]] = {}
     ratios: dict[str, dict[str, float]] = {}
-    for name, sides in both.items():
+    for name in names:
+        sides = both[name] = compare(name)
         ours, real = sides["predicted"], sides["measured"]
-        ratios[name] = {part: round(ours[part] / real[part], 3) for part in ("total", "state", "at_once")}
+        parts = [part for part in ("total", "state", "at_once", "features") if part in real]
+        ratios[name] = {part: round(ours[part] / real[part], 3) for part in parts}
         shown = {part: f"{ours[part] >> 20} / {real[part] >> 20}" for part in real if part in ours}
         print(name, f"{ours['parameters']:,} parameters, {ours['tokens']} tokens", file=sys.stderr)
         print("  MiB", json.dumps(shown), json.dumps(ratios[name]), file=sys.stderr)

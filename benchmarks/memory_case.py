@@ -35,6 +35,8 @@ VISION_NAMES = {
 }
 
 
+# What frozen towers make of an image is made once, before the first step.
+FROZEN = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
 # Gemma 3's has no linear.
 WITHOUT_CONNECTOR = {"vision": "adapt", "connector": "freeze", "language": "adapt"}
 
@@ -67,6 +69,17 @@ CASES = {
     "qwen_lora_packed": Case(
         "qwen3_vl", "middle", "lora", "float32", False, 512, 4, more={"max_length": 1024, "pack_length": 2048}
     ),
+    "qwen_lora_kept": Case("qwen3_vl", "middle", "lora", "float32", False, 768, 4, more={"towers": FROZEN}),
+    "qwen_lora_kept_packed": Case(
+        "qwen3_vl",
+        "middle",
+        "lora",
+        "bfloat16",
+        False,
+        512,
+        4,
+        more={"towers": FROZEN, "max_length": 1024, "pack_length": 2048},
+    ),
     "qwen_dora": Case(
         "qwen3_vl", "middle", "lora", "float32", False, 512, 2, more={"lora": {"variant": "dora"}}
     ),
@@ -82,6 +95,7 @@ CASES = {
     ),
     "qwen_moe_full": Case("qwen3_vl_moe", "middle", "full", "float32", False, 384, 2),
     "glm_lora": Case("glm4v", "middle", "lora", "float32", False, 672, 2),
+    "glm_lora_kept": Case("glm4v", "middle", "lora", "float32", True, 896, 3, more={"towers": FROZEN}),
     "glm_lora_half": Case("glm4v", "middle", "lora", "bfloat16", True, 896, 4),
     "glm_full": Case("glm4v", "middle", "full", "float32", False, 448, 1),
     "glm_full_again": Case("glm4v", "tiny", "full", "float32", True, 896, 2),

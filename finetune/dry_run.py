@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.answer_loss import teach_answers_only
+from finetune.collate import encoder_outputs
+from finetune.encoded import Encoded
+from finetune.features import Numbers, image_features
 from finetune.ledger import Ledger
 from finetune.preference import preference_loss, rewards, score_pairs
 
@@ -106,11 +110,13 @@ def dry_step(
     *,
     recomputed: int,
     autocast: bool,
+    features: Mapping[str, Any] | None = None,
     pairs: bool = False,
 ) -> Step:
     """What one pass of `model` over `batch` holds; `model` lies on the meta device and is used up.
 
-    batch: as the collator makes it, labels included; of pairs, it is scored by the reference too.
+    batch: as the collator makes it, labels included; of pairs, it is scored by the reference too. features:
+    its FEATURES, where they take the place of pixels.
     recomputed: every how many blocks one is computed again, 0 for none. autocast: to bfloat16, as the trainer
     does without DeepSpeed.
     """
@@ -120,20 +126,21 @@ def dry_step(
     model.train()
     if recomputed:
         base.gradient_checkpointing_enable({"use_reentrant": False}, every_n_layers=recomputed)
-    left = _thin(model, ledger)
-    _take_shapes(model, ledger.shapes)
-    for weight in [*model.parameters(), *model.buffers()]:
-        ledger.leave_out(weight)
+    left = _without_memory(model, ledger)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(
                 lambda each: ledger.is_gradient(each.grad) if each.grad is not None else None
             )
-    inputs = {name: _input(values, ledger.shapes) for name, values in batch.items()}
+    inputs: dict[str, Any] = {name: _input(values, ledger.shapes) for name, values in batch.items()}
     labels = inputs.pop("labels")
+    seen = tree_map(lambda each: _input(each, ledger.shapes), features or {})
     with ledger:
-        for each in (labels, *inputs.values()):
-            ledger.count(each)
+        for each in (labels, *inputs.values(), *tree_leaves(seen)):
+            if isinstance(each, Tensor):
+                ledger.count(each)
+        if seen:
+            inputs["mm_encoder_outputs"] = encoder_outputs(seen)
         with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
             loss = _loss(model, {**inputs, "use_cache": False, "answer_labels": labels}, pairs)
         forward = ledger.now
@@ -148,10 +155,7 @@ def dry_prompt(model: PreTrainedModel, batch: Mapping[str, Tensor], *, autocast:
     """
     ledger = Ledger()
     model.eval()
-    left = _thin(model, ledger)
-    _take_shapes(model, ledger.shapes)
-    for weight in [*model.parameters(), *model.buffers()]:
-        ledger.leave_out(weight)
+    left = _without_memory(model, ledger)
     inputs = {name: _input(values, ledger.shapes) for name, values in batch.items()}
     with torch.no_grad(), ledger:
         for each in inputs.values():
@@ -161,6 +165,38 @@ def dry_prompt(model: PreTrainedModel, batch: Mapping[str, Tensor], *, autocast:
     layers = [each for each in cache.layers if each.is_initialized]
     size = sum(each.keys.nbytes + each.values.nbytes for each in layers)
     return Seen(_whole(ledger, left, ledger.now).held, size // len(layers))
+
+
+def dry_features(
+    model: PreTrainedModel, rows: Sequence[Encoded], dtype: torch.dtype, numbers: Numbers, *, autocast: bool
+) -> tuple[list[Encoded], int]:
+    """What `image_features` makes of rows with images, as tensors of shapes alone, and the bytes that making
+    it holds at most, the rows' own pixels among them.
+
+    model: on the meta device, used up. autocast: to bfloat16, as in training.
+    """
+    ledger = Ledger()
+    left = _without_memory(model, ledger)
+    given = [
+        replace(each, images={name: _input(values, ledger.shapes) for name, values in each.images.items()})
+        for each in rows
+    ]
+    with ledger:
+        for each in given:
+            for values in each.images.values():
+                ledger.count(values)
+        with torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext():
+            made = image_features(model, given, dtype, numbers)
+    return made, _whole(ledger, left, ledger.now).held
+
+
+def _without_memory(model: nn.Module, ledger: Ledger) -> list[_Left]:
+    """Thin `model`, put shapes in the place of its tensors, and leave these out of the ledger."""
+    left = _thin(model, ledger)
+    _take_shapes(model, ledger.shapes)
+    for weight in [*model.parameters(), *model.buffers()]:
+        ledger.leave_out(weight)
+    return left
 
 
 def _loss(model: PreTrainedModel | PeftModel, asked: Mapping[str, Any], pairs: bool) -> Tensor:
@@ -175,7 +211,10 @@ def _loss(model: PreTrainedModel | PeftModel, asked: Mapping[str, Any], pairs: b
 def _input(values: Tensor, shapes: FakeTensorMode) -> Tensor:
     if not values.is_floating_point():
         return values
-    return FakeTensor(shapes, torch.empty_like(values, device="meta"), torch.device("cpu"))
+    # Of features only the shapes are known, which another pass has found.
+    return FakeTensor(
+        shapes, torch.empty(values.shape, dtype=values.dtype, device="meta"), torch.device("cpu")
+    )
 
 
 def _signature(block: GradientCheckpointingLayer) -> tuple[Any, ...]:

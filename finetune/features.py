@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from lensmith.units import GIB
 # as long as several do, and without gradients these take less memory than a step.
 TOKENS = 2048
 Numbers = tuple[tuple[str, str], ...]
+Row = TypeVar("Row")
 
 
 class _Output(Protocol):
@@ -117,10 +118,10 @@ def _shared_out(
     ]
 
 
-def _groups(rows: Iterable[tuple[int, Encoded]], image_tokens: Sequence[int]) -> Iterator[dict[int, Encoded]]:
+def groups(rows: Iterable[tuple[int, Row]], image_tokens: Sequence[int]) -> Iterator[dict[int, Row]]:
     """Rows by number, as many at a time as `TOKENS` allows, the first one by itself. The same at every start:
     what a resumed run is given does not differ in a bit."""
-    group: dict[int, Encoded] = {}
+    group: dict[int, Row] = {}
     tokens, most = 0, 0
     for number, row in rows:
         if group and tokens + image_tokens[number] > most:
@@ -129,6 +130,20 @@ def _groups(rows: Iterable[tuple[int, Encoded]], image_tokens: Sequence[int]) ->
         group[number] = row
         tokens += image_tokens[number]
     yield group
+
+
+def in_order(shown: Sequence[int], image_tokens: Sequence[int]) -> list[int]:
+    """The rows of an epoch that `shown` names, each once, as they are seen: the one with most image tokens
+    first, from which the memory of all is told."""
+    # The first row is also the one that fills a pack which has none.
+    numbers = sorted({0, *shown})
+    largest = max(numbers, key=lambda number: image_tokens[number])
+    return [largest, *(number for number in numbers if number != largest)]
+
+
+def all_of(size: int, largest: int, numbers: Sequence[int], image_tokens: Sequence[int]) -> float:
+    """What all rows would take in memory where the largest one takes `size`, bytes."""
+    return size / image_tokens[largest] * sum(image_tokens[number] for number in numbers)
 
 
 def _copied(row: Encoded) -> Encoded:
@@ -158,18 +173,16 @@ def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows,
     model = trainer.base
     if not may_keep(recipe, launcher, model, shown):
         return 0
-    # The first row is also the one that fills a pack which has none.
-    numbers = sorted({0, *shown})
     image_tokens: list[int] = counts[:, 1].tolist()
-    total = sum(image_tokens[number] for number in numbers)
-    if not total:
+    numbers = in_order(shown, image_tokens)
+    largest = numbers[0]
+    if not image_tokens[largest]:
         return 0
-    largest = max(numbers, key=lambda number: image_tokens[number])
     dtype = DTYPES[recipe.train.dtype]
     if model.device != arguments.device:
         nn.Module.to(model, arguments.device)
     loader = DataLoader(
-        [largest, *(number for number in numbers if number != largest)],  # pyright: ignore[reportArgumentType]
+        numbers,  # pyright: ignore[reportArgumentType]
         batch_size=None,
         collate_fn=rows.encoded,  # pyright: ignore[reportArgumentType]
         num_workers=arguments.dataloader_num_workers,
@@ -179,13 +192,13 @@ def keep_features(trainer: AnswerTrainer, launcher: Launcher, rows: EncodedRows,
     loaded = ((number, _copied(row)) for number, row in loader) if loader.num_workers else loader
     size, most = 0, recipe.train.image_features_gib * GIB
     with trainer.compute_loss_context_manager(), Progress("image features", total=len(numbers)) as progress:
-        for group in _groups(loaded, image_tokens):
+        for group in groups(loaded, image_tokens):
             seen = {number: row for number, row in group.items() if row.pictures}
             if seen:
                 made = image_features(model, list(seen.values()), dtype, recipe.model_family.numbers)
                 group |= zip(seen, made, strict=True)
             size += sum(each.nbytes for each in group.values())
-            if largest in group and (whole := size / image_tokens[largest] * total) > most:
+            if largest in group and (whole := all_of(size, largest, numbers, image_tokens)) > most:
                 _say_too_many(whole, recipe.train.image_features_gib)
                 return 0
             rows.kept |= group

@@ -29,7 +29,9 @@ class Memory:
     """Bytes on one device, each at its most.
 
     buffers: of ZeRO, or of several processes' gradients. activations: what a pass holds beside its logits.
-    answers: what evaluation during training holds while the model writes them, 0 without it. at_once: the
+    answers: what evaluation during training holds while the model writes them, 0 without it. features: what
+    frozen towers hold while they see the images, once, before the first step; 0 where they are in every step,
+    among its activations. at_once: the
     most of gradients, activations, logits and answers at a time, which need not be their sum: without
     accumulation activations fall as gradients grow, and the model is asked between steps.
     """
@@ -41,12 +43,14 @@ class Memory:
     activations: int
     logits: int
     answers: int
+    features: int
     at_once: int
 
     @property
     def total(self) -> int:
         """The most at a time."""
-        return self.weights + self.optimizer + self.buffers + self.at_once
+        # No optimizer is made yet when features are.
+        return self.weights + max(self.features, self.optimizer + self.buffers + self.at_once)
 
     @property
     def reserve(self) -> int:
@@ -117,6 +121,7 @@ def state_memory(
         activations=0,
         logits=0,
         answers=0,
+        features=0,
         at_once=0,
     )
 
@@ -132,11 +137,13 @@ def training_memory(
     in_4_bits: int = 0,
     answers: int = 0,
     gathered: Gathered = NOTHING,
+    features: int = 0,
 ) -> Memory:
     """`state_memory` with what the largest pass holds.
 
     step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step. answers:
-    what asking the model between steps holds. gathered: by FSDP2.
+    what asking the model between steps holds. gathered: by FSDP2. features: what making those that are kept
+    holds.
     """
     state = state_memory(train, launcher, parameters, trained, in_4_bits, gathered)
     if launcher.zero_stage or launcher.fsdp:
@@ -154,6 +161,7 @@ def training_memory(
         activations=max(0, step.held - logits),
         logits=logits,
         answers=answers,
+        features=features,
         # Between steps gradients are gone, but for ZeRO's own.
         at_once=max(
             held, state.gradients + copied, answers + (state.gradients if launcher.zero_stage else 0)

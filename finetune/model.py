@@ -18,6 +18,7 @@ from transformers import (
 from finetune.new_tokens import add_tokens
 from lensmith.errors import IntegrityError, Problem
 from lensmith.tokens import PixelBudget
+from lensmith.train_settings import Train
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHOWN = 5
@@ -67,6 +68,13 @@ def load_skeleton(checkpoint: Path, dtype: torch.dtype = torch.float32) -> PreTr
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config, dtype=dtype, trust_remote_code=False)
+
+
+def shape_in_training(checkpoint: Path, train: Train, *, divided: bool) -> PreTrainedModel:
+    """The checkpoint's model on the meta device as a training computes with it: in float32 where any of it is
+    fully trained, unless it is `divided`, by DeepSpeed or FSDP2, which compute in `train.dtype`."""
+    whole = train.method == "full" and not divided
+    return load_skeleton(checkpoint, torch.float32 if whole else DTYPES[train.dtype])
 
 
 def load_processor(

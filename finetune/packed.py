@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
 from trl.trainer.sft_config import SFTConfig
 
 from finetune.documents import row_positions
-from finetune.encoded import Positions
+from finetune.encoded import Encoded, Positions
+from finetune.kept import foresee_kept
 from finetune.launcher import Launcher
 from finetune.packing import PackPlan, image_work, plan_run
+from finetune.rows import RowEncoder
 from lensmith.artifact import Artifact
 from lensmith.counting import Counts
 from lensmith.dataset import read_split
@@ -32,6 +34,7 @@ def pack_rows(
     launcher: Launcher,
     dataset: Artifact,
     source: Path,
+    encoder: RowEncoder,
     bare: PreTrainedModel | None,
     counts: Counts,
     arguments: SFTConfig,
@@ -43,10 +46,34 @@ def pack_rows(
     """
     if bare is None:
         return None
-    shown = read_split(dataset, "train").epoch()
-    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
-    plan = plan_run(recipe, launcher, counts, shown, image_work(bare, recipe.model_family, patches))
+    rows, positions = read_split(dataset, "train"), row_positions(bare, recipe.model_family)
+
+    def encode(number: int) -> Encoded:
+        encoded = encoder.encode(rows[number])
+        return replace(encoded, positions=positions(encoded.tokens, encoded.images))
+
+    kept = foresee_kept(recipe, launcher, source, rows.epoch(), counts, encode)
+    plan = training_packs(recipe, launcher, source, bare, counts, rows.epoch(), kept=kept is not None)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
     # Nothing in a pack is padding; the trainer would look for a mask.
     arguments.include_num_input_tokens_seen = "all"
-    return Packed(plan, row_positions(bare, recipe.model_family))
+    return Packed(plan, positions)
+
+
+def training_packs(
+    recipe: Recipe,
+    launcher: Launcher,
+    source: Path,
+    bare: PreTrainedModel,
+    counts: Counts,
+    shown: list[int],
+    *,
+    kept: bool,
+) -> PackPlan:
+    """The packs of a whole training; `kept`: the towers have seen its images before the first step.
+
+    `bare`, on the meta device, is the checkpoint's at `source`; the rest is as in `plan_run`.
+    """
+    patches = read_grid(source, recipe.model_family, recipe.pixel_budget).patches_a_token
+    work = 0.0 if kept else image_work(bare, recipe.model_family, patches)
+    return plan_run(recipe, launcher, counts, shown, work)

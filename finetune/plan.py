@@ -56,8 +56,9 @@ class Plan:
 
     packs: None where rows are padded. steps: optimizer steps. parameters: of the whole model; new_tokens: the
     id of each; adapted and trained_parameters by tower. experts: how transformers computes routed ones, None
-    without any. memory: of one device, of the longest rows or the
-    largest packs. proposals: one for each GPU that was asked about.
+    without any. memory: of one device, of the longest rows or the largest packs. image_features: what they
+    take in host memory where the towers see each image once, bytes; 0 where they see it in every epoch.
+    proposals: one for each GPU that was asked about.
     """
 
     launcher: Launcher
@@ -71,6 +72,7 @@ class Plan:
     trained_parameters: dict[Tower, int]
     experts: str | None
     memory: Memory
+    image_features: int
     proposals: list[Proposal]
 
 
@@ -92,6 +94,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
     check_taught(new, dataset, encoder)
     counted = list(check_rows(recipe, dataset, source, encoder))
     forecast = Forecast(recipe, dataset, encoder, counted, parameters, trained.parameters, new)
+    kept = forecast.kept(recipe.train, launcher)
     return Plan(
         launcher=launcher,
         global_batch=launcher.global_batch(recipe),
@@ -104,6 +107,7 @@ def plan(recipe: Recipe, dataset: Artifact, gpus: Sequence[Gpu] = ()) -> Plan:
         trained_parameters=trained.parameters,
         experts=experts_way(recipe.model_family),
         memory=forecast.memory(recipe.train, launcher),
+        image_features=kept.nbytes if kept else 0,
         proposals=[propose(forecast, recipe.train, launcher, gpu) for gpu in gpus],
     )
 

@@ -95,7 +95,7 @@ def train_process(
         encoder = row_encoder(recipe, source)
         check_taught(new, dataset, encoder)
         counts = count_rows(recipe, dataset, source, encoder, state)
-        packs = pack_rows(recipe, launcher, dataset, source, bare, counts, arguments)
+        packs = pack_rows(recipe, launcher, dataset, source, encoder, bare, counts, arguments)
         start = resume_point(work, launcher, state)
         record: dict[str, Any] = {}
         if start is None or not start.manifest.finished:

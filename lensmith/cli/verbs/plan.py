@@ -154,6 +154,10 @@ def _figures(recipe: Recipe, planned: Plan, rows: dict[str, int], refused: int) 
     del parts["at_once"]
     if not train.evaluate.every:
         del parts["answers"]
+    if planned.image_features:
+        lines.append(("image features", f"made once and kept: {_gib(planned.image_features)} of host memory"))
+    else:
+        del parts["features"]
     lines += [(f"memory, {name}", _gib(size)) for name, size in parts.items()]
     lines.append(("memory a device", f"{_gib(memory.total)} at most, and {_gib(memory.reserve)} in reserve"))
     return table(lines)

@@ -38,16 +38,17 @@ class Command:
             reader.join(10)
         return code
 
-    def wait_for_line(self, text: str, timeout: float = 300) -> bool:
-        """Whether a stderr line with `text` came before the command ended."""
+    def wait_for_line(self, *texts: str, timeout: float = 300) -> bool:
+        """Whether a stderr line with one of `texts` came before the command ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if any(text in line for line in self.lines):
+            ended = self.process.poll() is not None
+            if any(text in line for line in self.lines for text in texts):
                 return True
-            if self.process.poll() is not None:
-                return any(text in line for line in self.lines)
+            if ended:
+                return False
             time.sleep(0.05)
-        raise AssertionError(f"no line with {text!r} in {timeout} s: {self.lines[-20:]}")
+        raise AssertionError(f"no line with one of {texts} in {timeout} s: {self.lines[-20:]}")
 
     def wait_for_output(self, timeout: float = 300) -> bool:
         """Whether a line came on stdout before the command ended."""

@@ -46,5 +46,6 @@ def unbroken(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
         command = run([*arguments, "--home", str(folder / "home")])
         assert command.process.returncode == 0, command.err
         assert command.survivors() == []
+        (folder / "stderr").write_text(command.err)
 
     return shared_folder(tmp_path_factory, "unbroken", make) / "home"

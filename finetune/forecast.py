@@ -114,7 +114,9 @@ class Forecast:
         key = (launcher.in_weights_dtype, packed)
         if key not in self._kept:
             encode = self._placed if packed else self._encode
-            self._kept[key] = foresee_kept(recipe, launcher, source, self.shown, self.counts, encode)
+            self._kept[key] = foresee_kept(
+                recipe, launcher, source, self._bare, self.shown, self.counts, encode
+            )
         return self._kept[key]
 
     def _with(self, train: Train) -> Recipe:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from finetune.dry_run import dry_features
 from finetune.encoded import Encoded
 from finetune.features import all_of, groups, in_order, may_keep
 from finetune.launcher import Launcher
-from finetune.model import DTYPES, load_skeleton, shape_in_training
+from finetune.model import DTYPES, shape_in_training
 from lensmith.counting import Counts
 from lensmith.recipe import Recipe
 from lensmith.units import GIB
@@ -34,16 +35,18 @@ def foresee_kept(
     recipe: Recipe,
     launcher: Launcher,
     source: Path,
+    bare: PreTrainedModel,
     shown: Sequence[int],
     counts: Counts,
     encode: Callable[[int], Encoded],
 ) -> Kept | None:
     """What `keep_features` will keep; None where that is nothing. No weights are read.
 
-    shown: the rows of an epoch. counts: int64 [rows, 3], of text, images and answer. encode: gives a row by
-    its number, with positions where rows are packed.
+    bare: the model of the checkpoint at `source`, of shapes alone: where processes have joined under ZeRO-3,
+    which keeps nothing, none can be made any more. shown: the rows of an epoch. counts: int64 [rows, 3], of
+    text, images and answer. encode: gives a row by its number, with positions where rows are packed.
     """
-    if not may_keep(recipe, launcher, load_skeleton(source), shown):
+    if not may_keep(recipe, launcher, bare, shown):
         return None
     image_tokens: list[int] = counts[:, 1].tolist()
     numbers = in_order(shown, image_tokens)

@@ -52,7 +52,7 @@ def pack_rows(
         encoded = encoder.encode(rows[number])
         return replace(encoded, positions=positions(encoded.tokens, encoded.images))
 
-    kept = foresee_kept(recipe, launcher, source, rows.epoch(), counts, encode)
+    kept = foresee_kept(recipe, launcher, source, bare, rows.epoch(), counts, encode)
     plan = training_packs(recipe, launcher, source, bare, counts, rows.epoch(), kept=kept is not None)
     arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps = 1, plan.passes
     # Nothing in a pack is padding; the trainer would look for a mask.

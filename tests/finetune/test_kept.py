@@ -60,8 +60,9 @@ class Foreseen:
 
     def kept(self, launcher: Launcher | None = None) -> Kept | None:
         recipe = self.training.recipe
-        given = (launcher or self.launcher, recipe.base.path, self.shown, self.counts, self.encode)
-        return foresee_kept(recipe, *given)
+        source = recipe.base.path
+        given = (source, load_skeleton(source), self.shown, self.counts, self.encode)
+        return foresee_kept(recipe, launcher or self.launcher, *given)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,8 @@ TOKENS = ['{"account":"', '","amount":"', '","date":"20']
 def test_served_as_trained(tmp_path: Path, tiny_base: Path, bank_forms: Path) -> None:
     content = recipe_content(with_room(tiny_base, tmp_path / "base", 16), bank_forms)
     content["train"].update(new_tokens=TOKENS, max_steps=25, learning_rate=0.02, warmup=0.0, save_every=25)
-    content["serve"] = SERVE
+    # Nothing states a schema of the answers.
+    content["serve"] = {name: value for name, value in SERVE.items() if name != "guided_json"}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     recipe, home = load_recipe(path), Home(tmp_path / "home")

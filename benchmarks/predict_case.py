@@ -2,9 +2,9 @@
 
 The model is Qwen3-VL's real classes with random weights, scaled so that its answers hang on the picture.
 Untaught it would talk up to the limit: the row of the output layer that ends an answer is drawn out until
-answers end, some soon, some late: those of "large" at 67 tokens in the mean, those of the demo's forms at about
-41. Every length is told with the result. What is won grows with the model: one row at a time reads all weights
-for each token. 103 million parameters ("large") are still far below the smallest that is released.
+answers end, some soon, some late: those of "large" at 67 tokens in the mean, those of the demo's forms at
+about 41. Every length is told with the result. What is won grows with the model: one row at a time reads all
+weights for each token. 103 million parameters ("large") are still far below the smallest that is released.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from finetune.run import run_key
 from lensmith.artifact import Artifact
 from tests.conftest import ROOT
 from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.divided import Divided
 from tests.finetune.test_distributed import FULL, TOLERANCE, assert_same_weights
 from tests.finetune.test_mixed_rows import SHARED
 from tests.finetune.test_mixed_rows import mixed as mixed  # a fixture
@@ -35,20 +34,6 @@ REFUSED = {
     "left out": "accelerate chose MULTI_GPU, not FSDP2",
     "in one piece": "visual.blocks.0: is not gathered by itself",
 }
-
-
-@dataclass(frozen=True)
-class Divided:
-    """Trainings by name, and by name what each process says of how they ended: null, or an error."""
-
-    trainings: dict[str, Training]
-    errors: dict[str, list[str | None]]
-
-    def run(self, name: str) -> Artifact:
-        training = self.trainings[name]
-        run = training.home.find("run", run_key(training.recipe, training.base, training.dataset))
-        assert run is not None, self.errors[name]
-        return run
 
 
 @pytest.fixture(scope="module")

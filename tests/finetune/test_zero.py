@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ from safetensors.torch import load_file
 from tiny_families import write_tiny
 
 from finetune.quantized import read_quantized
-from finetune.run import run_key
-from lensmith.artifact import Artifact
 from tests.conftest import ROOT
 from tests.finetune.conftest import Training, TrainingMaker
+from tests.finetune.divided import Divided
 from tests.finetune.test_distributed import (
     FULL,
     TOLERANCE,
@@ -49,23 +47,9 @@ HALF: dict[str, Any] = {"train__batch_size": 1}
 QUARTER: dict[str, Any] = {**HALF, "train__gradient_accumulation": 2, "train__max_steps": 3}
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Trainings that two processes made, by name, and by name what each process says of how they ended."""
-
-    trainings: dict[str, Training]
-    errors: dict[str, list[str | None]]
-
-    def run(self, name: str) -> Artifact:
-        training = self.trainings[name]
-        run = training.home.find("run", run_key(training.recipe, training.base, training.dataset))
-        assert run is not None, self.errors[name]
-        assert self.errors[name] == [None, None]
-        return run
-
-    def losses(self, name: str) -> list[float]:
-        lines = (self.run(name).path / "metrics.jsonl").read_text().splitlines()
-        return [json.loads(line)["loss"] for line in lines]
+def losses(shared: Divided, name: str) -> list[float]:
+    lines = (shared.run(name).path / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +78,7 @@ def shared(
     tokens: dict[str, Any],
     experts: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Shared:
+) -> Divided:
     """One start for all of them."""
     shipped = yaml.safe_load((ROOT / "recipes/accelerate/deepspeed_zero3.yaml").read_text())
     shipped |= {"num_processes": 2, "use_cpu": True}
@@ -141,64 +125,64 @@ def shared(
         name: [json.loads((out / f"{name}.{rank}.json").read_bytes()) for rank in (0, 1)]
         for name in trainings
     }
-    return Shared(trainings, errors)
+    return Divided(trainings, errors)
 
 
-def test_zero3_dora(shared: Shared, new_training: TrainingMaker) -> None:
+def test_zero3_dora(shared: Divided, new_training: TrainingMaker) -> None:
     single, run = new_training(**RATED), shared.run("dora")
     assert_deepspeed(run, 3)
-    assert shared.losses("dora") == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert losses(shared, "dora") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert run.manifest.key == single.run().manifest.key
     assert_same_weights(run, single.run(), ADAPTER)
 
 
-def test_zero2_qlora(shared: Shared, new_training: TrainingMaker) -> None:
+def test_zero2_qlora(shared: Divided, new_training: TrainingMaker) -> None:
     single, run = new_training(train__method="qlora"), shared.run("qlora")
     assert_deepspeed(run, 2)
     assert run.record()["linears_in_4_bits"] == 14
-    assert shared.losses("qlora") == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert losses(shared, "qlora") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(run, single.run(), ADAPTER)
     assert read_quantized(run.path) == read_quantized(single.run().path)
 
 
-def test_zero3_offloaded(shared: Shared, lora_losses: list[float]) -> None:
+def test_zero3_offloaded(shared: Divided, lora_losses: list[float]) -> None:
     """Weights and optimizer in host memory; AdamW is DeepSpeed's for CPUs, compiled where it runs."""
     assert_deepspeed(shared.run("offloaded"), 3, offload=["optimizer", "parameters"])
-    assert shared.losses("offloaded") == pytest.approx(lora_losses, abs=TOLERANCE)
+    assert losses(shared, "offloaded") == pytest.approx(lora_losses, abs=TOLERANCE)
 
 
-def test_zero2_full_offloaded(shared: Shared, new_training: TrainingMaker) -> None:
+def test_zero2_full_offloaded(shared: Divided, new_training: TrainingMaker) -> None:
     """The optimizer in host memory, as recipes/accelerate/deepspeed_zero2_offload.yaml has it."""
     single, run = new_training(**FULL), shared.run("full")
     assert_deepspeed(run, 2, offload=["optimizer"])
-    assert shared.losses("full") == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert losses(shared, "full") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(run, single.run(), "model.safetensors")
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-def test_preferences(shared: Shared, preferring: Training, stage: int) -> None:
+def test_preferences(shared: Divided, preferring: Training, stage: int) -> None:
     """Among them passes in which one process has pairs of text alone and the other an image."""
     assert_deepspeed(shared.run(f"dpo {stage}"), stage)
-    assert shared.losses(f"dpo {stage}") == pytest.approx(preferring.losses()[:3], abs=TOLERANCE)
+    assert losses(shared, f"dpo {stage}") == pytest.approx(preferring.losses()[:3], abs=TOLERANCE)
 
 
-def test_zero3_packed(shared: Shared, padded: Training) -> None:
+def test_zero3_packed(shared: Divided, padded: Training) -> None:
     assert_deepspeed(shared.run("packed"), 3)
-    assert shared.losses("packed") == pytest.approx(padded.losses(), abs=2e-5)
+    assert losses(shared, "packed") == pytest.approx(padded.losses(), abs=2e-5)
 
 
-def test_new_tokens(shared: Shared, new_training: TrainingMaker, tokens: dict[str, Any]) -> None:
+def test_new_tokens(shared: Divided, new_training: TrainingMaker, tokens: dict[str, Any]) -> None:
     single, run = new_training(**tokens), shared.run("tokens")
     assert_deepspeed(run, 2)
-    assert shared.losses("tokens") == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert losses(shared, "tokens") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(run, single.run(), ADAPTER)
 
 
-def test_zero3_experts(shared: Shared, new_training: TrainingMaker, experts: dict[str, Any]) -> None:
+def test_zero3_experts(shared: Divided, new_training: TrainingMaker, experts: dict[str, Any]) -> None:
     """Two processes, which hold a part of each, learn what one does."""
     single, run = new_training(**experts), shared.run("experts")
     assert run.record()["engine"]["zero_stage"] == 3
     assert run.record()["engine"]["experts"] == "grouped_mm"
-    assert shared.losses("experts") == pytest.approx(single.losses(), abs=TOLERANCE)
+    assert losses(shared, "experts") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(run, single.run(), ADAPTER)
     assert any("experts" in name for name in load_file(run.path / ADAPTER))

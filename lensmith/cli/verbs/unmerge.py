@@ -43,7 +43,8 @@ def _base_problem(home: Home, model: Artifact) -> Problem:
     try:
         base = home.by_id(stated)
     except InputError:
-        return Problem(f"base-{stated[:12]} is not in {home.root}", mend="lensmith pull, where it was pushed")
+        mend = "the home that it was merged in knows where: bases are not pushed"
+        return Problem(f"its base, base-{stated[:12]}, is not in {home.root}", mend=mend)
     place = checkpoint_path(base)
     revision = f", revision {base.body['revision']}" if base.body["revision"] else ""
     if not has_weights(place):

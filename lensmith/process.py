@@ -26,6 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 # How long an orphaned program may take to end by itself, in seconds.
 ORPHAN_GRACE_S = 30.0
+_SUPERVISOR = str(Path(*Path(__file__).parts[-2:]))
 _POLL_S = 0.05
 
 # The id of the process that launched a program through others that are not ours, in its environment.
@@ -42,16 +43,17 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
-def die_with_launcher() -> None:
+def die_with_launcher(*, at_once: bool = False) -> None:
     """Get SIGTERM when the process that started this one ends, and SIGKILL `ORPHAN_GRACE_S` later.
 
     For a program that something else starts below `run_child`: what started it may have been killed before
     the kernel was asked, so that it ends now where the process named by LAUNCHED_BY is above it no more.
-    Started by hand, without LAUNCHED_BY, it has its parent only. Raises SystemExit (143, as after SIGTERM),
-    and OSError where the kernel refuses.
+    Started by hand, without LAUNCHED_BY, it has its parent only. at_once: get SIGKILL instead; for what has
+    nothing to save. Raises SystemExit (143, as after SIGTERM), and OSError where the kernel refuses.
     """
-    die_with_parent(signal.SIGTERM)
-    threading.Thread(target=_end_as_orphan, args=(os.getppid(),), daemon=True).start()
+    die_with_parent(signal.SIGKILL if at_once else signal.SIGTERM)
+    if not at_once:
+        threading.Thread(target=_end_as_orphan, args=(os.getppid(),), daemon=True).start()
     launcher = os.environ.get(LAUNCHED_BY)
     if launcher is not None and int(launcher) not in _ancestors():
         raise SystemExit(128 + signal.SIGTERM)
@@ -109,6 +111,14 @@ def stop_tree(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> int:
             process.wait()
             psutil.wait_procs(family)
     return process.wait()
+
+
+def stated_owner(command: Sequence[str]) -> int | None:
+    """The process that a supervisor with this command line was started by; None for any other command."""
+    # As `run_child` writes it; the supervisor may be another installation's.
+    if len(command) > 4 and command[1] == "-I" and command[2].endswith(_SUPERVISOR) and command[3].isdigit():
+        return int(command[3])
+    return None
 
 
 def signal_launched(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:

@@ -2,17 +2,20 @@
 
 The engine runs in a process of its own, and multiprocessing runs the main program's file there again. That of
 `python -m vllm.entrypoints.openai.api_server` has it import the HTTP server once more, which it does not use.
+And vLLM 0.32's engine does not notice that its server is gone, and would keep its memory: here it goes too.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import sys
 from pathlib import Path
 
 from lensmith.large_imports import QuickExit, no_collection
 from lensmith.left_out import UNUSED, leave_out
+from lensmith.process import LAUNCHED_BY, die_with_launcher
 
 PROGRAM = Path(__file__).resolve()
 _SERVER = "vllm.entrypoints.openai.api_server"
@@ -28,10 +31,12 @@ def _load(module: str) -> None:
 
 if __name__ == "__main__":
     ending = QuickExit()
+    os.environ[LAUNCHED_BY] = str(os.getpid())
     _load(_SERVER)
     # It is to run as the main program, for which it must not count as imported.
     del sys.modules[_SERVER]
     runpy.run_module(_SERVER, run_name="__main__")
     ending.exit(0)
 elif __name__ == "__mp_main__":
+    die_with_launcher(at_once=True)
     _load(_ENGINE)

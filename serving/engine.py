@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import secrets
-import socket
 import ssl
 import subprocess
 import time
@@ -27,6 +26,8 @@ from serving.build import installed_engine
 from serving.command import engine_argv, engine_environment
 from serving.hardware import read_hardware
 from serving.lint import refuse_unsafe
+from serving.orphans import wait_for_orphans
+from serving.port import check_port, free_port
 from serving.profile import find_places, read_profile
 from serving.profile_file import Profile
 
@@ -84,10 +85,10 @@ def running_engine(
 
     port: 0 takes a free one. proof: caches off, loopback address. live: the base alone, and a token with
     which adapters are loaded. host: another address than the profile's (`proof` has its own). The engine
-    dies with this process, however that ends. Raises IntegrityError where the profile or the weights were
-    changed, InputError where the port is in use, a setting is not safe, vLLM has a known vulnerability that
-    none keeps out and other machines reach it, the engine dies or is not healthy after `start_limit_s`
-    seconds.
+    dies with this process, however that ends; the end of those that killed ones left is awaited. Raises
+    IntegrityError where the profile or the weights were changed, InputError where the port is in use, such an
+    engine does not end, a setting is not safe, vLLM has a known vulnerability that none keeps out and other
+    machines reach it, the engine dies or is not healthy after `start_limit_s` seconds.
     """
     profile = read_profile(artifact)
     _verify_weights(profile, home)
@@ -95,6 +96,8 @@ def running_engine(
     if host is not None:
         profile = profile.model_copy(update={"host": host})
     host = "127.0.0.1" if proof else profile.host
+    # One of this very port, or of this GPU's memory, may be about to end.
+    wait_for_orphans()
     if port:
         check_port(host, port)
     else:
@@ -129,26 +132,6 @@ def _verify_weights(profile: Profile, home: Home) -> None:
             verify_base(artifact)
         else:
             verify(artifact)
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise InputError where another program listens on the port."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            mend = "stop what listens there, or give another with --port"
-            raise InputError(
-                f"port {port} of {host} cannot be used", [Problem(error.strerror or str(error), mend=mend)]
-            ) from error
-
-
-def free_port(host: str) -> int:
-    """A port of `host` that nobody listens on now."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _reachable(host: str) -> str:

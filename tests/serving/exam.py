@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -64,10 +65,26 @@ class Program:
 
 def start_program(argv: list[str], model_name: str) -> Program:
     """Start `argv` and wait for the line that names the engine's address."""
+    return wait_for_greeting(begin_program(argv), model_name)
+
+
+def begin_program(argv: list[str], err: Path | None = None) -> subprocess.Popen[str]:
+    """Start `argv`. err: a file for what it says on its standard error."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *argv], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    )
+    with contextlib.ExitStack() as stack:
+        stderr = stack.enter_context(err.open("w")) if err else None
+        return subprocess.Popen(
+            [sys.executable, *argv],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+
+def wait_for_greeting(process: subprocess.Popen[str], model_name: str) -> Program:
+    """Wait for the line that names the engine's address."""
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(r"at (http://\S+:\d+)/v1 \(vLLM (\S+); log: (.+)\)", line):

@@ -13,7 +13,8 @@ import pytest
 from lensmith.errors import InputError, IntegrityError
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
-from serving.engine import Engine, _wait_healthy, check_port, free_port, log_problems, running_engine
+from serving.engine import Engine, _wait_healthy, log_problems, running_engine
+from serving.port import free_port
 from serving.profile import derive_profile
 from tests.serving.exam import CPU
 from tests.serving.small import small_base, small_recipe
@@ -32,16 +33,6 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 def start(log: Path, *argv: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as stream:
         return run_child([sys.executable, "-c", *argv], stdout=stream, stderr=subprocess.STDOUT)
-
-
-def test_a_port_that_someone_listens_on_is_refused() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be used"):
-            check_port("127.0.0.1", port)
-    check_port("127.0.0.1", free_port("127.0.0.1"))
 
 
 def test_a_port_in_use_is_found_before_anything_starts(tmp_path: Path, home: Home) -> None:

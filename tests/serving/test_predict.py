@@ -20,7 +20,8 @@ from lensmith.recipe import Recipe
 from lensmith.row_file import Row, write_rows
 from lensmith.sample import Image, Message, Sample, Text, Video
 from lensmith.trace import GUIDED_FILE, read_trace, trace_settings
-from serving.engine import Engine, _wait_healthy, free_port
+from serving.engine import Engine, _wait_healthy
+from serving.port import free_port
 from serving.predict import served_trace
 from serving.profile import derive_profile
 from tests.serving.exam import CPU

@@ -1,17 +1,21 @@
 """Adapters beside their base behind a real vLLM: one in part, and several live; three engine starts.
 
-The engines run inside programs that are ended: two by SIGKILL, one by SIGTERM. No process may survive.
+The engines run inside programs that are ended: one by SIGKILL, one by that of its supervisor, one by SIGTERM.
+No process may survive.
 """
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from finetune.generate import reference_trace
@@ -23,11 +27,12 @@ from lensmith.recipe import Recipe
 from lensmith.serve_settings import Live
 from lensmith.trace import read_trace
 from serving.adapter_guard import TOKEN_HEADER
-from serving.engine import Engine, free_port
+from serving.engine import Engine
 from serving.live import load_adapter, standing, unload_adapter
 from serving.live_state import LiveState
 from serving.loadtest.client import _ASKED_TOKENS, _CACHED_IMAGES, _CACHED_TOKENS
 from serving.parity import prove_serving
+from serving.port import free_port, listeners
 from serving.predict import served_trace
 from serving.profile import make_profile
 from tests.artifacts import make_run
@@ -38,8 +43,10 @@ from tests.serving.exam import (
     CPU_BUILD,
     Exam,
     Program,
+    begin_program,
     profile_artifact,
     start_program,
+    wait_for_greeting,
     wait_gone,
 )
 from tests.serving.live_releases import make_live_release, make_trace
@@ -81,12 +88,13 @@ def test_an_adapter_served_in_part_fails_the_proof(exam: Exam, partial: Artifact
     assert proof.statement["rows_live"] > 0
 
 
-def test_sigkill_of_the_program_leaves_no_engine(holder: Program) -> None:
+def test_sigkill_of_the_supervisor_alone_leaves_no_engine(holder: Program) -> None:
+    """Nobody is left above the engine who would stop it: what holds the memory must go by itself."""
     family = holder.family()
     assert len(family) >= 3, "supervisor, server and engine process"
-    holder.process.send_signal(signal.SIGKILL)
-    holder.process.wait()
-    assert wait_gone(family) == []
+    (supervisor,) = psutil.Process(holder.process.pid).children()
+    supervisor.kill()
+    assert wait_gone(family, 10) == []
 
 
 @dataclass(frozen=True)
@@ -145,20 +153,49 @@ def live(fleet: Fleet) -> Iterator[Program]:
     yield from serve(fleet, "forms", port)
 
 
+@dataclass(frozen=True)
+class Restarted:
+    """A server that was begun on the port of one that had just been killed. left: that one's processes, of
+    which the server itself was kept from ending; err: what the new one says."""
+
+    process: subprocess.Popen[str]
+    left: list[psutil.Process]
+    err: Path
+
+
 @pytest.fixture(scope="module")
-def again(fleet: Fleet, live: Program) -> Iterator[Program]:
-    """`lensmith serve` of one of those that were live when the first server was killed, on its port."""
-    assert live.process.poll() == -signal.SIGKILL
-    yield from serve(fleet, "checks", port(live.engine))
+def restarted(fleet: Fleet, live: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
+    """`live` is killed, and `lensmith serve` begun on its port at once."""
+    left = live.family()
+    (listens,) = listeners(port(live.engine))
+    listens.suspend()
+    live.process.kill()
+    live.process.wait()
+    err = tmp_path_factory.mktemp("restarted") / "err"
+    process = begin_program(serving(fleet, "checks", port(live.engine)), err)
+    yield Restarted(process, left, err)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def again(restarted: Restarted) -> Program:
+    """The one that was begun then."""
+    return wait_for_greeting(restarted.process, "checks")
 
 
 def serve(fleet: Fleet, name: str, port: int) -> Iterator[Program]:
-    entry = "from lensmith.cli.main import entry; entry()"
-    home = ["--home", str(fleet.exam.home.root), "--port", str(port)]
-    program = start_program(["-c", entry, "serve", fleet.releases[name].short, *home], name)
+    program = start_program(serving(fleet, name, port), name)
     yield program
     program.process.kill()
     program.process.wait()
+
+
+def serving(fleet: Fleet, name: str, port: int) -> list[str]:
+    """The command that serves a release."""
+    entry = "from lensmith.cli.main import entry; entry()"
+    home = ["--home", str(fleet.exam.home.root), "--port", str(port)]
+    return ["-c", entry, "serve", fleet.releases[name].short, *home]
 
 
 def states(fleet: Fleet) -> dict[str, str]:
@@ -233,9 +270,7 @@ def test_what_a_tower_saw_is_not_given_to_the_next_of_its_name(
     load_adapter(home, fleet.release("fresh", "notes", "notes"))
 
 
-def test_killed_midway_a_load_or_the_server_leaves_what_was_live(
-    fleet: Fleet, live: Program, tmp_path: Path
-) -> None:
+def test_killed_midway_a_load_leaves_what_was_live(fleet: Fleet, live: Program, tmp_path: Path) -> None:
     home = fleet.exam.home
     words = ["load", fleet.releases["notes"].short, "--home", str(home.root)]
     killer = kill_at_renames(tmp_path, home.root / "live")
@@ -244,12 +279,26 @@ def test_killed_midway_a_load_or_the_server_leaves_what_was_live(
     for left in (before, before | {"notes": "unchecked"}):
         assert run(words, killer).process.returncode == -signal.SIGKILL
         assert states(fleet) == left
-    family = live.family()
-    live.process.send_signal(signal.SIGKILL)
-    live.process.wait()
-    assert wait_gone(family) == []
-    assert states(fleet) == dict.fromkeys(before, "waiting")
-    refused = run(words)
+
+
+def test_a_server_that_is_begun_while_a_killed_one_still_ends_waits_for_it(
+    fleet: Fleet, restarted: Restarted
+) -> None:
+    """As a service manager does it. Held up, the old one has its port and its memory for seconds."""
+    deadline = time.monotonic() + 60
+    while "waiting for what a killed server left" not in (told := restarted.err.read_text()):
+        assert time.monotonic() < deadline
+        assert restarted.process.poll() is None
+        time.sleep(0.1)
+    (supervisor,) = (each for each in restarted.left if f"process {each.pid}\n" in told)
+    assert supervisor.is_running()
+    for each in restarted.left:
+        if each.is_running() and each.status() == psutil.STATUS_STOPPED:
+            each.resume()
+    assert wait_gone(restarted.left) == []
+    # The new one is not there yet.
+    assert states(fleet) == {"checks": "waiting", "fresh": "waiting"}
+    refused = run(["load", fleet.releases["notes"].short, "--home", str(fleet.exam.home.root)])
     assert refused.process.returncode == 2
     assert "no live server runs there" in refused.err
 

@@ -18,10 +18,11 @@ from lensmith.dataset import held_out_reads
 from lensmith.errors import InputError
 from lensmith.home import Home
 from serving.build import EngineBuild
-from serving.engine import Engine, _wait_healthy, free_port
+from serving.engine import Engine, _wait_healthy
 from serving.loadtest.client import Measured, Task
 from serving.loadtest.measure import ROWS, _chosen_loads, load_test
 from serving.loadtest.result import Load, Request, read_load_test
+from serving.port import free_port
 from tests.release_artifacts import World, form_rows
 from tests.serving.loadtest.loadable import Loadable
 

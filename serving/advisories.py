@@ -28,6 +28,14 @@ def _specifier(text: str) -> str:
     return text
 
 
+def _release(version: str) -> Version | None:
+    """Of a development or local build the version that it is of; None where that cannot be read."""
+    try:
+        return Version(Version(version).base_version)
+    except InvalidVersion:
+        return None
+
+
 class Setting(Section):
     """One setting of the engine's command line or environment; exactly one of the four names is given."""
 
@@ -67,16 +75,15 @@ class Advisory(Section):
 
     def hits(self, version: str) -> bool:
         """Whether a version is affected; one that cannot be read (a build of one's own) is taken to be."""
-        try:
-            # Of a development or local build of a version, what holds for the version.
-            release = Version(Version(version).base_version)
-        except InvalidVersion:
-            return True
-        return release in SpecifierSet(self.affected)
+        release = _release(version)
+        return release is None or release in SpecifierSet(self.affected)
 
 
 class _Table(Section):
+    """covers: the versions that all advisories were looked for of, as pip writes them."""
+
     read: str
+    covers: Annotated[str, AfterValidator(_specifier)]
     advisories: list[Advisory]
 
 
@@ -87,20 +94,40 @@ class Hit:
     advisory: Advisory
     mitigated: bool
 
-    def __str__(self) -> str:
-        """What the operator is told, in one line."""
-        how = "kept out by " + ", ".join(map(str, self.advisory.mitigated_by)) if self.mitigated else "open"
-        return f"{self.advisory.ids[0]}: {self.advisory.what} ({how})"
+    def facts(self) -> dict[str, str | list[str]]:
+        """What programs are told: `kept_out_by` is empty where it is open."""
+        kept_out_by = [str(each) for each in self.advisory.mitigated_by] if self.mitigated else []
+        return {
+            "ids": self.advisory.ids,
+            "what": self.advisory.what,
+            "kept_out_by": kept_out_by,
+            "source": self.advisory.source,
+        }
 
 
 @cache
-def read_advisories() -> tuple[Advisory, ...]:
-    """The table. Raises InputError where it cannot be read."""
+def _read_table() -> _Table:
     try:
-        return tuple(_Table.model_validate(read_yaml(TABLE).content).advisories)
+        return _Table.model_validate(read_yaml(TABLE).content)
     except ValidationError as error:
         problems = [Problem(each["msg"], ".".join(map(str, each["loc"]))) for each in error.errors()]
         raise InputError(f"{TABLE} cannot be used", problems) from error
+
+
+def read_advisories() -> tuple[Advisory, ...]:
+    """The table's entries. Raises InputError where it cannot be read."""
+    return tuple(_read_table().advisories)
+
+
+def refuse_uncovered(version: str) -> None:
+    """Raise InputError for a vLLM older than the table covers: nobody looked what is known against it."""
+    covers = _read_table().covers
+    if (release := _release(version)) is not None and release not in SpecifierSet(covers):
+        mend = "upgrade vLLM (requirements/ names the versions), and prove it: lensmith evaluate RECIPE"
+        raise InputError(
+            f"vLLM {version} is too old to be served",
+            [Problem(f"{TABLE.name} knows what is published against {covers} only", mend=mend)],
+        )
 
 
 def find_hits(version: str, argv: Sequence[str], environment: Mapping[str, str]) -> list[Hit]:
@@ -124,3 +151,15 @@ def refuse_open(host: str, hits: Sequence[Hit]) -> None:
         raise InputError(
             f"the installed vLLM has known vulnerabilities that no setting here keeps out: {mend}", problems
         )
+
+
+def start_lines(version: str, hits: Sequence[Hit]) -> list[str]:
+    """What the operator is told at a start: each that is open, and how many the settings keep out."""
+    opened = [hit.advisory for hit in hits if not hit.mitigated]
+    told = [f"advisory of vLLM {version}, open: {a.ids[0]}: {a.what} ({a.source})" for a in opened]
+    if kept_out := sum(hit.mitigated for hit in hits):
+        told.append(
+            f"{kept_out} of the {len(hits)} known advisories of vLLM {version} are kept out by the settings: "
+            "lensmith doctor names them"
+        )
+    return told

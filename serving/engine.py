@@ -21,7 +21,7 @@ from lensmith.base import verify_base
 from lensmith.errors import InputError, Problem
 from lensmith.home import Home
 from lensmith.process import run_child, stop_tree
-from serving.advisories import find_hits, refuse_open
+from serving.advisories import Hit, find_hits, refuse_open, refuse_uncovered
 from serving.build import installed_engine
 from serving.command import engine_argv, engine_environment
 from serving.hardware import read_hardware
@@ -47,7 +47,7 @@ class Engine:
     """A healthy engine. url: without a path. model_name: what requests ask for. pid: its supervisor.
 
     token: what a request to load or unload an adapter has to show; "" where the engine takes none.
-    advisories: what is known against its version, each in one line.
+    advisories: what is known against its version.
     """
 
     url: str
@@ -56,7 +56,7 @@ class Engine:
     log: Path
     pid: int
     token: str = field(default="", repr=False)
-    advisories: tuple[str, ...] = ()
+    advisories: tuple[Hit, ...] = ()
 
     def alive(self) -> bool:
         """Whether the process is still there."""
@@ -87,9 +87,12 @@ def running_engine(
     which adapters are loaded. host: another address than the profile's (`proof` has its own). The engine
     dies with this process, however that ends; the end of those that killed ones left is awaited. Raises
     IntegrityError where the profile or the weights were changed, InputError where the port is in use, such an
-    engine does not end, a setting is not safe, vLLM has a known vulnerability that none keeps out and other
-    machines reach it, the engine dies or is not healthy after `start_limit_s` seconds.
+    engine does not end, a setting is not safe, nobody looked what is known against a vLLM so old, it has a
+    known vulnerability that none keeps out and other machines reach it, the engine dies or is not healthy
+    after `start_limit_s` seconds.
     """
+    version = installed_engine().version
+    refuse_uncovered(version)
     profile = read_profile(artifact)
     _verify_weights(profile, home)
     places = find_places(artifact, profile, home)
@@ -106,7 +109,7 @@ def running_engine(
     token = secrets.token_urlsafe(32) if live else ""
     environment = engine_environment(profile, os.environ, proof=proof, token=token)
     refuse_unsafe(argv, environment, read_hardware().memory)
-    hits = find_hits(installed_engine().version, argv, environment)
+    hits = find_hits(version, argv, environment)
     refuse_open(host, hits)
     log = home.root / "logs" / f"vllm-{artifact.id[:12]}-{os.getpid()}-{port}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +123,7 @@ def running_engine(
     try:
         url = f"http://{_reachable(host)}:{port}"
         version = _wait_healthy(process, url, log, start_limit_s)
-        yield Engine(url, profile.served_name, version, log, process.pid, token, tuple(map(str, hits)))
+        yield Engine(url, profile.served_name, version, log, process.pid, token, tuple(hits))
     finally:
         stop_tree(process, STOP_GRACE_S)
 

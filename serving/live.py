@@ -21,6 +21,7 @@ from lensmith.artifact import Artifact
 from lensmith.errors import GateRefused, InputError, Problem
 from lensmith.home import Home
 from serving.adapter_guard import TOKEN_HEADER
+from serving.advisories import start_lines
 from serving.build import installed_engine
 from serving.command import LIVE_BASE
 from serving.engine import NO_TLS, Engine, running_engine
@@ -72,8 +73,8 @@ def serve_live(
     if shared.profile.engine.device == "cpu":
         print(f"{LIVE_BASE}, asked while adapters are, answers as one of them: {_CPU_BASE}", file=sys.stderr)
     with running_engine(profile, home, asked, live=True) as engine:
-        for told in engine.advisories:
-            print(f"advisory of vLLM {engine.version}, {told}", file=sys.stderr)
+        for told in start_lines(engine.version, engine.advisories):
+            print(told, file=sys.stderr)
         state = LiveState(home, port_of(engine.url))
         try:
             with _changing(home, state):
@@ -256,8 +257,9 @@ def _authorization() -> dict[str, str]:
 def _reach(engine: Engine, members: Sequence[Member]) -> str:
     """The greeting for programs."""
     adapters = {member.name: member.release.id for member in members}
+    advisories = [each.facts() for each in engine.advisories]
     told = {"url": engine.url, "model": LIVE_BASE, "adapters": adapters, "log": str(engine.log)}
-    return json.dumps(told)
+    return json.dumps(told | {"advisories": advisories})
 
 
 def _greeting(engine: Engine, members: Sequence[Member]) -> str:

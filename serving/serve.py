@@ -18,6 +18,7 @@ from lensmith.artifact import Artifact, open_artifact
 from lensmith.attestation import attestations, last_word
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.home import Home
+from serving.advisories import start_lines
 from serving.build import installed_engine
 from serving.command import is_live
 from serving.engine import Engine, running_engine
@@ -48,8 +49,8 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
     if known := images_differ(profile.family, profile.engine.device):
         print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
-        for told in engine.advisories:
-            print(f"advisory of vLLM {engine.version}, {told}", file=sys.stderr)
+        for told in start_lines(engine.version, engine.advisories):
+            print(told, file=sys.stderr)
         print(reach(engine) if as_json else greeting(engine), flush=True)
         while engine.alive():
             time.sleep(_POLL_S)
@@ -58,7 +59,9 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
 
 def reach(engine: Engine) -> str:
     """The greeting for programs."""
-    return json.dumps({"url": engine.url, "model": engine.model_name, "log": str(engine.log)})
+    advisories = [each.facts() for each in engine.advisories]
+    told = {"url": engine.url, "model": engine.model_name, "log": str(engine.log), "advisories": advisories}
+    return json.dumps(told)
 
 
 def greeting(engine: Engine) -> str:

@@ -10,7 +10,15 @@ import pytest
 from lensmith.errors import InputError
 from lensmith.home import Home
 from serving import advisories, engine
-from serving.advisories import Advisory, Setting, find_hits, read_advisories, refuse_open
+from serving.advisories import (
+    Advisory,
+    Setting,
+    find_hits,
+    read_advisories,
+    refuse_open,
+    refuse_uncovered,
+    start_lines,
+)
 from serving.build import EngineBuild
 from serving.command import engine_argv, engine_environment
 from serving.profile import Places, make_profile
@@ -76,11 +84,46 @@ UNMENDED = ["CVE-2026-105922", "CVE-2026-105775", "CVE-2026-92365"]
 @pytest.mark.parametrize(("version", "more"), [("0.32.0", ["GHSA-5r3c-5x4v-8gjh"]), ("0.33.0", [])])
 def test_what_is_served_with_today_has_nothing_open(version: str, more: list[str]) -> None:
     """The pinned engines. An entry that opens one of them must be seen here first."""
-    told = [str(hit) for hit in find_hits(version, *started())]
-    assert [line.partition(":")[0] for line in told] == [*UNMENDED, *more]
-    assert [line for line in told if line.endswith("(open)")] == []
-    assert told[0].endswith("(kept out by no --enable-prompt-embeds)")
-    assert all(line.endswith("(kept out by --allowed-media-domains media.invalid)") for line in told[3:])
+    hits = find_hits(version, *started())
+    facts = [hit.facts() for hit in hits]
+    assert [each["ids"][0] for each in facts] == [*UNMENDED, *more]
+    assert facts[0]["kept_out_by"] == ["no --enable-prompt-embeds"]
+    assert [each["kept_out_by"] for each in facts[3:]] == [["--allowed-media-domains media.invalid"]] * len(
+        more
+    )
+    (line,) = start_lines(version, hits)
+    assert line.startswith(f"{len(hits)} of the {len(hits)} known advisories of vLLM {version} are kept out")
+
+
+def test_what_is_open_is_told_in_full_at_a_start() -> None:
+    argv, environment = started()
+    told = start_lines("0.33.0", find_hits("0.33.0", [*argv, "--reasoning-parser", "qwen3"], environment))
+    assert len(told) == 2
+    assert told[0].startswith("advisory of vLLM 0.33.0, open: CVE-2026-92365: a budget of thoughts")
+    assert "https://" in told[0]
+    assert told[1].startswith("2 of the 3 known advisories")
+    assert start_lines("99.0", []) == []
+
+
+def test_nothing_older_than_what_was_looked_through_is_served() -> None:
+    for version in ("0.8.0", "0.8.0rc1", "0.32.0+cu130", "someones-own"):
+        refuse_uncovered(version)
+    for version in ("0.7.3", "0.7.3.post1", "0.1"):
+        with pytest.raises(InputError, match=f"vLLM {version} is too old") as caught:
+            refuse_uncovered(version)
+        assert "requirements/" in caught.value.problems[0].mend
+
+
+def test_an_engine_that_old_does_not_start_here_either(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small_recipe(tmp_path)
+    base = small_base(home, recipe)
+    profile = profile_artifact(home, make_profile(recipe, base, base, CPU, CPU_BUILD), base, base)
+    monkeypatch.setattr(engine, "installed_engine", lambda: EngineBuild(version="0.7.3", device="cpu"))
+    with pytest.raises(InputError, match="too old"), engine.running_engine(profile, home):
+        pass
+    assert not (home.root / "logs").exists()
 
 
 def test_a_parser_of_thoughts_opens_what_has_no_mend() -> None:

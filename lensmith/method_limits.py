@@ -69,6 +69,10 @@ def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
     if train.new_tokens:
         problems.append(f"vLLM's adapters hold no rows of new tokens, nor their tokenizer: {_MERGE}")
     options = family.vllm_adapts
+    if not options:
+        why = "; ".join(f"built for {device}, {what}" for device, what in family.vllm_no_adapters.items())
+        problem = f"vLLM applies no adapter of {family.title}, so it will be merged: set serve.mode to merged"
+        return [*problems, f"{problem} ({why})"]
     adapted = train.towers.in_mode("adapt")
     ranks = {tower: family.vllm_rank(tower, train.lora.rank_of(tower)) for tower in adapted}
     if too_large := [f"{tower} has {rank}" for tower, rank in ranks.items() if rank_slot(rank) is None]:

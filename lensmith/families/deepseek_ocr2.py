@@ -15,7 +15,7 @@ from typing import Any
 
 from lensmith.coordinates import REF_DET
 from lensmith.families.engine_offer import EngineOffer
-from lensmith.families.experts import Experts
+from lensmith.families.experts import NO_ADAPTERS, Experts
 from lensmith.families.family import GREEDY, PLAIN_SPEECH, Family, Foreign, ImageText, Linears
 from lensmith.families.layout import Layout
 from lensmith.families.packs import Packs
@@ -153,7 +153,13 @@ FAMILY = Family(
         blank=(1600, 800),
     ),
     vllm_architecture="DeepseekOCR2ForCausalLM",
+    # The class takes adapters, but its mapper drops `model.`, below which its decoder lies.
     vllm_adapts={},
+    vllm_no_adapters={
+        **NO_ADAPTERS,
+        "cuda": "vLLM takes an adapter under the names of transformers' class and applies nothing of it: its"
+        " decoder has others, so the base would answer",
+    },
     vllm_offers=EngineOffer(caches=False),
     vllm_config=_hub_config,
     vllm_limits=(
@@ -161,8 +167,6 @@ FAMILY = Family(
         " projector_config), not the one of transformers' class: a profile holds it.",
         "It builds the published SAM and Qwen2 encoders whatever the config says: no smaller ones. Images are"
         " padded to 1024 pixels and cut into tiles of 768.",
-        "It applies adapters to its decoder alone, under names that transformers' class lacks, and computes"
-        " routed experts beside them on GPUs alone (Triton's kernels): not shown to be applied as trained.",
     ),
     markup=(
         "<｜begin▁of▁sentence｜>",  # noqa: RUF001

@@ -94,6 +94,19 @@ def test_an_adapter_that_would_be_served_in_part_is_refused_before_it_is_trained
     )
 
 
+def test_a_family_whose_adapters_the_engine_does_not_apply_is_told_why_it_will_be_merged(
+    folder: Path,
+) -> None:
+    text = changed("family: qwen3_vl", "family: deepseek_ocr2")
+    told = [str(each) for each in problems(folder, text, "serve.mode=adapter")]
+    (problem,) = [each for each in told if "adapter" in each]
+    assert (
+        "vLLM applies no adapter of DeepSeek-OCR-2, so it will be merged: set serve.mode to merged" in problem
+    )
+    assert "built for cpu, beside adapters vLLM computes" in problem
+    assert "built for cuda, vLLM takes an adapter" in problem
+
+
 def test_a_tower_that_the_engine_never_adapts_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.openai.api_server import validate_api_server_args
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.lora.utils import parse_fine_tuned_lora_name
 from vllm.model_executor.models import ModelRegistry
 from vllm.reasoning import ReasoningParserManager
 from vllm.tool_parsers import ToolParserManager
@@ -71,7 +72,17 @@ def abilities(family: str) -> dict[str, Any]:
     return {
         "class": model and model.__name__,
         "encoder_data": getattr(model, "supports_encoder_tp_data", None),
+        "lora": getattr(model, "supports_lora", None),
+        "decoder": decoder_name(family, model),
     }
+
+
+def decoder_name(family: str, model: Any) -> str:
+    """Where vLLM puts what an adapter has for the first layer of transformers' decoder."""
+    decoder = families.get(family).towers["language"][0]
+    name = f"base_model.model.{decoder}.layers.0.self_attn.q_proj.lora_A.weight"
+    module, _ = parse_fine_tuned_lora_name(name, model.hf_to_vllm_mapper)
+    return module
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lensmith import families
+from lensmith.families.layout import AS_IN_CLASS
 from lensmith.rendering import Rendering
 from lensmith.sample import Message, Text, Thinking, ToolCall
 from serving.profile_file import Profile
@@ -117,6 +118,17 @@ def test_vllm_s_classes_can_what_the_facts_say(told: dict[str, Any], family: str
     facts, can = families.get(family), told["abilities"][family]
     assert can["class"] == facts.vllm_architecture
     assert bool(can["encoder_data"]) == facts.vllm_offers.encoder_data
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_where_vllm_puts_an_adapter_of_the_decoder(told: dict[str, Any], family: str) -> None:
+    """Its classes have the decoder's layers in `language_model.model`. Elsewhere nothing takes the adapter,
+    and nothing is said: such a family's adapters must be refused, or named otherwise for vLLM."""
+    facts, can = families.get(family), told["abilities"][family]
+    assert can["lora"], "vLLM's class takes adapters"
+    found = can["decoder"] == "language_model.model.layers.0.self_attn.q_proj"
+    assert found or not facts.vllm_adapts or facts.vllm_names is not AS_IN_CLASS
+    assert found == (family not in ("deepseek_ocr2", "molmo2")), can["decoder"]
 
 
 def test_only_families_that_speak_so_have_parsers() -> None:

@@ -14,6 +14,7 @@ from finetune.merging.change import Compute
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.new_rows import Rows, read_rows
 from finetune.merging.tensor_file import FLOATS, TensorFile, is_finite, open_tensor_file
+from finetune.merging.whole import Whole, read_whole
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.experts import Experts
@@ -42,12 +43,13 @@ class Delta:
 @dataclass(frozen=True)
 class Adapter:
     """An adapter on disk: one delta a module, or fused parameter of the `experts`, by name, and the `rows` of
-    new tokens by weight; every tensor of `file` is in exactly one of them."""
+    new tokens, and what is held `whole`, by weight; every tensor of `file` is in exactly one of them."""
 
     file: TensorFile
     deltas: dict[str, Delta]
     experts: dict[str, ExpertDelta]
     rows: dict[str, Rows]
+    whole: dict[str, Whole]
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """By name of each weight that has a delta: the shape that fits, and a tensor of the delta."""
@@ -106,8 +108,10 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     dora = bool(config.get("use_dora"))
     parts = ("A", "B", _MAGNITUDE) if dora else ("A", "B")
     rows, problems = read_rows(file, config)
-    found, unplaced = _parts(file, parts, {each.tensor for each in rows.values()})
-    problems += unplaced
+    whole, wrong = read_whole(file, config)
+    placed = {each.tensor for each in (*rows.values(), *whole.values())}
+    found, unplaced = _parts(file, parts, placed)
+    problems += wrong + unplaced
     deltas: dict[str, Delta] = {}
     fused: dict[str, ExpertDelta] = {}
     wrapped, lacking = wrapped_parameters(config, experts, found) if experts else ({}, [])
@@ -127,11 +131,17 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
         else:
             deltas[module] = Delta(module, names["A"], names["B"], scale, names.get(_MAGNITUDE))
             problems += _shape_problems(file, deltas[module], rank)
+    problems += [
+        Problem("is held whole, and adapted too", name)
+        for name in sorted(
+            whole.keys() & {f"{module}.weight" for module in deltas} | whole.keys() & rows.keys()
+        )
+    ]
     if not found and not problems:
         problems.append(Problem("it holds no LoRA tensors", str(file.path)))
     if problems:
         raise InputError(f"the adapter in {root} cannot be merged", problems)
-    adapter = Adapter(file, deltas, fused, rows)
+    adapter = Adapter(file, deltas, fused, rows, whole)
     _check_values(adapter)
     return adapter
 
@@ -178,10 +188,11 @@ def _check_values(adapter: Adapter) -> None:
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)
-    # DoRA's magnitudes and new rows change a weight without B @ A: whether they do shows beside the base.
+    # DoRA's magnitudes, new rows and what is held whole change without B @ A: that shows beside the base.
     pairs = [(each.a, each.b) for each in (*adapter.deltas.values(), *adapter.experts.values())]
     lengths = any(delta.magnitude for delta in adapter.deltas.values())
-    if not lengths and not adapter.rows and not any(filled[a] and filled[b] for a, b in pairs):
+    others = lengths or adapter.rows or adapter.whole
+    if not others and not any(filled[a] and filled[b] for a, b in pairs):
         raise InputError(
             f"{adapter.file.path} changes nothing: every B @ A is zero, merged would equal the base",
             [Problem("was it trained at all?", mend="look at the run's metrics.jsonl")],

@@ -84,6 +84,9 @@ def read_member(run: Path, base: Checkpoint, family: Family) -> tuple[Member, Sl
     problems = [
         Problem("is whole rows of new tokens, which cannot be weighed", name) for name in adapter.rows
     ]
+    problems += [
+        Problem("is a weight held whole, or a bias, which cannot be weighed", name) for name in adapter.whole
+    ]
     if read_quantized(run) is not None:
         mend = "train it with method lora"
         problems.append(Problem("was trained on the base in 4 bits: it is no change of this one", mend=mend))

@@ -12,10 +12,10 @@ from torch import Tensor
 from finetune.merging.adapter import Adapter, Delta, read_adapter
 from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
-from finetune.merging.experts import StartExpert, expert_merger
+from finetune.merging.experts import StartExpert, expert_merger, layer_pattern
 from finetune.merging.slots import Slot, Slots, Wanted, find_slots
 from finetune.merging.start import Start, start_of
-from finetune.merging.tied import tied_head
+from finetune.merging.tied import EMBEDDING, tied_head
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 
@@ -28,9 +28,14 @@ def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
     adapter = read_adapter(run, family.experts)
     tied = tied_head(base.root)
     check_head(adapter, tied)
+    _check_whole(adapter, tied, family)
     start = start_of(run)
     wanted = {name: Wanted(None, name) for name in start.changed}
     wanted |= {name: Wanted(None, rows.tensor) for name, rows in adapter.rows.items()}
+    wanted |= {
+        name: Wanted(adapter.file.entries[each.tensor].shape, each.tensor)
+        for name, each in adapter.whole.items()
+    }
     wanted |= wanted_by(adapter)
     slots = find_slots(wanted, base, family)
     _check_rows(adapter, slots, base)
@@ -76,6 +81,10 @@ class _Making:
         first, end = part.rows or (0, slot.rows)
         if rows := self.adapter.rows.get(part.name):
             return rows.pieces(part.name, self.adapter.file, first, end)
+        # Its parts are rows of a matrix, or it is alone in its tensor.
+        count = slot.rows if len(shape) == 2 else math.prod(shape[:-1])
+        if held := self.adapter.whole.get(part.name):
+            return [held.piece(part.name, count, self.adapter.file, part.rows[0] if part.rows else 0)]
         delta = self.adapter.deltas.get(part.name.removesuffix(".weight"))
         whole = part.name in self.start.changed
         if delta is None and not whole:
@@ -106,6 +115,24 @@ def check_head(adapter: Adapter, tied: str | None) -> None:
             "the adapter changes the output head, which the base ties to its embeddings",
             [Problem("merging it would change the embeddings too", heads[0], "train without the head")],
         )
+
+
+def _check_whole(adapter: Adapter, tied: str | None, family: Family) -> None:
+    """Refuse (InputError) what is held whole and cannot take its place in the base alone."""
+    layer = layer_pattern(family.experts) if family.experts else None
+    problems: list[Problem] = []
+    for name, whole in adapter.whole.items():
+        if tied and (name == tied or name.endswith(EMBEDDING)):
+            what = "is held whole, and the base ties its output head to its embeddings: both would change"
+            problems.append(Problem(what, name, "merge it with the tool that trained it"))
+        elif layer and layer.match(name):
+            problems.append(Problem("routed experts held whole are not merged", name, "adapt them by LoRA"))
+        elif len(adapter.file.entries[whole.tensor].shape) < 2 and any(
+            joined.find(name) for joined in family.layout.joined
+        ):
+            problems.append(Problem("the base keeps this bias joined with others: it is not merged", name))
+    if problems:
+        raise InputError("the adapter cannot be merged into this base", problems)
 
 
 def _check_rows(adapter: Adapter, slots: Slots, base: Checkpoint) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,74 +17,122 @@ from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import layer_pattern
 from finetune.merging.slots import is_there
 from finetune.merging.tensor_file import open_tensor_file
+from finetune.merging.whole import PREFIX, SETTING, biases_are_saved, saved_module
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 from lensmith.families.former_names import FORMER_NAMES, WRAPPERS
 
-_PREFIX = "base_model.model."
 # The name of PEFT's one adapter stays in what is saved without PEFT.
 _TENSOR = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_[AB]|lora_magnitude_vector)(\.default)?(?P<ending>(\.weight)?)"
+    r"(?P<module>.+)\.(?P<part>lora_[AB]|lora_magnitude_vector)(\.default)?(?P<ending>(\.weight|\.bias)?)"
 )
+_COPY = re.compile(r"\.modules_to_save\.default(?=\.)")
 _WRAPPED = re.compile(rf"(?:^|(?<=\.))({'|'.join(WRAPPERS)})\.")
 _BASE_LAYER = re.compile(r"(?P<bare>.+?)(?P<depth>(\.base_layer)*)")
 # Chosen by names that are no longer the modules'.
 _CHOICES = ("exclude_modules", "layers_pattern", "layers_to_transform")
+# Beside an adapter of a training that can go on: no weights.
+_STATES = ("optimizer.bin", "scheduler.bin", "training_args.bin")
+
+
+class _Saved(NamedTuple):
+    """A tensor as the tool called it: its module, what of it it is, and whether it is held whole. behind: of
+    one that `modules_to_save` names, what stands behind that module's name."""
+
+    module: str
+    tensor: str
+    whole: bool = False
+    behind: str | None = None
 
 
 def rewrite_adapter(source: Path, target: Path, base: Checkpoint, family: Family) -> None:
     """Write the adapter in `source` into the directory `target` as PEFT saves one of today's class.
 
     Values, ranks and scales stay; every tensor is in `target` once. Raises InputError with every tensor of a
-    module that the base has under no name, or that two tensors stand for; and for what `read_config` refuses.
+    module that the base has under no name, or that two tensors stand for; for what `read_config` refuses; and
+    for files of weights beside the adapter's own; IntegrityError for a damaged file.
     """
     config = read_config(source, experts=family.experts is not None)
+    # Raises where the file is damaged.
+    open_tensor_file(source / ADAPTER_WEIGHTS)
     tensors = load_file(source / ADAPTER_WEIGHTS)
-    problems: list[Problem] = []
+    problems = _left_out(source)
     names: dict[str, str] = {}
     modules: dict[str, str] = {}
+    kept: dict[str, str] = {}
     for name in tensors:
-        match = _TENSOR.fullmatch(_WRAPPED.sub("", name))
-        saved = match["module"].removeprefix(_PREFIX) if match else ""
-        module = _todays(saved, base, family) if match else None
-        if match is None:
+        saved = _read_name(name, config)
+        module = _todays(saved, base, family) if saved else None
+        if saved is None:
             problems.append(Problem("is no LoRA matrix of a linear layer: it has no place here", name))
         elif module is None:
             problems.append(Problem("the base has no such module, by this name or an earlier one", name))
         else:
-            new = f"{_PREFIX}{module}.{match['part']}{match['ending']}"
-            if new in names.values():
-                problems.append(Problem(f"stands for {new}, as another tensor does", name))
-            names[name], modules[module] = new, saved
+            new = f"{module}.{saved.tensor}"
+            if PREFIX + new in names.values():
+                problems.append(Problem(f"stands for {PREFIX}{new}, as another tensor does", name))
+            names[name] = PREFIX + new
+            if not saved.whole:
+                modules[module] = saved.module
+            if saved.behind is not None:
+                before = f"{saved.module}.{saved.tensor}".removesuffix(saved.behind)
+                kept[before] = new.removesuffix(saved.behind)
     if problems:
         raise InputError(f"the adapter in {source} does not fit the base", problems[:20])
     target.mkdir(parents=True, exist_ok=True)
     save_file({names[name]: tensor for name, tensor in tensors.items()}, target / ADAPTER_WEIGHTS)
     # Of patterns the first that fits counts: they keep their order.
-    text = json.dumps(_todays_config(config, modules, family), indent=2)
-    (target / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
+    today = _todays_config(config, modules, family)
+    if stated := config.get(SETTING):
+        # One that no tensor is of stays: whoever reads the adapter refuses it.
+        empty = [each for each in stated if not any(module.endswith(each) for module in kept)]
+        today[SETTING] = [*sorted(kept.values()), *empty]
+    (target / ADAPTER_CONFIG).write_text(f"{json.dumps(today, indent=2)}\n", encoding="utf-8")
 
 
-def _todays(saved: str, base: Checkpoint, family: Family) -> str | None:
+def _left_out(source: Path) -> list[Problem]:
+    """Files of weights beside the adapter's own: some tools keep what they trained whole in one, and load
+    it beside the adapter."""
+    return [
+        Problem("holds weights that are not in the adapter", str(path), "merge with the tool that wrote it")
+        for path in sorted(source.iterdir())
+        if path.suffix in (".safetensors", ".bin") and path.name not in (ADAPTER_WEIGHTS, *_STATES)
+    ]
+
+
+def _read_name(name: str, config: dict[str, Any]) -> _Saved | None:
+    """What a tensor of this name is; None for one that the config does not account for."""
+    plain = _COPY.sub("", _WRAPPED.sub("", name)).removeprefix(PREFIX)
+    if match := _TENSOR.fullmatch(plain):
+        return _Saved(match["module"], f"{match['part']}{match['ending']}")
+    module, _, tensor = plain.rpartition(".")
+    if kept := saved_module(plain, config.get(SETTING) or []):
+        return _Saved(module, tensor, whole=True, behind=plain.removeprefix(kept))
+    if biases_are_saved(config) and tensor == "bias":
+        return _Saved(module, tensor, whole=True)
+    return None
+
+
+def _todays(saved: _Saved, base: Checkpoint, family: Family) -> str | None:
     """What the module is called now; None where the base has it under none of its names, or under two."""
-    match = _BASE_LAYER.fullmatch(saved)
+    match = _BASE_LAYER.fullmatch(saved.module)
     assert match is not None
     bare, depth = match["bare"], match["depth"]
-    found = _known([bare], base, family) or _known(
-        (re.sub(pattern, new, bare, count=1) for pattern, new in FORMER_NAMES), base, family
-    )
+    held = saved.tensor if saved.whole else "weight"
+    former = (re.sub(pattern, new, bare, count=1) for pattern, new in FORMER_NAMES)
+    found = _known([bare], held, base, family) or _known(former, held, base, family)
     return f"{found.pop()}{depth}" if len(found) == 1 else None
 
 
-def _known(names: Iterable[str], base: Checkpoint, family: Family) -> set[str]:
-    """Those of `names` that the class has: under one of its towers, and held by the base."""
+def _known(names: Iterable[str], held: str, base: Checkpoint, family: Family) -> set[str]:
+    """Those of `names` that the class has: under one of its towers, its tensor `held` in the base."""
     experts = layer_pattern(family.experts) if family.experts else None
     return {
         name
         for name in names
         if family.find_tower(name)
-        and ((experts and experts.fullmatch(name)) or is_there(f"{name}.weight", base, family))
+        and ((experts and experts.fullmatch(name)) or is_there(f"{name}.{held}", base, family))
     }
 
 

@@ -54,6 +54,11 @@ def halved(tensors: Tensors) -> Tensors:
     return {name: each / 2 for name, each in tensors.items()}
 
 
+def with_a_head(tensors: Tensors) -> Tensors:
+    """As PEFT saves a module that was trained whole; its shape is asked after what it is."""
+    return tensors | {"base_model.model.lm_head.weight": torch.ones(4, 4)}
+
+
 def test_what_the_card_beside_it_states_is_kept(whole: Walk, tmp_path: Path) -> None:
     folder = outside(whole, tmp_path / "outside", halved)
     (silent,) = named(whole, {"path": folder})
@@ -83,6 +88,7 @@ def test_an_outside_adapter_is_taken_in_once(whole: Walk, tmp_path: Path) -> Non
         (lambda t: dict(list(t.items())[1:]), {}, "has no lora_A"),
         (halved, {"r": 8}, "the config says rank 8"),
         (halved, {"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        (with_a_head, {"modules_to_save": ["lm_head"]}, "held whole, or a bias, which cannot be weighed"),
         (halved, {"init_lora_weights": "pissa"}, "changed the base before training"),
     ],
 )

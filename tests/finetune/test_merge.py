@@ -185,7 +185,6 @@ def test_killed_and_run_again_gives_the_same(whole: Walk, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("bias", "lora_only"),
         ("lora_bias", True),
         ("modules_to_save", ["lm_head"]),
         ("target_parameters", ["mlp.experts.gate_up_proj"]),
@@ -306,6 +305,22 @@ def test_untrained_magnitudes_change_nothing(whole: Walk) -> None:
 
 def test_a_wrong_rank_is_refused(whole: Walk) -> None:
     assert "the config says rank 8" in refusal(whole, edited_run(whole, "rank", config={"r": 8}))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"lora_alpha": 16}, {"alpha_pattern": {"q_proj": 16}}, {"use_rslora": True}]
+)
+def test_another_alpha_than_was_trained_with_is_refused(whole: Walk, setting: dict[str, Any]) -> None:
+    """Nothing in the tensors says it: what says it is the run's own manifest."""
+    run = edited_run(
+        whole, f"alpha-{next(iter(setting))}"[:24], tensors=lambda t: {n: v * 2 for n, v in t.items()}
+    )
+    path = run.path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | setting))
+    before = sorted(whole.home.root.glob("artifacts/model/*"))
+    with pytest.raises(IntegrityError, match=r"adapter_config\.json"):
+        merge(whole.recipe, whole.home, whole.base, run)
+    assert sorted(whole.home.root.glob("artifacts/model/*")) == before
 
 
 def test_changes_that_rounding_swallows_are_refused(

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.adapted import load_trained
-from finetune.merging.adapter_config import rank_and_scale
+from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.checkpoint import open_checkpoint
 from finetune.merging.outside import rewrite_adapter
 from lensmith import families
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from lensmith.errors import InputError
+from lensmith.errors import InputError, IntegrityError
 from lensmith.families.family import TOWERS
 from tests.finetune.merged import walk
 
@@ -101,10 +101,11 @@ def linears_of(family: str) -> list[str]:
     return [name for tower in TOWERS for name in known.expected_linears(CONFIG, tower)]
 
 
-def make_base(root: Path, family: str) -> Path:
-    """A checkpoint with the family's linears under their published names, and nothing else."""
+def make_base(root: Path, family: str, *more: str) -> Path:
+    """A checkpoint with the family's linears, and `more` weights, under their published names."""
     root.mkdir()
-    names = [families.get(family).layout.disk_name(f"{name}.weight") for name in linears_of(family)]
+    weights = [*(f"{name}.weight" for name in linears_of(family)), *more]
+    names = [families.get(family).layout.disk_name(name) for name in weights]
     save_file({name: torch.zeros(6, 4) for name in names}, root / "model.safetensors")
     return root
 
@@ -157,6 +158,42 @@ def test_ranks_and_scales_stay_with_their_modules(tmp_path: Path) -> None:
     assert rank_and_scale(stated, "model.language_model.layers.1.self_attn.q_proj")[0] == 8
 
 
+HELD = ("lm_head.weight", "model.language_model.embed_tokens.weight", "model.visual.blocks.0.attn.qkv.bias")
+COPY = ".modules_to_save.default.weight"
+
+
+@pytest.mark.parametrize(
+    ("rename", "embeddings"),
+    [
+        (as_it_is, "language_model.embed_tokens"),
+        (side_by_side, "model.embed_tokens"),
+        (wrapped, "embed_tokens"),
+    ],
+)
+def test_what_is_held_whole_comes_under_its_name(tmp_path: Path, rename: Rename, embeddings: str) -> None:
+    """Modules that PEFT copied, and biases of those that it wrapped; the config names the modules in full."""
+    base = make_base(tmp_path / "base", "qwen3_vl", *HELD)
+    expected = make_adapter("qwen3_vl")
+    for number, name in enumerate(HELD):
+        expected[PREFIX + name] = torch.full((6,) if name.endswith("bias") else (6, 4), number + 0.75)
+    saved = {rename(each.replace("qkv.bias", "qkv.base_layer.bias")): t for each, t in expected.items()}
+    if rename is wrapped:
+        saved = {
+            name.replace(".default.weight", COPY) if "lora" not in name else name: each
+            for name, each in saved.items()
+        }
+        assert sum(COPY in name for name in saved) == 2
+    config = {"modules_to_save": ["lm_head", embeddings], "bias": "lora_only"}
+    source = save(tmp_path / "saved", saved, config)
+    rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), families.get("qwen3_vl"))
+    found = load_file(tmp_path / "out" / ADAPTER_WEIGHTS)
+    named = {each.replace("qkv.bias", "qkv.base_layer.bias"): tensor for each, tensor in expected.items()}
+    assert found.keys() == named.keys()
+    assert all(torch.equal(found[each], named[each]) for each in named)
+    stated = json.loads((tmp_path / "out" / ADAPTER_CONFIG).read_bytes())
+    assert stated["modules_to_save"] == ["lm_head", "model.language_model.embed_tokens"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -184,6 +221,45 @@ def test_what_fits_nowhere_or_twice_is_refused(
         rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), families.get("qwen3_vl"))
     assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"r": 0}, "r: is 0, not a whole number above 0"),
+        ({"r": "2"}, 'r: is "2", not a whole'),
+        ({"lora_alpha": None}, "lora_alpha: is null, not a number above 0"),
+        ({"lora_alpha": float("nan")}, "lora_alpha: is NaN"),
+        ({"rank_pattern": {"q_proj": 2.5}}, "rank_pattern q_proj: is 2.5"),
+        ({"alpha_pattern": {"(": 2}}, "alpha_pattern (: is no regular expression"),
+        ({"alpha_pattern": [2]}, "alpha_pattern: is [2], dict is expected"),
+        ({"modules_to_save": "lm_head"}, "list is expected"),
+        ({"modules_to_save": [7]}, "not a list of names"),
+        ({"trainable_token_indices": [7]}, "trainable_token_indices: is [7], dict is expected"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl"), config)
+    with pytest.raises(InputError) as caught:
+        read_config(source, experts=False)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe{}"])
+def test_a_config_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl"), {})
+    (source / ADAPTER_CONFIG).write_bytes(content)
+    with pytest.raises(InputError, match="is no JSON"):
+        read_config(source, experts=False)
+
+
+def test_a_truncated_adapter_is_told(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "qwen3_vl")
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl"), {})
+    path = source / ADAPTER_WEIGHTS
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(IntegrityError, match="is damaged"):
+        rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), families.get("qwen3_vl"))
 
 
 @pytest.mark.slow

@@ -243,6 +243,11 @@ def test_another_dataset_is_refused(world: World) -> None:
     assert "the model was trained on" in refused(world, dataset=other)
 
 
+def test_an_intake_of_another_dataset_is_refused(world: World) -> None:
+    other = world.artifact("dataset", "other", {}, {"data/train.arrow": b"more"}, **world.dataset.body)
+    assert "the intake is of" in refused(world, intake=world.make_intake("another", other))
+
+
 def _torch_zip() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:

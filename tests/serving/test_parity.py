@@ -321,6 +321,8 @@ def test_traces_that_do_not_belong_together_are_refused(room: Room) -> None:
     other = room.trace(room.base, [], held_out="0" * 64)
     with pytest.raises(IntegrityError, match="another held-out set"):
         prove_serving(room.home, served, reference, other)
+    with pytest.raises(IntegrityError, match="no bounds are recorded for float16"):
+        prove_serving(room.home, room.served(dtype="float16"), room.reference(dtype="float16"))
     assert attestations(room.home, room.model.id) == []
 
 

@@ -14,7 +14,7 @@ from lensmith.units import GIB
 from serving import engine
 from serving.adapter_guard import TOKEN_VARIABLE
 from serving.command import engine_argv, engine_environment
-from serving.lint import lint
+from serving.lint import _ENVIRONMENT, _VALUES, _any, lint
 from serving.profile import Places, derive_profile
 from serving.profile_file import AdapterOptions, Parsers, Profile, Room, parse_profile
 from tests.serving.exam import CPU
@@ -156,6 +156,66 @@ SLIPS = {
 def test_each_slip_is_found(slip: str) -> None:
     change, words = SLIPS[slip]
     assert words in judged(merged(), change)
+
+
+# For every option whose value is judged at least one that it must not have.
+WRONG: dict[str, list[str]] = {
+    "--model": ["someone/model"],
+    "--dtype": ["auto", "float16"],
+    "--generation-config": ["auto", "/folder"],
+    "--override-generation-config": ["{}", '{"max_new_tokens": "9"}', "[9]"],
+    "--chat-template-content-format": ["auto", "string"],
+    "--limit-mm-per-prompt": [
+        '{"image": true, "video": 0}',
+        '{"image": 1.5, "video": 0}',
+        '{"image": -1, "video": 0}',
+        '{"image": {"count": 1, "width": 1}, "video": 0}',
+        '{"image": 1, "video": 0, "audio": 1}',
+        "image=1",
+    ],
+    "--mm-processor-kwargs": ['{"do_resize": false}', '{"size": {}, "max_pixels": 9}', "size"],
+    "--allowed-media-domains": ["example.org", ""],
+    "--structured-outputs-config": ['{"backend": "auto", "disable_any_whitespace": false}', "xgrammar"],
+    "--hf-config-path": ["someone/model"],
+    "--chat-template": ["template.jinja", "{{ messages }}"],
+    "--distributed-executor-backend": ["ray", "somebody.Executor"],
+    "--mm-encoder-tp-mode": ["auto"],
+    "--kv-cache-dtype": ["fp8_e5m2"],
+    "--quantization": ["awq", "bitsandbytes"],
+    "--middleware": ["somebody.Else"],
+}
+SET = ("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+SET += ("DO_NOT_TRACK", "VLLM_MAX_IMAGE_PIXELS")
+
+
+def given(option: str, value: str) -> Callable[[Words, Environment], None]:
+    """The option with this value, in the place of its own."""
+
+    def change(argv: Words, environment: Environment) -> None:
+        if option in argv:
+            argv[argv.index(option) + 1] = value
+        else:
+            argv += [option, value]
+
+    return change
+
+
+@pytest.mark.parametrize(("option", "value"), [(name, each) for name, some in WRONG.items() for each in some])
+def test_a_value_that_it_must_not_have(option: str, value: str) -> None:
+    (told,) = judged(merged(), given(option, value)).splitlines()
+    assert told.startswith(f"{option}: ")
+
+
+@pytest.mark.parametrize("name", SET)
+@pytest.mark.parametrize("value", [None, "yes"])
+def test_a_variable_that_is_not_set_so(name: str, value: str | None) -> None:
+    (told,) = judged(merged(), variable(name, value)).splitlines()
+    assert told.startswith(f"{name}: ")
+
+
+def test_everything_that_is_judged_is_tried_here() -> None:
+    assert WRONG.keys() == {name for name, check in _VALUES.items() if check is not _any}
+    assert set(SET) == _ENVIRONMENT.keys()
 
 
 def test_a_key_opens_an_address_and_the_token_guards_adapters() -> None:

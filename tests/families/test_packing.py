@@ -18,6 +18,7 @@ from finetune.encoder import row_encoder
 from lensmith import families
 from lensmith.families.family import Family
 from lensmith.row_file import Row
+from lensmith.tokens import read_grid
 from tests.families.conftest import Checkpoint, row_of
 from tests.family_results import Shows
 from tests.learned import Learned, learned
@@ -34,6 +35,8 @@ ROWS = [
 ]
 PACKING = [name for name, family in families.FAMILIES.items() if family.packs]
 TILED = [name for name in PACKING if families.get(name).vision_run.views]
+# Families whose images cost what they show: tens of pages fit.
+SCANNED, PAGES = [name for name in PACKING if families.get(name).cut == "area"], 40
 Batch = dict[str, Tensor]
 
 
@@ -95,6 +98,21 @@ def test_packed_equals_alone(case: Case, shows: Shows) -> None:
 def test_an_image_in_tiles_beside_a_whole_one(made: dict[str, Checkpoint], family: str) -> None:
     case = make_case(made[family], [ROWS[1], row_of("tiles", (1000, 500)), ROWS[0]])
     assert case.family.vision_run.views in case.packed()
+    loss, slopes = case.differs(case.packed())
+    assert loss < 1e-6
+    assert slopes < 2e-5
+
+
+@pytest.mark.parametrize("family", SCANNED)
+def test_a_document_of_many_pages(made: dict[str, Checkpoint], family: str) -> None:
+    """Each page an image of its own, in order: counted without a processor, and packed as it is alone."""
+    document = row_of("the last page", *[(64 + 32 * (page % 3), 96) for page in range(PAGES)])
+    checkpoint = made[family]
+    case = make_case(checkpoint, [ROWS[0], document, ROWS[1]])
+    encoder = row_encoder(checkpoint.recipe("full", language="train"), checkpoint.root)
+    (counted,) = encoder.tokens_of([document], read_grid(checkpoint.root, checkpoint.family, None))
+    assert len(case.rows[1].tokens["input_ids"]) == counted.text + counted.image + counted.answer
+    assert counted.image >= PAGES
     loss, slopes = case.differs(case.packed())
     assert loss < 1e-6
     assert slopes < 2e-5

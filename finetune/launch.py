@@ -48,7 +48,8 @@ def train(
 ) -> Artifact:
     """The run of the recipe: found, or trained now with the recipe's launcher.
 
-    The child's output goes to `<home>/logs/train-<key>.log`. However this function ends, no child is left.
+    The child's output goes to `<home>/logs/train-<key>.log`. However this function ends, no child is left. A
+    run that is whole counts, however the processes ended behind it.
     Raises the error that ended the training where it was one of ours, StoppedEarly among them, which follows
     on `lensmith.signals.Stopped`; InputError where the launcher config needs several machines, or its port is
     taken; LensmithError where a process of it was killed from outside; RuntimeError with the log's last lines
@@ -161,7 +162,10 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str, grace
             stop_tree(child)
     if errors.is_file():
         raise read_failure(errors)
-    if code != 0:
+    if code != 0 and home.find("run", key) is not None:
+        # It is whole, or it would not be there: what a process did at its end takes nothing back.
+        print(f"  the run is whole; a process ended with {code} behind it, see {log_path}", file=sys.stderr)
+    elif code != 0:
         with log_path.open("rb") as written:
             written.seek(begins)
             said = written.read().decode(errors="replace")

@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ class QuickExit:
         # What was registered first is done last.
         atexit.register(self._leave)
 
-    def exit(self, code: int) -> None:
+    def exit(self, code: int) -> NoReturn:
         """Raise SystemExit."""
         self._code = code
         sys.exit(code)

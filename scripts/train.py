@@ -31,6 +31,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from data_prep.prepare import find_prepared
+from finetune.ending import leave
 from finetune.launch import ERROR_FILE, check_key
 from finetune.run import run_key
 from lensmith.base import pin_base
@@ -99,8 +100,4 @@ def unused(recipe: Recipe) -> list[str]:
 
 
 if __name__ == "__main__":
-    code = main()
-    # One of several leaves as it always did: another may still be reading what this one has sent.
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        ending.exit(code)  # pyright: ignore[reportPossiblyUnboundVariable]
-    sys.exit(code)
+    leave(ending, main())  # pyright: ignore[reportPossiblyUnboundVariable]

@@ -31,10 +31,12 @@ from finetune.answer_loss import teach_answers_only
 from finetune.blank_image import blank_image, see_blank_image
 from finetune.collate import COLUMN, Collator
 from finetune.encoder import row_encoder
+from finetune.ending import leave
 from finetune.experts import gather_experts_whole
 from finetune.fsdp import check_divided, divide_by_blocks
 from finetune.thin import multiply_thin
 from lensmith import families
+from lensmith.large_imports import QuickExit
 from lensmith.recipe import Recipe
 from tests.families.conftest import Checkpoint, row_of, towers_of
 from tests.finetune.fsdp2_trainings import over_gloo
@@ -213,3 +215,4 @@ def main(checkpoints: Path, out: Path, cases: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    leave(QuickExit(), 0)

@@ -8,7 +8,6 @@ With torch's `fully_shard` over gloo: accelerate leaves FSDP out on CPUs. Proces
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +23,9 @@ from transformers import PreTrainedModel
 from finetune.answer_loss import teach_answers_only
 from finetune.blank_image import see_blank_image
 from finetune.collate import COLUMN, Collator
+from finetune.ending import leave
 from lensmith import families
+from lensmith.large_imports import QuickExit
 from tests.finetune.tiny_models import qwen3_vl, row
 
 FAMILY = families.get("qwen3_vl")
@@ -87,11 +88,8 @@ def main(out: Path) -> None:
             "differs": max(float((whole[name] - wanted[name]).abs().max()) for name in wanted),
         }
         (out / "found.json").write_text(json.dumps(found))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    # Python would end torch's threads while it takes itself apart, and one that asks for it then aborts.
-    os._exit(0)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(QuickExit(), 0)

@@ -28,9 +28,11 @@ from accelerate.utils import DistributedType
 from torch import nn
 
 import finetune.train
+from finetune.ending import leave
 from finetune.resume import Sealer
 from lensmith.errors import LensmithError
 from lensmith.home import Home
+from lensmith.large_imports import QuickExit
 
 
 class Killed(Exception):
@@ -91,3 +93,4 @@ def main(out: Path, cases: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
+    leave(QuickExit(), 0)

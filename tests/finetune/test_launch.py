@@ -52,6 +52,41 @@ def launched(training: Training, *settings: str) -> Any:
     )
 
 
+# Ends as a process does that aborts while Python takes itself apart.
+ABORTS = """
+import os, sys
+from pathlib import Path
+from lensmith.home import Home
+home, key, base, dataset = Home(Path(sys.argv[1])), *sys.argv[2:]
+if key:
+    inputs = {"base": home.by_id(base), "dataset": home.by_id(dataset)}
+    with home.create("run", key, inputs) as draft:
+        draft.body.update(method="lora")
+os.abort()
+"""
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_process_does_behind_a_whole_run_takes_nothing_back(
+    new_training: TrainingMaker,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    whole: bool,
+) -> None:
+    training = new_training()
+    key = run_key(training.recipe, training.base, training.dataset)
+    words = [str(training.home.root), key if whole else "", training.base.id, training.dataset.id]
+    command = [sys.executable, "-c", ABORTS, *words]
+    monkeypatch.setattr("finetune.launch.accelerate_command", lambda *_: command)
+    if whole:
+        assert launched(training).manifest.key == key
+        assert "the run is whole; a process ended with 134 behind it" in capsys.readouterr().err
+    else:
+        with pytest.raises(RuntimeError, match="exit code 134"):
+            launched(training)
+
+
 @pytest.fixture
 def two_processes(
     new_training: TrainingMaker, deepspeed_config: dict[str, Any], tmp_path: Path

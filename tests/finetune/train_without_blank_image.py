@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import train
 
 import finetune.train
+from finetune.ending import leave
+from lensmith.large_imports import QuickExit
 
 LOADED = "the model is loaded, and sees no blank image"
 
@@ -20,4 +22,4 @@ def never(*_: object) -> bool:
 
 if __name__ == "__main__":
     finetune.train.needs_blank_image = never
-    sys.exit(train.main())
+    leave(QuickExit(), train.main())

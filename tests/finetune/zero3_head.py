@@ -15,6 +15,8 @@ import torch
 
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, Collator
+from finetune.ending import leave
+from lensmith.large_imports import QuickExit
 from tests.finetune.tiny_models import VOCABULARY, qwen3_vl, row
 
 # Six answer tokens and twelve, of which five are scored at a time: two pieces, and three.
@@ -56,3 +58,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(QuickExit(), 0)

@@ -23,8 +23,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils.launch import prepare_deepspeed_cmd_env
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from finetune.ending import leave
 from lensmith.errors import LensmithError
 from lensmith.home import Home
+from lensmith.large_imports import QuickExit
 from lensmith.recipe import load_recipe
 
 OWN = "ACCELERATE_"
@@ -62,3 +64,4 @@ def main(out: Path, cases: list[str]) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
+    leave(QuickExit(), 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from finetune.merging.adapter_config import rank_and_scale, read_config
-from finetune.merging.change import Compute
+from finetune.merging.change import Compute, add_scaled
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.new_rows import Rows, read_rows
 from finetune.merging.tensor_file import FLOATS, TensorFile, is_finite, open_tensor_file
@@ -73,8 +73,7 @@ class Adapter:
         magnitude = self.file.read(delta.magnitude).to(torch.float32) if delta.magnitude else None
 
         def merged(base: torch.Tensor, first: int) -> torch.Tensor:
-            changed = product(base, first)
-            changed += base.to(torch.float32)
+            changed = add_scaled(base, product(base, first), delta.scale)
             if magnitude is not None:
                 lengths = torch.linalg.norm(changed, dim=1)
                 changed *= (magnitude[first : first + len(base)] / lengths).unsqueeze(1)
@@ -88,13 +87,15 @@ class Adapter:
         LoRA: scale * B @ A. DoRA: what `merger` gives less the base, as PEFT's forward pass adds up several.
         """
         if delta.magnitude is None:
-            return self._product(delta)
+            product = self._product(delta)
+            return lambda base, first: product(base, first).mul_(delta.scale)
         merged = self.merger(delta)
         return lambda base, first: merged(base, first).sub_(base.to(torch.float32))
 
     def _product(self, delta: Delta) -> Compute:
+        """B @ A of the same rows."""
         a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
-        return lambda base, first: torch.mm(b[first : first + len(base)], a).mul_(delta.scale)
+        return lambda base, first: torch.mm(b[first : first + len(base)], a)
 
 
 def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:

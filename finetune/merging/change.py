@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 # Of stored rows [n, width], and the number of the first among its piece's: their new values, in a dtype from
@@ -37,3 +39,15 @@ class Plan:
 
     changes: Changes
     expected: Mapping[str, int]
+
+
+def add_scaled(base: Tensor, product: Tensor, scale: float) -> Tensor:
+    """base + scale * product, in float32; uses up the memory of `product`, which is in float32.
+
+    As PEFT rounds it: the change, then the sum. To multiply by 1, 2, 4, ... rounds nothing, and may be done
+    in the pass that adds.
+    """
+    wide = base.to(torch.float32)
+    if scale >= 1 and math.frexp(scale)[0] == 0.5:
+        return torch.add(wide, product, alpha=scale, out=product)
+    return product.mul_(scale).add_(wide)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finetune.layout import Part
-from finetune.merging.change import Compute
+from finetune.merging.change import Compute, add_scaled
 from finetune.merging.tensor_file import TensorFile
 from lensmith.families.experts import Experts
 
@@ -84,17 +84,28 @@ def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartE
 
     PEFT itself rounds the change to the weight's dtype before it adds it: in float32 the same.
     """
-    change = expert_change(file, deltas)
+    products = _expert_products(file, deltas)
 
     def start(part: Part, number: int) -> Compute:
-        changed = change(part, number)
-        return lambda base, first: changed(base, first).add_(base.to(torch.float32))
+        product, scale = products(part, number), deltas[part.name].scale
+        return lambda base, first: add_scaled(base, product(base, first), scale)
 
     return start
 
 
 def expert_change(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
     """As `expert_merger`, by how much the rows change: scale * B @ A, in float32."""
+    products = _expert_products(file, deltas)
+
+    def start(part: Part, number: int) -> Compute:
+        product, scale = products(part, number), deltas[part.name].scale
+        return lambda base, first: product(base, first).mul_(scale)
+
+    return start
+
+
+def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
+    """As `expert_merger`, B @ A alone."""
 
     @functools.lru_cache(maxsize=_KEPT)
     def factors(name: str) -> tuple[Tensor, Tensor]:
@@ -110,11 +121,10 @@ def expert_change(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartE
         a, b = (each[number] for each in factors(part.name))
         b = b[slice(*part.rows)] if part.rows else b
 
-        def changed(base: Tensor, first: int) -> Tensor:
+        def product(base: Tensor, first: int) -> Tensor:
             rows = slice(first, first + len(base))
-            product = torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
-            return product.mul_(deltas[part.name].scale)
+            return torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
 
-        return changed
+        return product
 
     return start

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from lensmith.errors import IntegrityError
 
 # linux/fs.h: _IOW(0x94, 9, int), and _IOW(0x94, 13, struct file_clone_range).
@@ -60,14 +62,18 @@ class Output:
         self._shares = True
 
     def write(self, data: memoryview, at: int) -> None:
-        """Write all of `data` from the byte `at` on."""
+        """Write all of `data` from the byte `at` on, as it lies in memory where `paged_memory` gave that."""
+        straight = (_address(data) - at) % _PAGE == 0
         for first, end in self._pages(at, at + len(data)):
+            part = data[first - at : end - at]
             if first % _PAGE or end % _PAGE:
-                self._ends[first] = bytes(data[first - at : end - at])
-                continue
-            buffer = _buffer()[: end - first]
-            buffer[:] = data[first - at : end - at]
-            self._write_pages(buffer, first)
+                self._ends[first] = bytes(part)
+            elif straight:
+                self._write_pages(part, first)
+            else:
+                buffer = _buffer()[: end - first]
+                buffer[:] = part
+                self._write_pages(buffer, first)
 
     def copy(self, source: Path, start: int, end: int) -> None:
         """Copy the bytes `[start, end)` of `source` to the same place, its blocks where the file system can
@@ -129,6 +135,23 @@ class Output:
         # A disk with larger blocks.
         with _opened(self.path) as handle:
             _write_at(handle, data, at)
+
+
+def paged_memory(count: int, at: int) -> memoryview:
+    """`count` bytes of the calling thread, its own until it calls again: they lie to the memory's pages as
+    those of a file from the byte `at` on lie to its pages."""
+    shift = at % _PAGE
+    kept: memoryview | None = getattr(_of_thread, "paged", None)
+    if kept is None or len(kept) < shift + count:
+        # With room to be shifted by any number of bytes.
+        kept = memoryview(mmap.mmap(-1, count + _PAGE))
+        if count <= _WRITE:
+            _of_thread.paged = kept
+    return kept[shift : shift + count]
+
+
+def _address(data: memoryview) -> int:
+    return np.frombuffer(data, np.uint8).ctypes.data if data else 0
 
 
 def _buffer() -> memoryview:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,15 @@ import torch
 
 from finetune.merging.change import Changes, Compute, Piece
 from finetune.merging.crew import Crew
-from finetune.merging.output import Output, share_blocks
-from finetune.merging.tensor_file import DTYPES, Entry, TensorFile, is_finite
+from finetune.merging.output import Output, paged_memory, share_blocks
+from finetune.merging.tensor_file import Entry, TensorFile, bytes_of, is_finite
 from lensmith.errors import InputError, IntegrityError, Problem
 
-# Elements of the rows that are computed at a time: in float32 they stay in a core's cache. More only where so
-# few rows would be a product that is summed in another order than a whole one.
-_BLOCK, _ROWS = 1 << 20, 64
+# Elements of the rows that are computed at a time: in float32 they stay in a core's own cache. More only
+# where so few rows would be a product that is summed in another order than a whole one.
+_BLOCK, _ROWS = 1 << 18, 64
+# Elements that a job reads and writes at once: enough of them that the disk is not asked too often.
+_JOB = 1 << 21
 # Bytes that a job copies.
 _STRETCH = 16 << 20
 
@@ -86,12 +88,14 @@ def _compute(
     assert piece.start is not None
     compute = piece.start()
     width = entry.matrix[1]
-    for first, count in [(0, piece.rows)] if piece.whole else blocks(piece.rows, width):
+    cut = [(0, piece.rows)] if piece.whole else list(blocks(piece.rows, width))
+    together = max(1, _JOB * len(cut) // max(piece.rows * width, 1))
+    for at in range(0, len(cut), together):
         job = functools.partial(
-            _block, source, output, entry, row + first, count, first, compute, written.moved
+            _make, source, output, entry, row, cut[at : at + together], compute, written.moved
         )
         written.jobs.append(crew.do(job))
-        written.elements[piece.weight] += count * width
+    written.elements[piece.weight] += sum(count for _, count in cut) * width
 
 
 def blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
@@ -103,29 +107,43 @@ def blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:
         yield first, rows * (number + 1) // count - first
 
 
-def _block(
+def _make(
     source: TensorFile,
     output: Output,
     entry: Entry,
     row: int,
-    count: int,
-    first: int,
+    cut: Sequence[tuple[int, int]],
     compute: Compute,
     moved: set[str],
 ) -> None:
-    """Read rows, compute what they become, check it and write it."""
-    stored = source.read_rows(entry.name, row, count)
-    values = compute(stored, first)
-    new = values.to(DTYPES[entry.dtype])
-    if new.shape != stored.shape:
-        raise IntegrityError(f"{entry.name} changed its shape in merging")
+    """Read the rows of some blocks, compute what they become, check it and write it.
+
+    row: of the tensor, where the piece begins in which the blocks are counted.
+    """
+    begin, rows = cut[0][0], sum(count for _, count in cut)
+    stored = source.read_rows(entry.name, row + begin, rows)
+    at = entry.start + (row + begin) * entry.row_bytes
+    new = _as_in_file(stored, at)
+    inputs = [(stored[first - begin : first - begin + count], first) for first, count in cut]
+    for block, first in inputs:
+        values = compute(block, first)
+        if values.shape != block.shape:
+            raise IntegrityError(f"{entry.name} changed its shape in merging")
+        new[first - begin : first - begin + len(block)].copy_(values)
     if not is_finite(new):
-        if is_finite(values):
+        if all(is_finite(compute(*each)) for each in inputs):
             raise InputError(
                 "the merged weights overflow the base's dtype", [Problem("NaN or infinite", entry.name)]
             )
         raise InputError("the merged weights are broken", [Problem("NaN or infinite", entry.name)])
     if entry.name not in moved and not torch.equal(new, stored):
         moved.add(entry.name)
-    data = new.contiguous().view(-1).view(torch.uint8).numpy().data
-    output.write(data, entry.start + row * entry.row_bytes)
+    output.write(bytes_of(new), at)
+
+
+def _as_in_file(stored: torch.Tensor, at: int) -> torch.Tensor:
+    """Memory of the calling thread for a tensor like `stored`, which is to lie at the byte `at` of a file."""
+    if at % stored.itemsize or not stored.numel():
+        return torch.empty_like(stored)
+    memory = torch.frombuffer(paged_memory(stored.nbytes, at), dtype=stored.dtype)
+    return memory.view(stored.shape)

@@ -82,7 +82,7 @@ class TensorFile:
         """
         entry = self.entries[name]
         tensor = torch.empty((count, entry.matrix[1]), dtype=DTYPES[entry.dtype])
-        view = tensor.view(-1).view(torch.uint8).numpy().data
+        view = bytes_of(tensor)
         with self.path.open("rb", buffering=0) as stream:
             stream.seek(entry.start + first * entry.row_bytes)
             while view:
@@ -139,6 +139,11 @@ def _check(path: Path, entries: list[Entry], base: int, size: int) -> None:
         )
     if problems:
         raise IntegrityError(f"{path} is damaged", problems)
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, where they lie."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def is_finite(values: torch.Tensor) -> bool:

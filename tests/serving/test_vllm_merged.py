@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import io
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import xgrammar
+from PIL import Image as Picture
 
 from finetune.generate import reference_trace
 from finetune.model import load_processor
@@ -220,6 +222,48 @@ def test_two_images_and_a_foreign_template_are_refused(exam: Exam, merged_engine
     reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)
     assert reply.status_code == 400
     assert "At most 1 image" in reply.text
+
+
+def _picture(*size: int, cut: int | None = None) -> str:
+    data = io.BytesIO()
+    Picture.new("1", size).save(data, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()[:cut]).decode()}"
+
+
+PAD = "<|vision_start|><|image_pad|><|vision_end|>"
+HOSTILE: dict[str, tuple[str | None, str]] = {
+    "one pixel": (_picture(1, 1), "Read it."),
+    "thinner than 200:1": (_picture(1, 4000), "Read it."),
+    "a bomb": (_picture(30_000, 30_000), "Read it."),
+    "truncated": (_picture(64, 64, cut=40), "Read it."),
+    "no picture": ("data:image/png;base64,", "Read it."),
+    "one image, two places for it": (_picture(64, 64), f"Read {PAD} it."),
+    "no image, a place for one": (None, f"Read {PAD} it."),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_hostile_leaves_the_engine_as_it_was(
+    exam: Exam, merged_engine: Engine, trace: Artifact, name: str
+) -> None:
+    """It is refused, or answered like any other; whoever asks next gets the answer that was proven."""
+    url, text = HOSTILE[name]
+    parts: list[Body] = [{"type": "text", "text": text}]
+    if url is not None:
+        parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    body = {"model": merged_engine.model_name, "messages": [{"role": "user", "content": parts}]}
+    reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)
+    if name == "a bomb":
+        # Pillow's own limit, below which is the profile's: vLLM 0.32 tells it as an error of its own.
+        assert "exceeds limit of 178956970 pixels" in reply.text
+    elif name in ("truncated", "no picture"):
+        assert reply.status_code == 400
+    else:
+        assert reply.status_code in (200, 400), reply.text
+    row = next(iter(read_held_out(exam.home, exam.held_out, "test")))
+    well = f"data:image/png;base64,{base64.b64encode(row.images[0]).decode()}"
+    choice = _ask(merged_engine, well, return_token_ids=True).json()["choices"][0]
+    assert choice["token_ids"] == next(read_trace(trace)).answer_ids
 
 
 def test_the_printed_example_works_as_printed(exam: Exam, merged_engine: Engine) -> None:

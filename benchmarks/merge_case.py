@@ -99,8 +99,8 @@ CASES = {
 }
 
 
-def make_case(case: Case, folder: Path) -> tuple[int, int]:
-    """Write base and run into `folder`: bytes and number of the base's tensors."""
+def make_case(case: Case, folder: Path, adapters: int = 1) -> tuple[int, int]:
+    """Write base and runs, each with an adapter, into `folder`: bytes and number of the base's tensors."""
     from finetune.layout import find_places
     from finetune.model import load_skeleton
 
@@ -116,16 +116,22 @@ def make_case(case: Case, folder: Path) -> tuple[int, int]:
         pieces = [part.shape(held[part.name]) for part in parts]
         shapes[name] = (sum(piece[0] for piece in pieces), *pieces[0][1:])
     _write_base(base, shapes)
-    _write_run(case, folder, model.config.to_dict(), held)
+    for number in range(adapters):
+        _write_run(case, folder, model.config.to_dict(), held, number)
     return sum(2 * math.prod(shape) for shape in shapes.values()), len(shapes)
 
 
 def open_case(folder: Path) -> tuple[Case, Artifact]:
-    """The case that lies in `folder`, and its run."""
+    """The case that lies in `folder`, and its first run."""
+    run = open_runs(folder)[0]
+    return CASES[run.body["case"]], run
+
+
+def open_runs(folder: Path) -> list[Artifact]:
+    """The runs of the case, as they were made."""
     from lensmith.home import Home
 
-    (run,) = Home(folder / "home").all("run")
-    return CASES[run.body["case"]], run
+    return sorted(Home(folder / "home").all("run"), key=lambda each: each.manifest.key)
 
 
 def _write_base(root: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -163,7 +169,11 @@ def _write_base(root: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def _write_run(
-    case: Case, folder: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+    case: Case,
+    folder: Path,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    number: int,
 ) -> None:
     """A run with an adapter on every linear layer of all towers and all routed experts, as PEFT saves it."""
     import torch
@@ -176,7 +186,7 @@ def _write_run(
     linears = [name for tower in TOWERS for name in case.family.expected_linears(dict(config), tower)]
     experts = case.family.experts
     fused = experts.fused(config) if experts else []
-    draw = torch.Generator().manual_seed(2)
+    draw = torch.Generator().manual_seed(2 + number)
     tensors: dict[str, torch.Tensor] = {}
 
     def add(module: str, a: tuple[int, int], b: tuple[int, int]) -> None:
@@ -193,7 +203,7 @@ def _write_run(
         # The parameter that PEFT wraps first lies deepest.
         depth = len(experts.parameters) - 1 - experts.parameters.index(parameter) if experts else 0
         add(module + ".base_layer" * depth, (RANK * count, into), (out, RANK * count))
-    with Home(folder / "home").create("run", "0" * 64, {}) as draft:
+    with Home(folder / "home").create("run", f"{number:064}", {}) as draft:
         LoraConfig(
             r=RANK,
             lora_alpha=ALPHA,

@@ -130,7 +130,7 @@ def _sampled_parts(
         stored, merged = read_regions(root), read_regions(model.path)
         if (combination := combination_of(recipe)) is not None:
             adapters = [each.path for each in (run, *others)]
-            definition = combined_definition(root, adapters, family, combination)
+            definition = combined_definition(root, adapters, family, stored, combination)
             facts["combination"] = combination.model_dump(mode="json")
             for role, each in zip(("adapter", *roles(others)), definition.adapters, strict=True):
                 facts[role] = each.facts

@@ -112,19 +112,19 @@ def _with_experts(name: str, fused: CombinedExperts) -> Callable[[Tensor], Tenso
 
 def combined(changes: dict[int, Tensor], combination: Combination, weight: str, expert: int | None) -> Tensor:
     """One matrix of the changes [out, in] of the adapters with these numbers, float32."""
-    stay = {n: staying(each, n, combination, weight, expert) for n, each in changes.items()}
+    stay = {n: _staying(each, n, combination, weight, expert) for n, each in changes.items()}
     return outcome(changes, stay, combination)
 
 
-def staying(
+def _staying(
     change: Tensor, number: int, combination: Combination, weight: str, expert: int | None
 ) -> Tensor | None:
-    """bool [out, in]: which elements of a matrix of an adapter's change stay, None where all do. Of `change`
-    the shape alone counts for methods that draw: it may be on the meta device."""
+    """bool [out, in]: which elements of a matrix of an adapter's change stay, None where all do."""
     if combination.density is None:
         return None
     if combination.method in DRAWN:
-        return _drawn(change, combination.seed, number, weight, expert, combination.density)
+        source = drawing(combination.seed, number, weight, expert)
+        return drawn_below(source, (change.shape[0], change.shape[1]), combination.density)
     return _largest(change, combination.density)
 
 
@@ -166,11 +166,14 @@ def _largest(change: Tensor, density: float) -> Tensor:
     return sizes >= sizes.flatten().kthvalue(change.numel() - count + 1).values
 
 
-def _drawn(
-    change: Tensor, seed: int | None, number: int, weight: str, expert: int | None, density: float
-) -> Tensor:
+def drawing(seed: int | None, number: int, weight: str, expert: int | None) -> np.random.Generator:
+    """What the elements of an adapter's change of a matrix are drawn by, in the order of their rows."""
     text = json.dumps([seed, number, weight, expert])
     key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
-    source = np.random.Generator(np.random.Philox(key=key))
-    words = source.integers(0, 2**32, size=tuple(change.shape), dtype=np.uint32)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def drawn_below(source: np.random.Generator, shape: tuple[int, int], density: float) -> Tensor:
+    """bool [rows, in]: which of the next rows' elements stay."""
+    words = source.integers(0, 2**32, size=shape, dtype=np.uint32)
     return torch.from_numpy(words < np.uint32(min(round(density * 2**32), 2**32 - 1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,14 +14,13 @@ from torch import Tensor
 from finetune.combination import Combination
 from finetune.layout import Part, Places, Shapes, read_places
 from finetune.merging.tied import EMBEDDING, tied_head
-from finetune.proving.combination import combined, outcome, staying
+from finetune.proving.blocks import row_blocks
+from finetune.proving.combination import combined, outcome
 from finetune.proving.on_demand import AdapterOnDemand
 from finetune.proving.regions import Region, read_regions
+from finetune.proving.staying import Staying, staying_in
 from finetune.quantized import Quantized
 from lensmith.families.family import Family
-
-# By the number of an adapter, which elements of its change of a matrix stay; None where all do.
-Stay = dict[int, Tensor | None]
 
 
 class Definition(Protocol):
@@ -121,16 +120,17 @@ class LoraDefinition:
 class CombinedDefinition:
     """The base's weight in float32 plus what the changes of several adapters are combined to.
 
-    What stays of a matrix is found over the whole of it, an adapter at a time, and kept, a byte an element,
-    while its rows are looked at; their values are computed again.
+    What stays of a matrix is said by the whole of it, an adapter and some rows at a time; their values are
+    computed again. base: where its tensors lie.
     """
 
     adapters: Sequence[AdapterOnDemand]
     combination: Combination
+    base: Mapping[str, Region]
     places: Places
     shapes: Shapes
     all: bool = False
-    _last: dict[str, Stay] = field(default_factory=dict)
+    _last: dict[str, dict[int, Staying]] = field(default_factory=dict)
 
     @functools.cached_property
     def names(self) -> set[str]:
@@ -144,10 +144,7 @@ class CombinedDefinition:
         return part.expert is None and any(part.name in each.experts for each in self.adapters)
 
     def undivided(self, name: str) -> bool:
-        # The largest elements are those of the whole matrix, and DoRA's hang on the base's.
-        return self.combination.method == "ties" and any(
-            name in each.linears and each.is_dora(name) for each in self.adapters
-        )
+        return False
 
     def length(self, part: Part, region: Region) -> int:
         return part.shape(self.shapes[part.name])[0]
@@ -161,12 +158,11 @@ class CombinedDefinition:
             return base.float() + (one[first : first + len(base)] if expert is None else one[None])
         first += part.rows[0] if part.rows else 0
         start = base.float()
-        stay = self._stay(name, start)
-        rows = slice(first, first + len(base))
         changes = {
             n: each.change(name, start, first) for n, each in enumerate(self.adapters) if name in each.linears
         }
-        here = {n: None if each is None else each[rows] for n, each in stay.items()}
+        staying = self._staying(name)
+        here = {n: staying[n].of(change, first) for n, change in changes.items()}
         return start + outcome(changes, here, self.combination)
 
     def _expert(self, name: str, number: int) -> Tensor:
@@ -176,18 +172,40 @@ class CombinedDefinition:
         }
         return combined(changes, self.combination, name, number)
 
-    def _stay(self, name: str, start: Tensor) -> Stay:
+    def _staying(self, name: str) -> dict[int, Staying]:
         if name not in self._last:
             self._last.clear()
-            held = {n: each for n, each in enumerate(self.adapters) if name in each.linears}
-            self._last[name] = {n: self._staying(name, n, each, start) for n, each in held.items()}
+            rows, width = self.shapes[name]
+            self._last[name] = {
+                n: staying_in(
+                    functools.partial(self._blocks, name, each), (rows, width), n, self.combination, name
+                )
+                for n, each in enumerate(self.adapters)
+                if name in each.linears
+            }
         return self._last[name]
 
-    def _staying(self, name: str, number: int, adapter: AdapterOnDemand, start: Tensor) -> Tensor | None:
-        whole = torch.empty(self.shapes[name], device="meta")
-        if self.combination.method == "ties":
-            whole = adapter.change(name, start if adapter.is_dora(name) else whole, 0)
-        return staying(whole, number, self.combination, name, None)
+    def _blocks(self, name: str, adapter: AdapterOnDemand) -> Iterator[Tensor]:
+        """An adapter's change of a linear's weight, in blocks of rows, those of its first row first."""
+        width = self.shapes[name][1]
+        for first, region in self._stretches(name):
+            for begin, end in row_blocks(region.shape[0], width):
+                start = torch.empty(end - begin, width, device="meta")
+                if adapter.is_dora(name):
+                    start = region.read(begin, end).float()
+                yield adapter.change(name, start, first + begin)
+
+    def _stretches(self, name: str) -> list[tuple[int, Region]]:
+        """Where on disk a linear's rows lie: the first of each stretch, and the stretch, in their order."""
+        found: list[tuple[int, Region]] = []
+        for disk, parts in self.places.items():
+            at = 0
+            for part in parts:
+                end = at + self.length(part, self.base[disk])
+                if part.name == name:
+                    found.append((part.rows[0] if part.rows else 0, self.base[disk].part(at, end)))
+                at = end
+        return sorted(found, key=lambda each: each[0])
 
 
 @dataclass(frozen=True)
@@ -234,15 +252,19 @@ def lora_definition(
 
 
 def combined_definition(
-    root: Path, adapters: Sequence[Path], family: Family, combination: Combination
+    root: Path,
+    adapters: Sequence[Path],
+    family: Family,
+    base: Mapping[str, Region],
+    combination: Combination,
 ) -> CombinedDefinition:
-    """That of `adapters`, combined, on the checkpoint `root`.
+    """That of `adapters`, combined, on the checkpoint `root`, whose tensors are `base`.
 
     Raises IntegrityError where PEFT would not load exactly the tensors of one's file.
     """
     places, shapes = read_places(root, family)
     definition = CombinedDefinition(
-        [AdapterOnDemand(root, each) for each in adapters], combination, {}, shapes
+        [AdapterOnDemand(root, each) for each in adapters], combination, base, {}, shapes
     )
     _place(definition, places)
     return definition

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from finetune.layout import Part as LayoutPart
 from finetune.merging.tied import EMBEDDING, HEAD
 from finetune.proving import sample
+from finetune.proving.blocks import row_blocks
 from finetune.proving.definition import Definition
 from finetune.proving.part import Part, named
 from finetune.proving.regions import Region
 from finetune.proving.sample import Matrix, choose
 from finetune.proving.weights import same_bits
 from lensmith.families.family import Family
-
-# Elements of the rows that are computed at a time: 64 MiB in float32.
-_BLOCK = 16 << 20
-
 
 # By matrix: where in the class it lies, and which expert of a fused parameter it is.
 _Places = dict[str, tuple[LayoutPart, int | None]]
@@ -131,6 +128,4 @@ def _matrices(
 
 def _blocks(matrix: Matrix, region: Region, undivided: bool) -> list[tuple[int, int]]:
     """Rows `[first, end)` of a matrix that are computed at a time."""
-    width = max(math.prod(region.shape[1:]), 1)
-    at_once = matrix.rows if undivided else max(_BLOCK // width, 1)
-    return [(first, min(first + at_once, matrix.rows)) for first in range(0, matrix.rows, at_once)]
+    return [(0, matrix.rows)] if undivided else row_blocks(matrix.rows, math.prod(region.shape[1:]))

@@ -10,7 +10,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import ParamWrapper
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from finetune.lora import adapter_layers, check_saved
@@ -18,6 +17,7 @@ from finetune.model import load_skeleton
 from finetune.new_rows import trained_rows
 from finetune.peft_names import named_in_full
 from finetune.proving.experts import experts_apart, experts_delta
+from finetune.proving.regions import read_file
 from finetune.proving.weights import linear_change, merged_linear
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 
@@ -39,7 +39,7 @@ class AdapterOnDemand:
         with named_in_full(skeleton):
             wrapped = get_peft_model(skeleton, config, low_cpu_mem_usage=True)
         check_saved(run, wrapped)
-        self._file = run / ADAPTER_WEIGHTS
+        self._saved = read_file(run / ADAPTER_WEIGHTS)
         model = wrapped.get_base_model()
         self._saved_as: dict[nn.Module, str] = {module: name for name, module in model.named_modules()}
         layers = adapter_layers(model)
@@ -48,8 +48,7 @@ class AdapterOnDemand:
         }
         self.experts = {name: each for name, each in layers.items() if isinstance(each, ParamWrapper)}
         self.rows = {f"{name}.weight": numbers for name, (numbers, _) in trained_rows(model).items()}
-        with safe_open(self._file, "pt") as file:
-            tensors = len(file.keys())
+        tensors = len(self._saved)
         modules = len(self.linears) + len(self.experts) + len(self.rows)
         # Exactly those of the file have a place: `check_saved`.
         self.facts = {"tensors": tensors, "modules": modules, "used_once": tensors}
@@ -87,12 +86,13 @@ class AdapterOnDemand:
     def new_rows(self, name: str) -> Tensor:
         """float32 [rows, width]: what the rows `rows[name]` of a weight become."""
         key = f"base_model.model.{name.removesuffix('.weight')}.token_adapter.trainable_tokens_delta"
-        with safe_open(self._file, "pt") as file:
-            return file.get_tensor(key).float()
+        saved = self._saved[key]
+        return saved.read(0, saved.shape[0]).float()
 
     def _read(self, layer: nn.Module, part: str, rows: slice = slice(None)) -> Tensor:
-        with safe_open(self._file, "pt") as file:
-            return file.get_slice(f"base_model.model.{self._saved_as[layer]}.{part}")[rows].float()
+        saved = self._saved[f"base_model.model.{self._saved_as[layer]}.{part}"]
+        first, end, _ = rows.indices(saved.shape[0])
+        return saved.read(first, end).float()
 
     @contextmanager
     def _values(self, layer: LoraLinear, rows: slice) -> Iterator[None]:

@@ -20,8 +20,8 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _LENGTH_BYTES = 8
-# Bytes of a read where only bytes are compared.
-_READ = 8 << 20
+# Bytes of a read where only bytes are compared, by as many threads as there are cores.
+_READ = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_regions(root: Path) -> dict[str, Region]:
     found: dict[str, Region] = {}
     for name in sorted(set(index["weight_map"].values())) if indexed else [_SINGLE]:
         try:
-            found |= _read_header(root / name)
+            found |= read_file(root / name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(f"{root / name} cannot be read: {error}") from error
     size = sum(region.end - region.start for region in found.values())
@@ -100,7 +100,8 @@ def read_regions(root: Path) -> dict[str, Region]:
     return found
 
 
-def _read_header(path: Path) -> dict[str, Region]:
+def read_file(path: Path) -> dict[str, Region]:
+    """Every tensor of one file by its name. Raises OSError, ValueError, KeyError or TypeError for another."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")

@@ -20,7 +20,7 @@ from finetune.merge_proof import prove_merge
 from finetune.model import load_processor
 from finetune.new_tokens import read_new_tokens
 from finetune.plan import plan
-from finetune.proving import form, large, sample
+from finetune.proving import blocks, form, sample
 from lensmith.base import pin_base
 from lensmith.dataset import read_held_out
 from tests.artifacts import make_held_out
@@ -67,7 +67,7 @@ def test_exactly_these_rows_change(learned: Walk, roomy: Path, monkeypatch: pyte
     monkeypatch.setattr(form, "WHOLE_BYTES", 0)
     # Embeddings and head are read to their last row.
     monkeypatch.setattr(sample, "DRAWN", 0)
-    monkeypatch.setattr(large, "_BLOCK", 100 * 128)
+    monkeypatch.setattr(blocks, "_BLOCK", 100 * 128)
     assert prove(learned) == (True, "")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.proving import form, large
+from finetune.proving import blocks, form
 from tests.finetune.merged import as_bfloat16, walk
 from tests.finetune.test_combined_proof import (
     Several,
@@ -44,7 +44,7 @@ def ties(several: Several) -> Several:
 def too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(form, "WHOLE_BYTES", 0)
     # Several blocks a matrix.
-    monkeypatch.setattr(large, "_BLOCK", 64 * 128)
+    monkeypatch.setattr(blocks, "_BLOCK", 64 * 128)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
-from finetune.proving import form, large, sample
+from finetune.proving import blocks, form, sample
 from lensmith.base import pin_base
 from lensmith.dataset import READS_LOG
 from lensmith.home import Home
@@ -58,7 +58,7 @@ def prove(walked: Walk) -> tuple[bool, str]:
 def test_a_sound_merge_passes(whole: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "DRAWN", 4)
     # Several blocks a matrix.
-    monkeypatch.setattr(large, "_BLOCK", 64 * 128)
+    monkeypatch.setattr(blocks, "_BLOCK", 64 * 128)
     proof = prove_merge(whole.recipe, whole.home, whole.base, whole.run, whole.model, whole.held_out)
     assert proof.statement["findings"] == []
     assert proof.passed

@@ -43,7 +43,10 @@ WITHOUT_CONNECTOR = {"vision": "adapt", "connector": "freeze", "language": "adap
 
 @dataclass(frozen=True)
 class Case:
-    """A training. edge: of its square images, in pixels; its recipe's `train` section has `more` beside."""
+    """A training. edge: of its square images, in pixels; its recipe's `train` section has `more` beside.
+
+    divided: the shipped launcher config, by name, by which two processes share it; "" for one process.
+    """
 
     family: str
     size: str
@@ -54,11 +57,16 @@ class Case:
     batch: int
     accumulation: int = 1
     more: dict[str, Any] = field(default_factory=dict)
+    divided: str = ""
+
+    @property
+    def processes(self) -> int:
+        return 2 if self.divided else 1
 
     @property
     def rows(self) -> int:
-        """Of one step."""
-        return self.batch * self.accumulation
+        """Of one step of all processes."""
+        return self.batch * self.accumulation * self.processes
 
 
 CASES = {
@@ -106,6 +114,25 @@ CASES = {
     "gemma_full": Case("gemma3", "middle", "full", "float32", False, FIXED_EDGE, 4),
     "molmo_lora": Case("molmo2", "middle", "lora", "float32", False, FIXED_EDGE, 4),
     "deepseek_lora": Case("deepseek_ocr2", "middle", "lora", "float32", False, FIXED_EDGE, 4),
+    "zero2_lora": Case("qwen3_vl", "middle", "lora", "bfloat16", False, 512, 1, divided="deepspeed_zero2"),
+    "zero2_full": Case("qwen3_vl", "middle", "full", "float32", False, 384, 1, divided="deepspeed_zero2"),
+    "zero2_full_half": Case(
+        "qwen3_vl", "middle", "full", "bfloat16", True, 256, 1, 2, divided="deepspeed_zero2"
+    ),
+    "zero2_full_offload": Case(
+        "qwen3_vl", "middle", "full", "bfloat16", False, 256, 1, divided="deepspeed_zero2_offload"
+    ),
+    "zero3_lora": Case("qwen3_vl", "middle", "lora", "float32", False, 512, 1, divided="deepspeed_zero3"),
+    "zero3_full": Case("qwen3_vl", "middle", "full", "float32", False, 384, 1, divided="deepspeed_zero3"),
+    "zero3_full_half": Case(
+        "qwen3_vl", "middle", "full", "bfloat16", True, 256, 1, 2, divided="deepspeed_zero3"
+    ),
+    "zero3_full_offload": Case(
+        "qwen3_vl", "middle", "full", "bfloat16", False, 256, 1, divided="deepspeed_zero3_offload"
+    ),
+    "fsdp2_lora": Case("qwen3_vl", "middle", "lora", "float32", False, 512, 1, divided="fsdp2"),
+    "fsdp2_full": Case("qwen3_vl", "middle", "full", "bfloat16", False, 384, 1, divided="fsdp2"),
+    "fsdp2_full_again": Case("qwen3_vl", "middle", "full", "bfloat16", True, 256, 1, 2, divided="fsdp2"),
 }
 
 
@@ -156,6 +183,21 @@ def write_base(case: Case, out: Path) -> None:
     write(dataclasses.replace(tiny, config=config), case.family, out, 0)
 
 
+def write_launcher(case: Case, folder: Path) -> Path:
+    """The shipped launcher config of the case's name, for two processes on CPUs; that of one as it is."""
+    shipped = ROOT / "recipes/accelerate" / f"{case.divided or 'cpu'}.yaml"
+    if not case.divided:
+        return shipped
+    import yaml
+
+    content = yaml.safe_load(shipped.read_text())
+    # With FSDP the launcher refuses what accelerate ignores.
+    content |= {"num_processes": case.processes, "use_cpu": content["distributed_type"] != "FSDP"}
+    path = folder / "launcher.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 def make_recipe(case: Case, folder: Path) -> Recipe:
     """The case's recipe; its base lies in `folder`, where the recipe is written too."""
     from lensmith import families
@@ -172,7 +214,7 @@ def make_recipe(case: Case, folder: Path) -> Recipe:
         "train": {
             "method": case.method,
             "towers": dict.fromkeys(("vision", "connector", "language"), mode),
-            "launcher": str(ROOT / "recipes/accelerate/cpu.yaml"),
+            "launcher": str(write_launcher(case, folder)),
             "dtype": case.dtype,
             "max_steps": STEPS,
             "batch_size": case.batch,

@@ -119,6 +119,10 @@ def choose_trained(
         wrapped = get_peft_model(
             model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
         )
+    if on_meta and half_adapter:
+        # Without memory PEFT leaves an adapter in the dtype in which it was made.
+        for parameter in wrapped.parameters():
+            parameter.data = parameter.data.to(model.dtype)
     adapted = check_adapted(wrapped, targets)
     check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
     check_rows(wrapped, _PEFT_PREFIX, modules, new, tied=len(modules) == 1)

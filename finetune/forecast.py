@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from finetune.adapter import choose_trained
@@ -23,7 +23,7 @@ from finetune.fsdp import gathered_of
 from finetune.kept import Kept, foresee_kept, see_dry
 from finetune.launcher import Launcher
 from finetune.lengths import RowTokens
-from finetune.memory import NOTHING, Gathered, Memory, training_memory
+from finetune.memory import NOTHING, Memory, training_memory
 from finetune.model import DTYPES, in_dtype, load_skeleton, shape_in_training
 from finetune.new_tokens import NONE, NewTokens
 from finetune.packed import training_packs
@@ -87,8 +87,9 @@ class Forecast:
             train.gradient_accumulation if packs is None else packs.passes,
             self._in_4_bits,
             self._answered(train, launcher) if train.evaluate.every else 0,
-            self._gathered() if launcher.fsdp else NOTHING,
+            gathered_of(self._shape()) if launcher.fsdp else NOTHING,
             kept.held if kept else 0,
+            self._largest_trained() if launcher.offload_optimizer else 0,
         )
 
     def packs(self, train: Train, launcher: Launcher) -> PackPlan | None:
@@ -198,9 +199,12 @@ class Forecast:
             )
         return self._answers[key]
 
-    def _gathered(self) -> Gathered:
+    def _shape(self) -> nn.Module:
         bare = load_skeleton(self.recipe.base.path)
-        return gathered_of(choose_trained(bare, self.recipe, new=self.new).model)
+        return choose_trained(bare, self.recipe, new=self.new).model
+
+    def _largest_trained(self) -> int:
+        return max(each.numel() for each in self._shape().parameters() if each.requires_grad)
 
     def _pass(self, train: Train, launcher: Launcher, packs: PackPlan | None) -> tuple[Step, int, int]:
         """The largest pass, and the bytes of its logits and of what it is given."""

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 
 from finetune.dry_run import Step
 from finetune.launcher import Launcher
+from finetune.zero import FLOAT32, Zero
 from lensmith.train_settings import Train
-
-# DeepSpeed's defaults (docs, "ZeRO optimizations"), in elements: of its reduce bucket, which is made whole
-# however little is trained; of the weights that stage 3 keeps gathered, and updates, at a time.
-_BUCKET = 500_000_000
-_LIVE = 1_000_000_000
-_SUB_GROUP = 1_000_000_000
-_FLOAT32 = 4
 
 # What a plan cannot know, kept free on a GPU. CUDA's context and its kernels: 1.3 GB, as transformers'
 # documentation measures it ("Model training anatomy"). Fragmentation: an assumption, that of
@@ -28,12 +22,12 @@ FRAGMENTATION = 0.05
 class Memory:
     """Bytes on one device, each at its most.
 
-    buffers: of ZeRO, or of several processes' gradients. activations: what a pass holds beside its logits.
-    answers: what evaluation during training holds while the model writes them, 0 without it. features: what
-    frozen towers hold while they see the images, once, before the first step; 0 where they are in every step,
-    among its activations. at_once: the
-    most of gradients, activations, logits and answers at a time, which need not be their sum: without
-    accumulation activations fall as gradients grow, and the model is asked between steps.
+    buffers: of ZeRO and FSDP2, or of several processes' gradients. activations: what a pass holds beside its
+    logits. answers: what evaluation during training holds while the model writes them, 0 without it.
+    features: what frozen towers hold while they see the images, once, before the first step; 0 where they are
+    in every step, among its activations. at_once: the most of gradients, buffers, activations, logits and
+    answers at a time, which need not be their sum: without accumulation activations fall as gradients grow,
+    weights are updated after the pass, and the model is asked between steps.
     """
 
     weights: int
@@ -50,7 +44,7 @@ class Memory:
     def total(self) -> int:
         """The most at a time."""
         # No optimizer is made yet when features are.
-        return self.weights + max(self.features, self.optimizer + self.buffers + self.at_once)
+        return self.weights + max(self.features, self.optimizer + self.at_once)
 
     @property
     def reserve(self) -> int:
@@ -68,11 +62,22 @@ class Gathered:
     outside_trained: int
     block_trained: int
 
+    def going(self, half: int) -> int:
+        """Bytes beside a pass's activations, weights being gathered in `half` bytes each.
+
+        Of weights all outside, the block that runs, the next one, and what the latter comes in; of trained
+        ones the gradients, and of the block's a float32 copy that is summed over processes.
+        """
+        weights = (self.outside + 3 * self.block) * half
+        return weights + (self.outside_trained + self.block_trained) * half + self.block_trained * FLOAT32
+
+    def ending(self, half: int) -> int:
+        """Bytes behind a pass, where all that is outside of blocks is summed: gradients and their copy."""
+        return self.outside_trained * (half + FLOAT32)
+
     def nbytes(self, half: int) -> int:
-        """Bytes, weights being gathered in `half` bytes each: the block that runs, the next one, and what the
-        latter comes in; of trained ones their gradients, and a float32 copy that is summed over processes."""
-        weights = self.outside + 3 * self.block
-        return weights * half + (self.outside_trained + self.block_trained) * (half + _FLOAT32)
+        """The most of both."""
+        return max(self.going(half), self.ending(half))
 
 
 NOTHING = Gathered(0, 0, 0, 0)
@@ -85,39 +90,42 @@ def state_memory(
     trained: int,
     in_4_bits: int = 0,
     gathered: Gathered = NOTHING,
+    largest: int = 0,
 ) -> Memory:
     """Weights, gradients, optimizer state and buffers for AdamW; nothing of a pass yet.
 
     A trained parameter in bfloat16 costs 2 bytes of weight, 2 of gradient and 12 of optimizer state (float32
-    master copy and two moments), in float32 4 + 4 + 8. Of N processes each keeps 1/N of the optimizer state
-    from ZeRO stage 1, of the gradients from stage 2, of the weights from stage 3 (Rajbhandari et al. 2020,
-    "ZeRO", arXiv:1910.02054, sections 3.1 and 5). What is offloaded takes none. Without DeepSpeed PEFT keeps
-    the adapter, and we keep fully trained weights, in float32, and several processes reduce copies of all
-    gradients (torch's DistributedDataParallel); FSDP2 divides all of these, and gathers weights in
-    `train.dtype`. `in_4_bits` of the parameters take half a byte and the scale of their block: 4 bytes for 64
-    of them, quantised again 1 byte and 4 for 256 such blocks.
+    master copy and two moments), in float32 4 + 4 + 8; under DeepSpeed 12 here too, which copies what is in
+    float32 already (0.19: stage_1_and_2.py `single_partition_of_fp32_groups`, stage3.py
+    `_create_fp32_partitions`). Of N processes each keeps 1/N of the optimizer state from ZeRO stage 1, of the
+    gradients from stage 2, of the weights from stage 3 (Rajbhandari et al. 2020, "ZeRO", arXiv:1910.02054,
+    sections 3.1 and 5). What is offloaded takes none; the optimizer takes its gradients along. Without
+    DeepSpeed PEFT keeps the adapter, and we keep fully trained weights, in float32, and several processes
+    reduce copies of all gradients (torch's DistributedDataParallel); FSDP2 divides all of these, and gathers
+    weights in `train.dtype`. `in_4_bits` of the parameters take half a byte and the scale of their block: 4
+    bytes for 64 of them, quantised again 1 byte and 4 for 256 such blocks.
     """
     # FSDP2 divides as stage 3 does.
     stage, processes = 3 if launcher.fsdp else launcher.zero_stage, launcher.processes
     whole = launcher.zero_stage == 0
-    half = 2 if train.dtype == "bfloat16" else _FLOAT32
-    trained_bytes = _FLOAT32 if whole else half
+    half = 2 if train.dtype == "bfloat16" else FLOAT32
+    trained_bytes = FLOAT32 if whole else half
     # Without DeepSpeed the whole model is loaded in float32 where any of it is fully trained.
-    frozen_bytes = _FLOAT32 if train.method == "full" and whole else half
+    frozen_bytes = FLOAT32 if train.method == "full" and whole else half
     scale = (1 + 4 / 256) if train.quantization.double else 4
     weights = (parameters - trained - in_4_bits) * frozen_bytes + trained * trained_bytes
     weights += math.ceil(in_4_bits * (0.5 + scale / 64))
-    optimizer = trained * (2 * _FLOAT32 + _master(train, launcher))
-    bucket = _BUCKET * trained_bytes
-    live = min(parameters, _LIVE) * half
-    copies = trained * trained_bytes if processes > 1 else 0
+    optimizer = trained * (2 + (not whole)) * FLOAT32
+    gradients = trained * trained_bytes // (processes if stage == 3 else 1)
+    buffers = gathered.nbytes(half) if launcher.fsdp else gradients if processes > 1 else 0
+    if launcher.zero_stage:
+        zero = _zero(train, launcher, parameters, trained, largest)
+        gradients, buffers = zero.gradients, zero.bucket + zero.summed + zero.live + zero.passed
     return Memory(
         weights=0 if launcher.offload_parameters else weights // (processes if stage == 3 else 1),
-        gradients=trained * trained_bytes // (processes if stage >= 2 else 1),
+        gradients=gradients,
         optimizer=0 if launcher.offload_optimizer else optimizer // (processes if stage >= 1 else 1),
-        buffers=gathered.nbytes(half)
-        if launcher.fsdp
-        else {0: copies, 1: bucket, 2: bucket, 3: bucket + live}[stage],
+        buffers=buffers,
         activations=0,
         logits=0,
         answers=0,
@@ -138,37 +146,49 @@ def training_memory(
     answers: int = 0,
     gathered: Gathered = NOTHING,
     features: int = 0,
+    largest: int = 0,
 ) -> Memory:
     """`state_memory` with what the largest pass holds.
 
     step: of that pass. logits: bytes of those that exist at a time. passes: of an optimizer step. answers:
     what asking the model between steps holds. gathered: by FSDP2. features: what making those that are kept
-    holds.
+    holds. largest: parameters of the largest trained tensor.
     """
-    state = state_memory(train, launcher, parameters, trained, in_4_bits, gathered)
-    if launcher.zero_stage or launcher.fsdp:
-        # ZeRO takes gradients out of the pass into buffers of its own, FSDP2 a block's as soon as it is done.
-        held = step.held + state.gradients
-    elif passes > 1:
-        held = step.held + step.gradients
+    state = state_memory(train, launcher, parameters, trained, in_4_bits, gathered, largest)
+    if launcher.zero_stage:
+        at_once = _zero(train, launcher, parameters, trained, largest).most(step, passes, answers)
+    elif launcher.fsdp:
+        # A block's gradients are summed as soon as it is done, and a part of them kept.
+        share, half = state.gradients / step.gradients, 2 if train.dtype == "bfloat16" else FLOAT32
+        held = step.held + state.gradients if passes > 1 else _shared(step, share)
+        ended = state.gradients + gathered.ending(half)
+        at_once = max(held + gathered.going(half), ended, answers)
     else:
-        held = step.together
-    mine = trained // (launcher.processes if launcher.zero_stage else 1)
-    # At the update a master copy asks for its gradients in float32.
-    copied = 0 if launcher.offload_optimizer else min(mine, _SUB_GROUP) * _master(train, launcher)
+        held = step.held + step.gradients if passes > 1 else step.together
+        # Between steps gradients are gone, the copies of several processes are not.
+        at_once = max(held, answers) + state.buffers
     return dataclasses.replace(
         state,
         activations=max(0, step.held - logits),
         logits=logits,
         answers=answers,
         features=features,
-        # Between steps gradients are gone, but for ZeRO's own.
-        at_once=max(
-            held, state.gradients + copied, answers + (state.gradients if launcher.zero_stage else 0)
-        ),
+        at_once=at_once,
     )
 
 
-def _master(train: Train, launcher: Launcher) -> int:
-    """Bytes of a trained parameter's float32 copy: where weights are trained in bfloat16, by DeepSpeed."""
-    return _FLOAT32 if launcher.zero_stage and train.dtype == "bfloat16" else 0
+def _shared(step: Step, share: float) -> int:
+    """What the pass holds at most with a `share` of its gradients: as much of both, the rest of it alone."""
+    return round((1 - share) * step.held + share * step.together)
+
+
+def _zero(train: Train, launcher: Launcher, parameters: int, trained: int, largest: int) -> Zero:
+    return Zero(
+        stage=launcher.zero_stage,
+        parameters=parameters,
+        trained=trained,
+        largest=largest,
+        width=2 if train.dtype == "bfloat16" else FLOAT32,
+        processes=launcher.processes,
+        offloads=launcher.offload_optimizer,
+    )

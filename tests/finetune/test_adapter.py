@@ -73,6 +73,20 @@ def test_counts_without_weights_equal_those_with(tiny_base: Path, recipe: Recipe
     assert with_weights.adapted == without.adapted
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_dtypes_without_weights_equal_those_with(tiny_base: Path, recipe: Recipe, half: bool) -> None:
+    """As the plan of a training under DeepSpeed and FSDP2 counts an adapter, and its products."""
+
+    def dtypes(model: PreTrainedModel) -> dict[str, torch.dtype]:
+        adapted = choose_trained(model, recipe, half_adapter=half).model
+        return {name: each.dtype for name, each in adapted.named_parameters()}
+
+    found = dtypes(load_skeleton(tiny_base, torch.bfloat16))
+    assert found == dtypes(load_model(tiny_base, torch.bfloat16))
+    adapter = torch.bfloat16 if half else torch.float32
+    assert {each for name, each in found.items() if ".lora_" in name} == {adapter}
+
+
 def changed(family: Family, tower: str, change: Any) -> Family:
     linears = tuple(
         dataclasses.replace(group, names=change(group)) if group.tower == tower else group

@@ -18,7 +18,7 @@ from finetune.features import all_of, groups, image_features, in_order
 from finetune.kept import Kept, foresee_kept, see_dry
 from finetune.launcher import Launcher, read_launcher
 from finetune.ledger import Ledger
-from finetune.model import load_model, load_skeleton
+from finetune.model import DTYPES, load_model, load_skeleton
 from finetune.packed import pack_rows
 from finetune.plan import plan
 from finetune.rows import RowEncoder
@@ -58,10 +58,11 @@ class Foreseen:
     def encode(self, number: int) -> Encoded:
         return self.encoder.encode(read_split(self.training.dataset, "train")[number])
 
-    def kept(self, launcher: Launcher | None = None) -> Kept | None:
+    def kept(self, launcher: Launcher | None = None, counts: Counts | None = None) -> Kept | None:
         recipe = self.training.recipe
         source = recipe.base.path
-        given = (source, load_skeleton(source), self.shown, self.counts, self.encode)
+        counted = self.counts if counts is None else counts
+        given = (source, load_skeleton(source), self.shown, counted, self.encode)
         return foresee_kept(recipe, launcher or self.launcher, *given)
 
 
@@ -92,26 +93,35 @@ def test_as_large_as_those_that_are_kept(foreseen: Foreseen, monkeypatch: pytest
         assert [(each.shape, each.dtype) for each in level] == [(each.shape, each.dtype) for each in real]
 
 
-def test_the_towers_hold_what_they_hold_for_real(foreseen: Foreseen) -> None:
-    recipe = foreseen.training.recipe
-    image_tokens = foreseen.counts[:, 1].tolist()
-    order = in_order(foreseen.shown, image_tokens)
-    model = load_model(recipe.base.path, torch.float32)
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_towers_hold_what_they_hold_for_real(new_training: TrainingMaker, name: str) -> None:
+    given, dtype = Foreseen(new_training(**SETTINGS, train__dtype=name)), DTYPES[name]
+    recipe = given.training.recipe
+    image_tokens = given.counts[:, 1].tolist()
+    order = in_order(given.shown, image_tokens)
+    model = load_model(recipe.base.path, dtype)
     most = 0
     for group in groups(((number, number) for number in order), image_tokens):
-        rows = [foreseen.encode(number) for number in group]
+        rows = [given.encode(number) for number in group]
         ledger = Ledger()
         for each in [*model.parameters(), *model.buffers()]:
             ledger.leave_out(each)
-        with ledger:
+        # As the trainer computes: in bfloat16 under autocast.
+        with ledger, torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
             for row in rows:
                 for values in row.images.values():
                     ledger.count(values)
-            image_features(model, rows, torch.float32)
+            image_features(model, rows, dtype)
         most = max(most, *ledger.held)
-    kept = foreseen.kept()
+    kept = given.kept()
     assert kept is not None
     assert kept.held == pytest.approx(most, rel=0.02)
+
+
+def test_rows_without_an_image_have_none_to_keep(foreseen: Foreseen) -> None:
+    without = foreseen.counts.copy()
+    without[:, 1] = 0
+    assert foreseen.kept(counts=without) is None
 
 
 def test_where_none_will_be_kept_none_are_foreseen(new_training: TrainingMaker, foreseen: Foreseen) -> None:

@@ -97,7 +97,7 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
     from torch.utils._pytree import tree_leaves
     from transformers import TrainerCallback
 
-    from benchmarks.memory_tensors import alive, size, storages, tensors_of, without
+    from benchmarks.memory_tensors import alive, size, storages, tensors_of, whole_size, without
     from finetune.arguments import training_arguments
     from finetune.collate import EncodedRows
     from finetune.encoder import count_rows, row_encoder
@@ -135,7 +135,7 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
         Path("/proc/self/clear_refs").write_text("5")
         keep_features(trainer, launcher, rows, counts)
         found["features"] = resident("VmHWM") - before
-    trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    trained = sum(whole_size(each) for each in trainer.model.parameters() if each.requires_grad)
 
     def note_gradients() -> None:
         found["gradients"] = size(tensors_of(trainer, launcher.zero_stage).gradients())

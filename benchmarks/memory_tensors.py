@@ -47,6 +47,11 @@ def size(some: Storages) -> int:
     return sum(some.values())
 
 
+def whole_size(parameter: nn.Parameter) -> int:
+    """Elements of a parameter that stage 3 may have divided."""
+    return getattr(parameter, "ds_numel", parameter.numel())
+
+
 class Plain:
     """A process whose optimizer is torch's own: alone, or divided by FSDP2."""
 

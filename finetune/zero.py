@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from finetune.dry_run import Step
 
 # DeepSpeed's defaults, in elements: of its reduce bucket, which is made whole however little is trained; of
-# the weights that stage 3 keeps gathered, and updates, at a time.
+# the weights that stage 3 keeps gathered, gathers ahead, and updates, at a time.
 BUCKET = 500_000_000
 LIVE = 1_000_000_000
+AHEAD = 50_000_000
 SUB_GROUP = 1_000_000_000
 FLOAT32 = 4
 
@@ -60,8 +61,10 @@ class Zero:
 
     @property
     def live(self) -> int:
-        """Bytes of the weights that stage 3 gathers."""
-        return min(self.parameters, LIVE) * self.width if self.stage == 3 else 0
+        """Bytes of the weights that stage 3 gathers: those of modules to come lie in the tensor in which they
+        came, too, until the last of them is used."""
+        gathered = min(self.parameters, LIVE) + min(self.parameters, AHEAD)
+        return gathered * self.width if self.stage == 3 else 0
 
     @property
     def updated(self) -> int:

@@ -150,8 +150,8 @@ def test_offloading_takes_it_off_the_device(
     config = {**deepspeed_config, "deepspeed_config": deepspeed_config["deepspeed_config"] | offload}
     launcher = launcher_of(config, tmp_path / "l.yaml", 3, 2)
     state = state_memory(training.recipe.train, launcher, 1000, 1000)
-    assert (state.weights, state.optimizer) == (0, 0)
-    assert state.gradients > 0
+    assert (state.weights, state.gradients, state.optimizer) == (0, 0, 0)
+    assert state.buffers > 0
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def measured(case: Case, folder: Path) -> dict[str, int]:
         Path("/proc/self/clear_refs").write_text("5")
         keep_features(trainer, launcher, rows, counts)
         found["features"] = resident("VmHWM") - before
-    trained = sum(whole_size(each) for each in trainer.model.parameters() if each.requires_grad)
+    trained = sum(whole_size(each) for each in trainer.base.parameters() if each.requires_grad)
 
     def note_gradients() -> None:
         found["gradients"] = size(tensors_of(trainer, launcher.zero_stage).gradients())

@@ -149,7 +149,7 @@ class Zero3(_Zero):
         return self.optimizer.offload_optimizer
 
     def _parts(self) -> Storages:
-        return storages(each.ds_tensor for each in self.model.parameters())
+        return storages(each.ds_tensor for each in self.model.parameters())  # pyright: ignore[reportAttributeAccessIssue]
 
     def weights(self) -> Storages:
         return {} if self.optimizer.offload_param else self._parts()

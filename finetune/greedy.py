@@ -24,11 +24,13 @@ from finetune.generate import REASON, Request
 from finetune.model import DTYPES, in_dtype, load_processor
 from finetune.prompts import encode_conversation
 from finetune.proving.combination import load_combined
+from finetune.videos import as_asked
 from lensmith import families
 from lensmith.artifact import open_artifact
 from lensmith.dataset import read_held_out
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.exam import proof_rows
+from lensmith.families.family import Family
 from lensmith.home import Home
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
@@ -123,7 +125,8 @@ def greedy(
         eos_token_id=list(ends),
         pad_token_id=ends[0],
     )
-    image_token = model.config.to_dict()[rendering.family.image_id]
+    config = model.config.to_dict()
+    asked = _Asked(rendering.family, config, config[rendering.family.image_id])
     # Patches of several rows would have to be numbered on.
     batch = 1 if rendering.family.numbers else batch
     waiting: dict[tuple[Any, ...], list[Prompt]] = {}
@@ -133,9 +136,19 @@ def greedy(
         group = waiting.setdefault(prompt.shape, [])
         group.append(prompt)
         if len(group) == batch:
-            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, image_token, grammar)
+            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, asked, grammar)
     for group in waiting.values():
-        yield from _answer_batch(model, processor, group, ends, image_token, grammar)
+        yield from _answer_batch(model, processor, group, ends, asked, grammar)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What says which of a prompt's tokens are of pictures: `image_token` of images, and of frames as the
+    model is given them (`finetune.videos`)."""
+
+    family: Family
+    config: dict[str, Any]
+    image_token: int
 
 
 class _Recorder(LogitsProcessor):
@@ -161,7 +174,7 @@ def _answer_batch(
     processor: ProcessorMixin,
     prompts: Sequence[Prompt],
     ends: Sequence[int],
-    image_token: int,
+    asked: _Asked,
     grammar: Grammar | None,
 ) -> Iterator[TraceRow]:
     tensors = {
@@ -187,13 +200,13 @@ def _answer_batch(
                 "the model gave an answer that is not its most probable one",
                 [Problem("NaN in the logits?", f"row {prompt.row.sample.id}")],
             )
-        prompt_ids = prompt.tensors["input_ids"][0].tolist()
+        ids = prompt.tensors["input_ids"][0].tolist()
         yield TraceRow(
             row=prompt.row.sample.id,
             group=prompt.row.sample.group,
             image_digests=[image.digest for image in prompt.row.sample.images],
-            prompt_ids=prompt_ids,
-            image_tokens=prompt_ids.count(image_token),
+            prompt_ids=as_asked(ids, asked.family, prompt.row.sample, asked.config),
+            image_tokens=ids.count(asked.image_token),
             answer_ids=answers[i][:count],
             answer_text=processor.tokenizer.decode(answers[i][:count], skip_special_tokens=True),
             answer_logprobs=logprobs[i][:count],

@@ -10,6 +10,7 @@ the same itself, of a video as one tall image; it, too, takes a batch of images 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,35 @@ def as_images(
         "pixel_values": torch.cat(patches),
         "image_grid_thw": torch.stack(grids),
     }
+
+
+def as_asked(ids: Sequence[int], family: Family, sample: Sample, config: Mapping[str, Any]) -> list[int]:
+    """A prompt's ids as the class itself, and so an engine, is asked them: the inverse of what `as_images`
+    does to them.
+
+    config: the checkpoint's, which names the tokens. Raises ValueError where the prompt has not as many runs
+    of image tokens as the sample has images and groups of frames.
+    """
+    form = family.video
+    if form is None or not form.id or not sample.videos:
+        return list(ids)
+    image, video = config[family.image_id], config[form.id]
+    kinds = [
+        kind
+        for part in sample.parts()
+        if isinstance(part, Image | Video)
+        for kind in ([image] if isinstance(part, Image) else [video] * form.groups(len(part.frames)))
+    ]
+    written: list[int] = []
+    waiting = iter(kinds)
+    for token, run in groupby(ids):
+        length = sum(1 for _ in run)
+        written += [next(waiting) if token == image else token] * length
+    if any(True for _ in waiting):
+        raise ValueError(
+            f"a prompt of {len(kinds)} images and groups of frames has fewer runs of their token"
+        )
+    return written
 
 
 def _squares_as_images(given: Mapping[str, Any]) -> dict[str, Any]:

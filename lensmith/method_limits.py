@@ -93,6 +93,9 @@ def serve_problems(serve: Serve, train: Train, family: Family) -> list[str]:
     """Everything that `serve` asks of vLLM and it cannot do for the family."""
     offers = family.vllm_offers
     problems: list[str] = []
+    if family.video and family.video.served is not None and serve.max_videos > family.video.served:
+        problem = f"vLLM takes at most {family.video.served} of {family.title} in a request"
+        problems.append(f"serve.max_videos: {problem}: lower it")
     if serve.tools and not offers.tool_parser:
         problems.append(f"serve.tools: {family.title} calls no tools that vLLM could take out of an answer")
     if serve.thinking and not offers.reasoning_parser:

@@ -57,6 +57,10 @@ class Serve(Section):
     max_images: Count = Field(
         default=1, description="images accepted per request; a row with more is refused"
     )
+    max_videos: Count = Field(
+        default=1,
+        description="videos accepted per request where the recipe has data.video; a row with more is refused",
+    )
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.9, description="share of GPU memory"
     )

@@ -30,6 +30,7 @@ WHOLE = {
     "merge full": "merge proof, full",
     "serve text": "serve proof, text",
     "serve image": "serve proof, images",
+    "serve video": "serve proof, videos",
 }
 BY_TOWER = {
     "lora": "LoRA",
@@ -200,7 +201,8 @@ def _video(family: Family) -> str:
     taken = f"{form.frames} frames seen as one, their time {times} in the prompt"
     if form.frames == 1:
         taken = f"each frame at one size, its time {times} in the prompt"
-    return f"{taken}; learned by `data.video`; not served"
+    served = "any number" if form.served is None else f"at most {form.served}"
+    return f"{taken}; learned by `data.video`; in vLLM {served} a request"
 
 
 def _decoding(decoding: Decoding) -> str:

@@ -18,8 +18,11 @@ from lensmith.left_out import UNUSED, leave_out
 from lensmith.process import LAUNCHED_BY, die_with_launcher
 
 PROGRAM = Path(__file__).resolve()
+# Given where videos are served.
+MEDIA_OPTION = "--media-io-kwargs"
 _SERVER = "vllm.entrypoints.openai.api_server"
 _ENGINE = "vllm.v1.engine.core"
+_VIDEOS = "vllm.multimodal.video"
 
 
 def _load(module: str) -> None:
@@ -29,10 +32,19 @@ def _load(module: str) -> None:
         importlib.import_module(module)
 
 
+def _add_loader() -> None:
+    """Put our way of reading videos beside vLLM's own, which the option then names."""
+    from serving.film_loader import LOADER, FilmLoader
+
+    importlib.import_module(_VIDEOS).VIDEO_LOADER_REGISTRY.register(LOADER)(FilmLoader)
+
+
 if __name__ == "__main__":
     ending = QuickExit()
     os.environ[LAUNCHED_BY] = str(os.getpid())
     _load(_SERVER)
+    if MEDIA_OPTION in sys.argv:
+        _add_loader()
     # It is to run as the main program, for which it must not count as imported.
     del sys.modules[_SERVER]
     runpy.run_module(_SERVER, run_name="__main__")

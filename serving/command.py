@@ -11,14 +11,17 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
+from lensmith import families
 from lensmith.provenance import ROOT
 from lensmith.units import GIB
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
-from serving.api_server import PROGRAM
+from serving.api_server import MEDIA_OPTION, PROGRAM
+from serving.film_loader import LOADER
 from serving.lint import NO_DOMAIN
 from serving.profile import Places
-from serving.profile_file import Cpu, Cuda, Parsers, Profile
+from serving.profile_file import Cpu, Cuda, Parsers, Profile, Videos
 
 # Settings of vLLM that an operator may give by environment; every other VLLM_ variable is dropped, so that
 # the profile alone decides what is served.
@@ -46,8 +49,6 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
     shared out over GPUs stays. live: start with the base alone; else the profile's adapter is there for good.
     """
     images = profile.images
-    size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
-    processor = {} if images.max_pixels is None else {"size": size}
     sampling = {**profile.decoding, "max_new_tokens": profile.max_new_tokens}
     caches = profile.caches
     options: dict[str, str | int | float] = {
@@ -62,12 +63,16 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
         "--generation-config": "vllm",
         "--override-generation-config": json.dumps(sampling),
         "--chat-template-content-format": "openai",
-        "--limit-mm-per-prompt": json.dumps({"image": images.per_prompt, "video": 0}),
-        "--mm-processor-kwargs": json.dumps(processor),
+        "--limit-mm-per-prompt": json.dumps(
+            {"image": images.per_prompt, "video": profile.videos.per_prompt if profile.videos else 0}
+        ),
+        "--mm-processor-kwargs": json.dumps(_processor(profile)),
         "--allowed-media-domains": NO_DOMAIN,
         "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
     }
     flags = ["--enable-prefix-caching" if caches.prefix and not proof else "--no-enable-prefix-caching"]
+    if profile.videos is not None:
+        options[MEDIA_OPTION] = json.dumps({"video": _reading(profile, profile.videos)})
     if places.files.config is not None:
         options["--hf-config-path"] = str(places.files.config)
     if places.files.template is not None:
@@ -99,6 +104,29 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
     arguments = [text for name, value in options.items() for text in (name, str(value))]
     # -P: a folder called vllm where the command is run must not be taken for the engine.
     return [sys.executable, "-P", str(PROGRAM), *arguments, *flags]
+
+
+def _processor(profile: Profile) -> dict[str, Any]:
+    """Settings of the checkpoint's processors. Without a name before it `size` is of videos as well."""
+    images, form = profile.images, families.get(profile.family).video
+    size = {"shortest_edge": images.min_pixels, "longest_edge": images.max_pixels}
+    of_images = {} if images.max_pixels is None else {"size": size}
+    if profile.videos is None or form is None:
+        return of_images
+    given = {"images_kwargs": of_images, "videos_kwargs": dict(form.settings)}
+    return {name: settings for name, settings in given.items() if settings}
+
+
+def _reading(profile: Profile, videos: Videos) -> dict[str, Any]:
+    """What `FilmLoader` is told."""
+    form = families.get(profile.family).video
+    return {
+        "video_backend": LOADER,
+        "num_frames": 0,
+        **videos.model_dump(exclude={"per_prompt"}),
+        "max_decoded_pixels": profile.images.max_decoded_pixels,
+        "distinct": form is not None and form.distinct,
+    }
 
 
 def _add_cpu(options: dict[str, str | int | float], flags: list[str], cpu: Cpu) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 
 from lensmith.errors import InputError, Problem
 from lensmith.units import GIB
+from lensmith.video_settings import MOST_FRAMES
 from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
-from serving.api_server import PROGRAM
+from serving.api_server import MEDIA_OPTION, PROGRAM
+from serving.film_loader import LOADER
 from serving.host import is_local
 
 # Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
@@ -25,7 +27,12 @@ NO_DOMAIN = "media.invalid"
 _MOST_PIXELS = 178_956_970
 # vLLM 0.32 decodes in so many threads (VLLM_MEDIA_LOADING_THREAD_COUNT); Pillow keeps a pixel in four bytes.
 _DECODING, _PIXEL_BYTES = 8, 4
+# A frame's, twice: apart, and put together with the others.
+_FRAME_BYTES = 6
 _MOST_IMAGES = 1000
+_MOST_VIDEOS = 100
+# Of a video, in bytes: what a request holds is in memory several times.
+_MOST_BYTES = 2_000_000_000
 
 # A value is right where this gives "", else it says what is wrong.
 Check = Callable[[str], str]
@@ -44,21 +51,45 @@ def _folder(value: str) -> str:
     return "" if value.startswith("/") else f"{value!r} is no folder of this machine"
 
 
-def _images(value: str) -> str:
-    """Some images, no videos, no other media: each kind that is not named is accepted by the hundred."""
+def _limits(value: str) -> str:
+    """Some images and videos, no other media: each kind that is not named is accepted by the hundred."""
     limits = _json(value)
     if not isinstance(limits, dict) or set(limits) != {"image", "video"}:
-        return f"{value} does not say how many images, and that no videos, are accepted"
-    if limits["video"] != 0:
-        return f"{limits['video']} videos are accepted: one may hold any number of frames"
-    if type(limits["image"]) is not int or not 0 <= limits["image"] <= _MOST_IMAGES:
-        return f"{limits['image']} images are accepted in one request, more than {_MOST_IMAGES}"
+        return f"{value} does not say how many images and videos are accepted"
+    for kind, most in (("image", _MOST_IMAGES), ("video", _MOST_VIDEOS)):
+        if type(limits[kind]) is not int or not 0 <= limits[kind] <= most:
+            return f"{limits[kind]} {kind}s are accepted in one request, more than {most}"
     return ""
 
 
 def _size_alone(value: str) -> str:
+    """The size of images; of videos it is the checkpoint's, but for a cap of each frame's."""
     settings = _json(value)
-    return "" if isinstance(settings, dict) and set(settings) <= {"size"} else "sets more than the image size"
+    wrong = "sets more than the image size"
+    if not isinstance(settings, dict):
+        return wrong
+    images, videos = settings.get("images_kwargs", {}), settings.get("videos_kwargs", {})
+    if set(settings) <= {"size"}:
+        return ""
+    if not set(settings) <= {"images_kwargs", "videos_kwargs"}:
+        return wrong
+    right = set(images) <= {"size"} and set(videos) <= {"cap_pixels_per_frame"}
+    return "" if right else wrong
+
+
+def _reading(value: str) -> str:
+    """Videos by our loader, under limits; images as vLLM reads them."""
+    settings = _json(value)
+    video = settings.get("video") if isinstance(settings, dict) and set(settings) == {"video"} else None
+    if not isinstance(video, dict) or video.get("video_backend") != LOADER:
+        return "changes how media are read"
+    if video.get("num_frames") != 0:
+        return "num_frames is not 0: frames would be taken as a list of JPEGs, without their times"
+    bounds = {"max_frames": MOST_FRAMES, "max_pixels": _MOST_PIXELS, "max_decoded_pixels": _MOST_PIXELS}
+    for name, most in (bounds | {"max_bytes": _MOST_BYTES}).items():
+        if type(video.get(name)) is not int or not 0 < video[name] <= most:
+            return f"{name} is {video.get(name)}, no limit up to {most}"
+    return ""
 
 
 def _sampling(value: str) -> str:
@@ -95,8 +126,9 @@ _VALUES: dict[str, Check] = {
     "--generation-config": _is("vllm"),
     "--override-generation-config": _sampling,
     "--chat-template-content-format": _is("openai"),
-    "--limit-mm-per-prompt": _images,
+    "--limit-mm-per-prompt": _limits,
     "--mm-processor-kwargs": _size_alone,
+    MEDIA_OPTION: _reading,
     "--allowed-media-domains": _is(NO_DOMAIN),
     "--mm-processor-cache-gb": _any,
     "--structured-outputs-config": _guided,
@@ -145,7 +177,6 @@ _UNSAFE = {
     "--enable-mm-embeds": "takes tensors from requests, which can corrupt the engine's memory",
     "--trust-request-chat-template": "runs a template that a request brings along",
     "--trust-request-mm-kwargs": "lets a request change how much memory its images take",
-    "--media-io-kwargs": "changes how media are read",
     "--enable-log-requests": "writes what people ask into the log",
     "--enable-log-outputs": "writes what people are answered into the log",
     "--api-key": "shows the key to everybody who lists processes: set VLLM_API_KEY",
@@ -198,6 +229,7 @@ def lint(argv: Sequence[str], environment: Mapping[str, str], memory: int) -> li
     problems += _variable_problems(environment)
     problems += _address_problems(options.get("--host", ""), environment)
     problems += _adapter_problems(options, environment)
+    problems += _video_problems(options, memory)
     return problems + _pixel_problems(environment.get("VLLM_MAX_IMAGE_PIXELS", ""), memory)
 
 
@@ -255,6 +287,26 @@ def _adapter_problems(options: Mapping[str, str], environment: Mapping[str, str]
     if guarded:
         return []
     return [Problem("lets everybody who reaches the port load any folder as a model, unguarded", _ADAPTERS)]
+
+
+def _video_problems(options: Mapping[str, str], memory: int) -> list[Problem]:
+    """Videos that vLLM's own loaders would read, without a limit of their length or of a frame's pixels; and
+    frames that together would take more than half of the machine's memory."""
+    limits, media = _json(options.get("--limit-mm-per-prompt", "")), _json(options.get(MEDIA_OPTION, ""))
+    if not isinstance(limits, dict) or not limits.get("video"):
+        return []
+    if not isinstance(media, dict) or not isinstance(video := media.get("video"), dict):
+        what = f"{limits['video']} videos are accepted: one may hold any number of frames"
+        return [Problem(what, "--limit-mm-per-prompt", f"give {MEDIA_OPTION}")]
+    sizes = [video.get("max_frames"), video.get("max_pixels")]
+    if any(type(each) is not int for each in sizes):
+        # Told already.
+        return []
+    needed = sizes[0] * sizes[1] * _FRAME_BYTES * _DECODING
+    if needed > memory // 2:
+        what = f"{_DECODING} such videos take {needed / GIB:.1f} GiB decoded, of {memory / GIB:.1f} in all"
+        return [Problem(what, MEDIA_OPTION, "lower data.video.max_frames or max_pixels")]
+    return []
 
 
 def _pixel_problems(pixels: str, memory: int) -> list[Problem]:

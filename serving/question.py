@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lensmith.artifact import Artifact
 from lensmith.errors import InputError, Problem
+from lensmith.film import MEDIA_TYPE, Film, pack
 from lensmith.guide import Guide
 from lensmith.images import decode_stored, pixel_digest
 from lensmith.rendering import Rendering, ThinkingChoice
 from lensmith.row_file import Row
-from lensmith.sample import Sample
+from lensmith.sample import Video
 from lensmith.trace import TraceRow
 
 # How vLLM names a token when `return_tokens_as_token_ids` is asked.
 _TOKEN = "token_id:"
-# How many rows an error names before it only counts them.
-_NAMED_ROWS = 20
 
 
 class _Reply(BaseModel):
@@ -64,32 +64,18 @@ def taught_thinking(run: Artifact) -> ThinkingChoice:
     return run.body.get("asked", {}).get("train", {}).get("thinking", "keep")
 
 
-def refuse_videos(samples: Iterable[Sample]) -> None:
-    """Raise InputError, naming them, where rows show videos: profiles close the engine for them."""
-    problems = [Problem("shows a video", f"row {each.id}") for each in samples if each.videos]
-    if problems:
-        more = len(problems) - _NAMED_ROWS
-        listed = [*problems[:_NAMED_ROWS], *([Problem(f"and {more:,} more rows")] if more > 0 else [])]
-        raise InputError(
-            "vLLM is not asked with videos: that it sees them as they were trained is not proven. Examine"
-            " such rows in transformers, by train.evaluate; or leave them out of the exam",
-            listed,
-        )
-
-
 def chat_request(row: Row, rendering: Rendering, model_name: str, max_new_tokens: int) -> dict[str, Any]:
-    """The chat request for `row`: images inline.
+    """The chat request for `row`: images and videos inline, videos as the frames that were taken of them.
 
     Tools are offered as in training; an answer comes back as it was written, a call in it not taken apart.
     How tokens are chosen is left to the engine's defaults, as whoever asks in production leaves it: defaults
-    that are not greedy must show. Raises InputError for a row with a video.
+    that are not greedy must show.
     """
-    refuse_videos([row.sample])
-    images = iter(row.images)
+    shown = _Shown(iter(row.images), iter(row.sample.videos))
     tools = rendering.tools(row.sample)
     return {
         "model": model_name,
-        "messages": [_message(each, images) for each in rendering.messages(row.sample.prompt)],
+        "messages": [_message(each, shown) for each in rendering.messages(row.sample.prompt)],
         **({"tools": tools, "tool_choice": "none"} if tools else {}),
         "max_completion_tokens": max_new_tokens,
     }
@@ -118,11 +104,19 @@ def _response_format(guide: Guide) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _message(message: dict[str, Any], images: Iterator[bytes]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Shown:
+    """What a row shows, in order: the pictures, frames among them, and the videos."""
+
+    pictures: Iterator[bytes]
+    videos: Iterator[Video]
+
+
+def _message(message: dict[str, Any], shown: _Shown) -> dict[str, Any]:
     """A message of `Rendering.messages` as HTTP takes it; vLLM gives its template what training gave."""
     sent = dict(message)
     if not isinstance(sent["content"], str):
-        sent["content"] = [_part(part, images) for part in sent["content"]]
+        sent["content"] = [_part(part, shown) for part in sent["content"]]
     if "reasoning_content" in sent:
         sent["reasoning"] = sent.pop("reasoning_content")
     if "tool_calls" in sent:
@@ -130,11 +124,25 @@ def _message(message: dict[str, Any], images: Iterator[bytes]) -> dict[str, Any]
     return sent
 
 
-def _part(part: dict[str, Any], images: Iterator[bytes]) -> dict[str, Any]:
-    if part["type"] == "text":
-        return part
-    url = f"data:image/png;base64,{base64.b64encode(next(images)).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+def _part(part: dict[str, Any], shown: _Shown) -> dict[str, Any]:
+    match part["type"]:
+        case "image":
+            return {"type": "image_url", "image_url": {"url": _inline("image/png", next(shown.pictures))}}
+        case "video":
+            film = pack(_film(next(shown.videos), shown.pictures))
+            return {"type": "video_url", "video_url": {"url": _inline(MEDIA_TYPE, film)}}
+        case _:
+            return part
+
+
+def _inline(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _film(video: Video, pictures: Iterator[bytes]) -> Film:
+    frames = tuple(next(pictures) for _ in video.frames)
+    times = tuple(round(each * 1000) for each in video.seconds)
+    return Film(frames, times, round(video.duration * 1000))
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
@@ -143,11 +151,11 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, "function": {"name": function["name"], "arguments": arguments}}
 
 
-def read_reply(row: Row, reply: bytes, image_token: int) -> TraceRow:
+def read_reply(row: Row, reply: bytes, image_tokens: Collection[int]) -> TraceRow:
     """The trace row that the engine's JSON `reply` to `row` gives.
 
-    image_token: id of the token that stands for a piece of an image. Image digests are of the bytes that
-    were sent. Raises InputError where the reply lacks token ids or log-probabilities.
+    image_tokens: ids of the tokens that stand for a piece of an image or a frame. Image digests are of the
+    bytes that were sent. Raises InputError where the reply lacks token ids or log-probabilities.
     """
     try:
         completion = _Completion.model_validate_json(reply)
@@ -166,7 +174,7 @@ def read_reply(row: Row, reply: bytes, image_token: int) -> TraceRow:
         group=row.sample.group,
         image_digests=[pixel_digest(decode_stored(data)) for data in row.images],
         prompt_ids=completion.prompt_token_ids,
-        image_tokens=completion.prompt_token_ids.count(image_token),
+        image_tokens=sum(each in image_tokens for each in completion.prompt_token_ids),
         answer_ids=choice.token_ids,
         answer_text=choice.message.content or "",
         answer_logprobs=[token.logprob for token in tokens],

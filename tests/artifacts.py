@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -26,6 +28,22 @@ from lensmith.home import Home
 from lensmith.images import BadImage, ImageLimits, decode_image, encode_png, pixel_digest
 from lensmith.row_file import Row, write_rows
 from lensmith.sample import Image, Message, Sample, Text
+from tests.films import film_rows
+
+
+@contextlib.contextmanager
+def answering_here() -> Iterator[None]:
+    """The reference without its process, whose imports take longer than the answers of a tiny model; that
+    process is the one of the tests of finetune.generate, of tests/serving and of the command line."""
+    from finetune import generate, greedy
+
+    def ask(request: generate.Request) -> int:
+        greedy.answer(request)
+        return len((request.out / "trace.jsonl").read_text().splitlines())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "_ask", ask)
+        yield
 
 
 def make_lively(base: Path) -> None:
@@ -136,6 +154,11 @@ def make_full_run(home: Home, base: Artifact, seed: int = 1) -> Artifact:
 def make_held_out(home: Home, forms: Path, count: int = 24) -> Artifact:
     """A held-out artifact of the first `count` good rows of a handed-over folder."""
     return _held_out(home, good_rows(forms)[:count])
+
+
+def make_film_held_out(home: Home, most: int | None = None) -> Artifact:
+    """A held-out artifact of rows that show videos, at most so many each."""
+    return _held_out(home, film_rows(most))
 
 
 def _held_out(home: Home, rows: list[Row]) -> Artifact:

@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.videos.film import Film
 from lensmith.files import digest_file, digest_json
+from lensmith.film import Film
 from lensmith.provenance import package_versions
 from lensmith.video_settings import VideoSampling
 

@@ -111,6 +111,10 @@ FAMILY = Family(
         token="<|image|>",
         written="<|begin_of_image|>{tokens}<|end_of_image|>{time}",
         time="first",
+        # Glm4vProcessingInfo._get_video_second_idx_glm4v.
+        distinct=True,
+        # Glm4vProcessingInfo.get_supported_mm_limits.
+        served=1,
     ),
     no_new_tokens="",
 )

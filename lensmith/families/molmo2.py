@@ -183,6 +183,8 @@ FAMILY = Family(
         frames=1,
         between=" ",
         cut="square",
+        # Molmo2ProcessingInfo.get_supported_mm_limits.
+        served=1,
     ),
     foreign=(Foreign("molmo", "MolmoForCausalLM", "allenai/Molmo2-4B or allenai/Molmo2-8B"),),
 )

@@ -102,6 +102,7 @@ FAMILY = Family(
         time="middle",
         # What transformers does where a checkpoint says nothing, until its 5.22.
         settings={"cap_pixels_per_frame": False},
+        id="video_token_id",
     ),
     no_new_tokens="",
 )

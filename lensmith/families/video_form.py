@@ -18,6 +18,9 @@ class VideoForm:
     between: what stands between two of these. time: the middle of their times, in seconds to a tenth, or the
     first one in whole seconds, cut. cut: "area", frames are resized under a budget of pixels; "square", each
     to one size. settings: of the video processor, beside those of the checkpoint.
+    id: the key of config.json that names the token of a piece in what an engine is asked; "" for that of an
+    image's. distinct: vLLM leaves out the time of a frame that has another's. served: most videos that vLLM's
+    class takes in one request; None for any number.
     """
 
     place: str
@@ -28,6 +31,9 @@ class VideoForm:
     between: str = ""
     cut: Literal["area", "square"] = "area"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    distinct: bool = False
+    served: int | None = None
 
     def fill(self, prompt: str, videos: Sequence[Sequence[float]]) -> str:
         """The prompt with each video's place as it becomes, but one token for all of a group of frames.

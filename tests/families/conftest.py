@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from lensmith.images import encode_png
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Sample, Text
+from tests.artifacts import answering_here
 from tests.conftest import recipe_content
 
 Size = tuple[int, int]
@@ -72,16 +74,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
 
 
 @pytest.fixture
-def answered_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference without its process, whose imports take longer than the answers of a tiny model; that
-    process is the one of the tests of finetune.generate, of tests/serving and of the command line."""
-    from finetune import generate, greedy
-
-    def ask(request: generate.Request) -> int:
-        greedy.answer(request)
-        return len((request.out / "trace.jsonl").read_text().splitlines())
-
-    monkeypatch.setattr(generate, "_ask", ask)
+def answered_here() -> Iterator[None]:
+    """The reference without its process, see `answering_here`."""
+    with answering_here():
+        yield
 
 
 @pytest.fixture(params=list(families.FAMILIES))

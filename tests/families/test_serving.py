@@ -45,9 +45,17 @@ from serving.engine_adapter import engine_adapter
 from serving.parity import prove_serving
 from serving.predict import served_trace
 from serving.profile import derive_profile, make_profile, read_profile
-from tests.artifacts import good_rows, make_mixed_held_out, make_run, make_text_held_out, text_rows
+from tests.artifacts import (
+    good_rows,
+    make_film_held_out,
+    make_mixed_held_out,
+    make_run,
+    make_text_held_out,
+    text_rows,
+)
 from tests.families.conftest import Checkpoint, towers_of
 from tests.family_results import Shows
+from tests.films import SAMPLING
 from tests.roomy import with_room
 from tests.serving.exam import CPU, CPU_BUILD, profile_artifact
 
@@ -122,7 +130,10 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     content = checkpoint.recipe("lora", **dict.fromkeys(towers, "adapt")).model_dump(mode="json")
     # All positions that Qwen3-VL's tiny checkpoints have; an image in tiles is longer.
     length = {"max_model_len": 2048 if family.name in LARGE else 1024}
-    recipe = Recipe.model_validate(content | {"serve": content["serve"] | SERVE | length})
+    filmed = {"video": SAMPLING} if family.video else {}
+    most = {"max_videos": 2} if family.video and family.video.served is None else {}
+    changed = {"serve": content["serve"] | SERVE | length | most, "data": content["data"] | filmed}
+    recipe = Recipe.model_validate(content | changed)
     home = Home(root / "home")
     base = pin_base(recipe, home)
     run = make_run(home, base, towers, new_tokens=tokens)
@@ -130,7 +141,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     merged = Checkpoint(family, model.path)
     profile = derive_profile(recipe, home, model, base, CPU)
     if family.vllm_adapts and "cpu" not in family.vllm_no_adapters:
-        with adapted(merged, home, content["serve"] | SERVE | length, root) as adapter:
+        with adapted(merged, home, changed, root) as adapter:
             engine = replace(adapter.engine, model_name=base_name(read_profile(adapter.profile)))
             yield Served(recipe, home, base, run, merged, profile, engine, adapter)
     else:
@@ -141,14 +152,14 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @contextlib.contextmanager
-def adapted(merged: Checkpoint, home: Home, serve: dict[str, Any], root: Path) -> Iterator[Served]:
+def adapted(merged: Checkpoint, home: Home, changed: dict[str, Any], root: Path) -> Iterator[Served]:
     """An engine with a base, an adapter over every tower that it applies, and that adapter without a part,
     once for each part."""
     family = merged.family
     towers = list(family.vllm_adapts)
     content = merged.recipe("lora", **dict.fromkeys(towers, "adapt")).model_dump(mode="json")
     options = {"mode": "adapter", "tower_connector_lora": any(family.vllm_adapts.values())}
-    recipe = Recipe.model_validate(content | {"serve": serve | options})
+    recipe = Recipe.model_validate(content | changed | {"serve": changed["serve"] | options})
     base = pin_base(recipe, home)
     # Parts of unequal rank and scaling: each must arrive with its own.
     run = make_run(home, base, towers, seed=2, rank_pattern={"o_proj": 6}, alpha_pattern={"down_proj": 12})
@@ -258,6 +269,25 @@ def test_answers_are_those_of_transformers(served: Served, bank_forms: Path, sho
     for row in good_rows(bank_forms)[:PICTURES]:
         assert served.differs(served.ask(mixed), row, causal=True) < 1e-3
         assert served.differs(served.ask(mixed), row, causal=False) > 1e-2
+
+
+@pytest.mark.usefixtures("answered_here")
+def test_videos_are_seen_as_trained(served: Served, shows: Shows) -> None:
+    """Frames and times reach the engine's processor as they were taken: prompts are equal everywhere, and
+    answers but where the CPU engine is known to treat images otherwise, frames among them."""
+    form, name = served.recipe.model_family.video, served.recipe.family
+    if form is None:
+        assert read_profile(served.profile).videos is None
+        return
+    known = served.recipe.model_family.vllm_images.get("cpu")
+    shows(name, "", "serve video" if known is None else "serve video refused")
+    proof = served.prove(make_film_held_out(served.home, form.served))
+    if known is not None:
+        assert not proof.passed
+        assert all(known in finding for finding in proof.statement["findings"])
+        return
+    assert proof.statement["findings"] == []
+    assert proof.passed
 
 
 def difference(

@@ -254,6 +254,8 @@ def test_answered_as_the_class_answers(made: dict[str, Checkpoint], family: str)
     both = greedy(model, encoder.processor, encoder.rendering, [row, row_of("12", (80, 80))], ends, 5)
     traced = next(each for each in both if each.row == "v")
     assert traced.answer_ids == wanted[0, asked:].tolist()[: len(traced.answer_ids)]
+    # What an engine is asked, whose tokens of videos may be others than those of images.
+    assert traced.prompt_ids == own["input_ids"][0].tolist()
     form = made[family].family.video
     assert form is not None
     # No feature takes the place of the marks around a frame.

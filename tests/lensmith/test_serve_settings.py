@@ -29,6 +29,7 @@ TOWERS_OF_ALL = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
         ("qwen3_vl", {"encoder_parallel": "data"}, "serve.encoder_parallel: one GPU has nothing to share"),
         ("qwen3_vl", {"quantization": "fp8", "dtype": "float32"}, "fp8 goes with dtype bfloat16"),
         ("qwen3_vl", {"kv_cache_dtype": "fp8", "dtype": "float32"}, "serve.kv_cache_dtype: fp8 goes with"),
+        ("glm4v", {"max_videos": 2}, "serve.max_videos: vLLM takes at most 1 of GLM-4.6V-Flash in a request"),
         ("qwen3_vl", {"expert_parallel": "yes"}, "auto, true or false is expected, not 'yes'"),
     ],
 )

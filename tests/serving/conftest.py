@@ -16,6 +16,7 @@ from serving.engine import Engine, running_engine
 from serving.gates import Policy, read_policy
 from serving.profile import derive_profile
 from tests.conftest import FORM_SCHEMA, ROOT, recipe_content, shared_folder
+from tests.films import SAMPLING
 from tests.release_artifacts import World
 from tests.serving.exam import CPU, Exam
 
@@ -29,6 +30,7 @@ SERVE = {
     # Everything that is proven is proven with vLLM's parser of calls on, and guided as well as free.
     "tools": True,
     "guided_json": True,
+    "max_videos": 2,
 }
 
 
@@ -44,6 +46,7 @@ def exam(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms: 
         make_lively(folder / "lively")
         content = recipe_content(folder / "lively", bank_forms)
         content["serve"] = SERVE
+        content["data"]["video"] = SAMPLING
         content["data"]["answer_schema"] = {"inline": FORM_SCHEMA}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
         open_exam(folder / "recipe.yaml", Home(folder / "home"), bank_forms)

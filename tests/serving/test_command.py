@@ -14,8 +14,9 @@ from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.api_server import PROGRAM
 from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
+from serving.film_loader import LOADER
 from serving.profile import Places
-from serving.profile_file import AdapterOptions, Cuda, Profile, Room, parse_profile
+from serving.profile_file import AdapterOptions, Cuda, Profile, Room, Videos, parse_profile
 
 GOLDEN = Path(__file__).parent / "golden"
 PLACES = Places(Path("/base"), Path("/run"))
@@ -66,6 +67,33 @@ def test_media_is_closed_and_images_are_bounded() -> None:
     assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert environment["VLLM_MAX_IMAGE_PIXELS"] == "100000000"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+
+
+VIDEOS = Videos(per_prompt=2, fps=0.5, max_frames=16, max_pixels=50_000, max_bytes=9_000_000)
+
+
+@pytest.mark.parametrize(("family", "distinct"), [("qwen3_vl", False), ("glm4v", True)])
+def test_videos_are_sampled_as_for_training_and_keep_their_size(family: str, distinct: bool) -> None:
+    assert "--media-io-kwargs" not in options(merged(), proof=False)
+    profile = merged().model_copy(update={"videos": VIDEOS, "family": family})
+    for proof in (True, False):
+        given = options(profile, proof=proof)
+        assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 1, "video": 2}
+        assert json.loads(given["--media-io-kwargs"]) == {
+            "video": {
+                "video_backend": LOADER,
+                "num_frames": 0,
+                "fps": 0.5,
+                "max_frames": 16,
+                "max_pixels": 50_000,
+                "max_bytes": 9_000_000,
+                "max_decoded_pixels": 100_000_000,
+                "distinct": distinct,
+            }
+        }
+        settings = json.loads(given["--mm-processor-kwargs"])
+        assert settings["images_kwargs"] == {"size": {"shortest_edge": 4096, "longest_edge": 262144}}
+        assert "size" not in settings.get("videos_kwargs", {})
 
 
 def test_caches_are_on_in_production_and_off_for_proofs() -> None:

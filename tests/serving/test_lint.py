@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +15,11 @@ from lensmith.home import Home
 from lensmith.units import GIB
 from serving import engine
 from serving.adapter_guard import TOKEN_VARIABLE
+from serving.api_server import MEDIA_OPTION
 from serving.command import engine_argv, engine_environment
 from serving.lint import _ENVIRONMENT, _VALUES, _any, lint
 from serving.profile import Places, derive_profile
-from serving.profile_file import AdapterOptions, Parsers, Profile, Room, parse_profile
+from serving.profile_file import AdapterOptions, Parsers, Profile, Room, Videos, parse_profile
 from tests.serving.exam import CPU
 from tests.serving.shipped import profiles
 from tests.serving.small import small_base, small_recipe
@@ -66,6 +69,47 @@ def test_what_profiles_give_is_safe() -> None:
     for proof in (True, False):
         argv = engine_argv(merged(), PLACES, 8123, proof=proof)
         assert lint(argv, engine_environment(merged(), {"PATH": "/bin"}, proof=proof), MEMORY) == []
+
+
+def with_videos(**changes: Any) -> Profile:
+    """Of many frames: each of eight at a time takes 256 MiB, twice."""
+    videos = Videos(per_prompt=1, fps=1, max_frames=256, max_pixels=350_000, max_bytes=10_000_000)
+    return merged().model_copy(update={"videos": videos.model_copy(update=changes)})
+
+
+def test_videos_are_taken_under_limits() -> None:
+    assert judged(with_videos()) == ""
+    assert judged(with_videos(), memory=8 * GIB) != ""
+    argv = engine_argv(with_videos(), PLACES, 8123, proof=False)
+    told = json.loads(argv[argv.index("--media-io-kwargs") + 1])["video"]
+    slips = {
+        "a loader of vLLM's": (told | {"video_backend": "opencv"}, "changes how media are read"),
+        "a list of JPEGs": (told | {"num_frames": 8}, "without their times"),
+        "no limit of frames": (told | {"max_frames": None}, "max_frames is None"),
+        "more than are prepared": (told | {"max_frames": 1000}, "max_frames is 1000"),
+        "frames of any size": (told | {"max_pixels": 1 << 40}, "max_pixels"),
+        "any size in the file": (told | {"max_decoded_pixels": 0}, "max_decoded_pixels is 0"),
+        "any length": (told | {"max_bytes": 1 << 40}, "max_bytes"),
+    }
+    for name, (video, what) in slips.items():
+        assert what in judged(with_videos(), value_of(MEDIA_OPTION, json.dumps({"video": video}))), name
+    for value in ("[]", json.dumps({"video": told, "image": {}}), "{"):
+        assert "changes how media are read" in judged(with_videos(), value_of(MEDIA_OPTION, value))
+    assert "1 videos are accepted: one may hold any number" in judged(with_videos(), without(MEDIA_OPTION))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"images_kwargs": {"do_resize": False}},
+        {"videos_kwargs": {"size": {"longest_edge": 5}}},
+        {"size": {}, "videos_kwargs": {}},
+        {"fps": 4},
+    ],
+)
+def test_the_size_of_videos_is_the_checkpoint_s(settings: dict[str, Any]) -> None:
+    change = value_of("--mm-processor-kwargs", json.dumps(settings))
+    assert "sets more than the image size" in judged(with_videos(), change)
 
 
 def value_of(option: str, value: str) -> Callable[[Words, Environment], None]:
@@ -183,6 +227,7 @@ WRONG: dict[str, list[str]] = {
     "--kv-cache-dtype": ["fp8_e5m2"],
     "--quantization": ["awq", "bitsandbytes"],
     "--middleware": ["somebody.Else"],
+    "--media-io-kwargs": ["{}", '{"video": {"fps": 30}}', '{"image": {"image_mode": null}}'],
 }
 SET = ("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 SET += ("DO_NOT_TRACK", "VLLM_MAX_IMAGE_PIXELS")

@@ -150,7 +150,7 @@ def test_an_exam_with_videos_starts_no_engine(room: Room, monkeypatch: pytest.Mo
     sample = Sample("filmed", "g", (shown, Message("assistant", (Text("two"),))))
     with room.home.create("held_out", "e" * 64, {}) as draft:
         write_rows(draft.path / HELD_OUT_FILE, [*rows(), Row(sample, (b"png", b"other"))])
-    with pytest.raises(InputError, match="vLLM is not asked with videos") as error:
+    with pytest.raises(InputError, match="the profile takes no videos") as error:
         served_trace(room.recipe, room.home, room.profile, draft.artifact)
     assert [each.where for each in error.value.problems] == ["row filmed"]
 

@@ -21,12 +21,13 @@ from lensmith.families.layout import Layout
 from lensmith.home import Home
 from lensmith.serve_settings import Live
 from lensmith.units import GIB
+from lensmith.video_settings import VideoSampling
 from serving.adapter import tensor_names
 from serving.build import EngineBuild
 from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
-from serving.profile_file import PROFILE_FILE, Profile, Room, parse_profile, write_profile
+from serving.profile_file import PROFILE_FILE, Profile, Room, Videos, parse_profile, write_profile
 from tests.conftest import FORM_SCHEMA
 from tests.serving.exam import CPU, CPU_BUILD
 from tests.serving.small import (
@@ -58,6 +59,25 @@ def test_merged_on_a_cpu(tmp_path: Path, home: Home) -> None:
     base = small_base(home, recipe)
     model = small_model(home, base, small_run(home, base, ["language"]))
     check_golden(make_profile(recipe, model, base, CPU, CPU_BUILD), "merged_cpu.yaml", tmp_path)
+
+
+def test_videos_are_taken_as_they_were_prepared(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, max_videos=2, max_model_len=4096)
+    base = small_base(home, recipe)
+    model = small_model(home, base, small_run(home, base, ["language"]))
+    asked = {"fps": 0.5, "max_frames": 8, "max_pixels": 65_536, "max_bytes": 9_000_000}
+    filmed = recipe.model_copy(
+        update={"data": recipe.data.model_copy(update={"video": VideoSampling(**asked)})}
+    )
+    profile = make_profile(filmed, model, base, CPU, CPU_BUILD)
+    assert profile.videos == Videos(per_prompt=2, **asked)
+    write_profile(tmp_path, profile)
+    assert parse_profile(tmp_path / PROFILE_FILE) == profile
+    # Two videos of four groups of 64 tokens and a time each.
+    tight = filmed.model_copy(update={"serve": recipe.serve.model_copy(update={"max_model_len": 600})})
+    with pytest.raises(InputError) as error:
+        make_profile(tight, model, base, CPU, CPU_BUILD)
+    assert "videos may take 608 tokens" in str(error.value)
 
 
 def test_adapter_on_a_gpu(tmp_path: Path, home: Home) -> None:

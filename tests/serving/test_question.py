@@ -12,6 +12,7 @@ from PIL import Image as Picture
 
 from lensmith import families
 from lensmith.errors import InputError
+from lensmith.film import Film, unpack
 from lensmith.guide import Guide
 from lensmith.images import pixel_digest
 from lensmith.rendering import Rendering
@@ -68,11 +69,19 @@ def reply(**changes: Any) -> bytes:
     return json.dumps(content).encode()
 
 
-def test_a_video_is_not_asked() -> None:
-    video = Video("a.mp4", (Image("a#1"), Image("a#2")), (0.0, 1.0), 2.0)
-    messages = (Message("user", (video,)), Message("assistant", (Text("the answer"),)))
-    with pytest.raises(InputError, match=r"vLLM is not asked with videos(.|\n)*row r"):
-        request_body(Row(Sample("r", "g", messages), (png("red"), png("blue"))), RENDERING, "forms", 12)
+def test_a_video_goes_as_its_frames_with_their_times() -> None:
+    film = Video("a.mp4", (Image("a#1"), Image("a#2")), (0.0, 1.5), 2.25)
+    parts = (Image("b"), film, Text("When?"), Image("c"))
+    messages = (Message("user", parts), Message("assistant", (Text("the answer"),)))
+    pictures = tuple(map(png, ("red", "green", "blue", "white")))
+    body = request_body(Row(Sample("r", "g", messages), pictures), RENDERING, "forms", 12)
+    before, shown, asked, behind = body["messages"][0]["content"]
+    assert asked["text"] == "When?"
+    stills = [each["image_url"]["url"].partition(",")[2] for each in (before, behind)]
+    assert [base64.b64decode(each) for each in stills] == [pictures[0], pictures[3]]
+    kind, _, sent = shown["video_url"]["url"].partition(",")
+    assert kind == "data:video/x-lensmith-film;base64"
+    assert unpack(base64.b64decode(sent)) == Film(pictures[1:3], (0, 1500), 2250)
 
 
 def test_texts_and_images_keep_their_order_and_the_answer_is_not_sent() -> None:
@@ -139,12 +148,12 @@ def test_a_token_that_was_not_the_most_probable_has_no_lead() -> None:
     """As vLLM tells it: the token that came stands first, the most probable one behind it."""
     came, best = {"token": "token_id:5", "logprob": -3.0}, {"token": "token_id:9", "logprob": -0.5}
     content = [{**came, "top_logprobs": [came, best]}]
-    row = read_reply(two_image_row(), reply(token_ids=[5], logprobs={"content": content}), PAD)
+    row = read_reply(two_image_row(), reply(token_ids=[5], logprobs={"content": content}), {PAD})
     assert row.margins == [-2.5]
 
 
 def test_a_reply_becomes_a_trace_row() -> None:
-    row = read_reply(two_image_row(), reply(), PAD)
+    row = read_reply(two_image_row(), reply(), {PAD})
     assert (row.row, row.group, row.answer_text, row.finish) == ("r", "g", "five", "stop")
     assert row.answer_ids == [5, 7]
     assert row.image_tokens == 3
@@ -155,14 +164,14 @@ def test_a_reply_becomes_a_trace_row() -> None:
 
 def test_an_empty_answer_is_an_answer() -> None:
     content = {"role": "assistant", "content": None}
-    assert read_reply(two_image_row(), reply(message=content), PAD).answer_text == ""
+    assert read_reply(two_image_row(), reply(message=content), {PAD}).answer_text == ""
 
 
 def test_a_reply_without_token_ids_is_refused() -> None:
     with pytest.raises(InputError, match=r"choices\.0\.token_ids"):
-        read_reply(two_image_row(), reply(token_ids=None), PAD)
+        read_reply(two_image_row(), reply(token_ids=None), {PAD})
 
 
 def test_log_probabilities_of_other_tokens_are_refused() -> None:
     with pytest.raises(InputError, match="not those of its token ids"):
-        read_reply(two_image_row(), reply(token_ids=[5, 8]), PAD)
+        read_reply(two_image_row(), reply(token_ids=[5, 8]), {PAD})

@@ -18,27 +18,35 @@ import pytest
 import xgrammar
 from PIL import Image as Picture
 
+from data_prep.decoding.work import Drawing
+from data_prep.videos.sampling import SAMPLE, sample
 from finetune.generate import reference_trace
 from finetune.model import load_processor
 from finetune.prompts import encode_conversation
+from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_held_out
 from lensmith.errors import InputError
+from lensmith.film import MEDIA_TYPE, Film, pack, unpack
 from lensmith.home import Home
+from lensmith.images import ImageLimits
+from lensmith.rendering import Rendering
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Region, Sample, Text, Thinking, ToolCall
 from lensmith.trace import GUIDED_FILE, read_trace
-from serving import predict
+from serving import predict, question
 from serving.engine import Engine, running_engine
 from serving.parity import prove_serving
 from serving.predict import served_trace
 from serving.profile import derive_profile
 from serving.question import read_reply, request_body
 from serving.serve import greeting
-from tests.artifacts import make_text_held_out
+from tests.artifacts import answering_here, make_film_held_out, make_text_held_out
 from tests.conftest import FORM_SCHEMA
 from tests.family_results import Shows
+from tests.films import film_rows
 from tests.serving.exam import CPU, Exam
+from tests.videos import make_clip
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 Body = dict[str, Any]
@@ -158,7 +166,7 @@ def test_a_conversation_with_tools_is_asked_as_it_was_taught(exam: Exam, merged_
     processor = load_processor(exam.model.path, None)
     taught = encode_conversation(processor, rendering, row.sample, row.images, answered=False)
     image_token = processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    answered = read_reply(row, reply.content, image_token)
+    answered = read_reply(row, reply.content, {image_token})
     assert answered.prompt_ids == taught["input_ids"][0].tolist()
     assert answered.image_tokens == 32
 
@@ -209,6 +217,118 @@ def test_no_media_is_fetched_for_a_request(exam: Exam, merged_engine: Engine, in
     picture = exam.home.root / "picture.png"
     picture.write_bytes(next(iter(read_held_out(exam.home, exam.held_out, "test"))).images[0])
     assert _ask(merged_engine, picture.as_uri()).status_code >= 400
+
+
+@pytest.fixture(scope="module")
+def films(exam: Exam) -> Artifact:
+    return make_film_held_out(exam.home)
+
+
+@pytest.fixture(scope="module")
+def film_reference(exam: Exam, films: Artifact) -> Artifact:
+    with answering_here():
+        return reference_trace(exam.recipe, exam.home, exam.base, exam.run, films, 64)
+
+
+@pytest.fixture(scope="module")
+def film_trace(exam: Exam, profile: Artifact, films: Artifact, merged_engine: Engine) -> Artifact:
+    return served_trace(exam.recipe, exam.home, profile, films, engine=merged_engine)
+
+
+def test_videos_are_seen_as_trained(
+    exam: Exam, film_trace: Artifact, film_reference: Artifact, shows: Shows
+) -> None:
+    """Frames and times reach the engine's processor as they were taken, of two videos in a row too."""
+    shows("qwen3_vl", "", "serve video")
+    proof = prove_serving(exam.home, film_trace, film_reference)
+    assert proof.statement["findings"] == []
+    assert proof.passed
+    assert proof.statement["rows_equal"] == len(film_rows())
+    assert proof.statement["largest_logprob_difference"] < 1e-4
+    assert len({tuple(row.answer_ids) for row in read_trace(film_trace)}) > 1
+
+
+def frames_dropped(film: Film) -> Film:
+    """The last two, where there are more."""
+    most = max(2, len(film.frames) - 2)
+    return Film(film.frames[:most], film.times[:most], film.duration)
+
+
+def times_shifted(film: Film) -> Film:
+    return Film(film.frames, tuple(each + 300 for each in film.times), film.duration + 300)
+
+
+def other_frames(film: Film) -> Film:
+    """As another way of sampling takes them: as many, at times that are said to be the same."""
+    return Film((*film.frames[1:], film.frames[0]), film.times, film.duration)
+
+
+@pytest.mark.parametrize("change", [frames_dropped, times_shifted, other_frames])
+def test_a_fault_in_what_is_sent_of_a_video_fails_the_proof(
+    exam: Exam,
+    profile: Artifact,
+    films: Artifact,
+    film_trace: Artifact,
+    film_reference: Artifact,
+    merged_engine: Engine,
+    change: Callable[[Film], Film],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    home = Home(Path(shutil.copytree(exam.home.root, tmp_path / "home")))
+    shutil.rmtree(home.by_id(film_trace.id).path)
+    monkeypatch.setattr(question, "pack", lambda film: pack(change(film)))
+    faulty = served_trace(exam.recipe, home, profile, films, engine=merged_engine)
+    proof = prove_serving(home, faulty, film_reference)
+    assert not proof.passed
+    assert proof.statement["rows_equal"] == 0
+    kinds = {each.partition(" differs")[0] for each in proof.statement["findings"]}
+    if change is other_frames:
+        assert "prompt" not in kinds
+        assert kinds & {"answer", "log-probability"}
+    else:
+        assert "prompt" in kinds
+
+
+def test_a_client_s_video_is_sampled_as_for_training(
+    exam: Exam, merged_engine: Engine, tmp_path: Path
+) -> None:
+    """Whole, as its file: the engine takes the frames that data preparation takes."""
+    clip = make_clip(tmp_path / "clip.mp4", "37")
+    film = unpack(sample(Drawing(SAMPLE, clip, 1, exam.recipe.data.video.model_dump()), ImageLimits()))
+    taken, whole = (
+        _ask_video(merged_engine, f"data:{kind};base64,{base64.b64encode(data).decode()}")
+        for kind, data in ((MEDIA_TYPE, pack(film)), ("video/mp4", clip.read_bytes()))
+    )
+    assert taken.status_code == whole.status_code == 200, whole.text
+    both = [each.json() for each in (taken, whole)]
+    assert both[0]["prompt_token_ids"] == both[1]["prompt_token_ids"]
+    assert both[0]["choices"][0]["logprobs"] == both[1]["choices"][0]["logprobs"]
+
+
+def test_videos_that_nobody_can_place_in_time_are_refused(merged_engine: Engine, inner_server: str) -> None:
+    """A list of pictures, an address, one's own way of reading, bytes that are none, and too many."""
+    ASKED.clear()
+    picture = base64.b64encode(film_rows()[0].images[0]).decode()
+    assert _ask_video(merged_engine, f"data:video/jpeg;base64,{picture},{picture}").status_code == 400
+    assert _ask_video(merged_engine, inner_server).status_code >= 400
+    assert ASKED == []
+    good = request_body(film_rows()[0], Rendering(families.get("qwen3_vl")), merged_engine.model_name, 1)
+    url = good["messages"][0]["content"][0]["video_url"]["url"]
+    assert _ask_video(merged_engine, url).status_code == 200
+    own = {"video": {"fps": 30, "num_frames": -1}}
+    assert _ask_video(merged_engine, url, media_io_kwargs=own).status_code == 400
+    reply = _ask_video(merged_engine, f"data:video/mp4;base64,{picture}")
+    assert reply.status_code == 400
+    assert "is not a video in one of the containers" in reply.text
+    assert _ask_video(merged_engine, *[url] * 3).status_code == 400
+
+
+def _ask_video(engine: Engine, *urls: str, **more: Any) -> httpx.Response:
+    content = [{"type": "video_url", "video_url": {"url": each}} for each in urls]
+    asked = {"messages": [{"role": "user", "content": content}], "logprobs": True, "return_token_ids": True}
+    body = {"model": engine.model_name, "max_completion_tokens": 6, **asked, **more}
+    return httpx.post(f"{engine.url}/v1/chat/completions", json=body, timeout=60)
 
 
 def test_two_images_and_a_foreign_template_are_refused(exam: Exam, merged_engine: Engine) -> None:

@@ -68,5 +68,5 @@ def test_served_as_trained(tmp_path: Path, tiny_base: Path, bank_forms: Path) ->
     processor = load_processor(recipe.base.path, None, TOKENS)
     taught = encode_conversation(processor, recipe.rendering, row.sample, (), answered=False)
     ids = taught["input_ids"][0].tolist()
-    assert read_reply(row, reply.content, -1).prompt_ids == ids
+    assert read_reply(row, reply.content, ()).prompt_ids == ids
     assert {added[TOKENS[0]], added[TOKENS[2]]} <= set(ids)

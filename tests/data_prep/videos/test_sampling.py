@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from data_prep.decoding.work import Drawing
-from data_prep.videos.film import Film
-from data_prep.videos.sampling import SAMPLE, choose, from_first, sample, take
+from data_prep.videos.sampling import SAMPLE, sample, take
+from lensmith.film import Film
+from lensmith.film_sampling import choose, from_first
 from lensmith.images import BadImage, ImageLimits
 from tests.videos import CODECS, make_clip
 

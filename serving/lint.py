@@ -298,11 +298,11 @@ def _video_problems(options: Mapping[str, str], memory: int) -> list[Problem]:
     if not isinstance(media, dict) or not isinstance(video := media.get("video"), dict):
         what = f"{limits['video']} videos are accepted: one may hold any number of frames"
         return [Problem(what, "--limit-mm-per-prompt", f"give {MEDIA_OPTION}")]
-    sizes = [video.get("max_frames"), video.get("max_pixels")]
-    if any(type(each) is not int for each in sizes):
+    frames, pixels = video.get("max_frames"), video.get("max_pixels")
+    if type(frames) is not int or type(pixels) is not int:
         # Told already.
         return []
-    needed = sizes[0] * sizes[1] * _FRAME_BYTES * _DECODING
+    needed = frames * pixels * _FRAME_BYTES * _DECODING
     if needed > memory // 2:
         what = f"{_DECODING} such videos take {needed / GIB:.1f} GiB decoded, of {memory / GIB:.1f} in all"
         return [Problem(what, MEDIA_OPTION, "lower data.video.max_frames or max_pixels")]

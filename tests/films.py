@@ -1,4 +1,5 @@
-"""Rows that show videos: noise, as frames that were taken before, with their times."""
+"""Rows that show videos: noise, as frames that were taken before, with their times; and what is not as it was
+taken."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image as Picture
 
+from lensmith.film import Film
 from lensmith.images import decode_stored, encode_png, pixel_digest
 from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Part, Sample, Text, Video
@@ -55,3 +57,18 @@ def noise(name: str, size: Size) -> bytes:
     width, height = size
     values = np.random.default_rng(list(name.encode())).normal(128, 60, (height, width, 3))
     return encode_png(Picture.fromarray(values.clip(0, 255).astype(np.uint8)))
+
+
+def frames_dropped(film: Film) -> Film:
+    """The last two, where there are more."""
+    most = max(2, len(film.frames) - 2)
+    return Film(film.frames[:most], film.times[:most], film.duration)
+
+
+def times_shifted(film: Film) -> Film:
+    return Film(film.frames, tuple(each + 300 for each in film.times), film.duration + 300)
+
+
+def other_frames(film: Film) -> Film:
+    """As another way of sampling takes them: as many, at times that are said to be the same."""
+    return Film((*film.frames[1:], film.frames[0]), film.times, film.duration)

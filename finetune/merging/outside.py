@@ -16,7 +16,7 @@ from finetune.merging.adapter_config import by_pattern, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import layer_pattern
 from finetune.merging.slots import is_there
-from finetune.merging.tensor_file import open_tensor_file
+from finetune.merging.tensor_file import bytes_of, open_tensor_file
 from finetune.merging.whole import PREFIX, SETTING, biases_are_saved, saved_module
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
@@ -162,5 +162,5 @@ def tensors_digest(root: Path) -> str:
     for name in sorted(file.entries):
         values = file.read(name).to(torch.float32)
         state.update(f"{name} {list(values.shape)}\n".encode())
-        state.update(values.contiguous().view(-1).view(torch.uint8).numpy().data)
+        state.update(bytes_of(values.contiguous()))
     return state.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from finetune.merging.adapter_config import rank_and_scale
-from finetune.merging.change import Compute, Piece
+from finetune.merging.change import Compute, Piece, add_scaled
 from finetune.merging.tensor_file import FLOATS, TensorFile
 from lensmith.errors import Problem
 
@@ -36,7 +36,7 @@ class Whole:
     def _start(self, file: TensorFile, before: int) -> Compute:
         def compute(stored: torch.Tensor, first: int) -> torch.Tensor:
             values = file.read_rows(self.tensor, before + first, len(stored)).to(torch.float32)
-            return values if self.scale is None else stored.to(torch.float32) + values * self.scale
+            return values if self.scale is None else add_scaled(stored, values, self.scale)
 
         return compute
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -98,3 +99,10 @@ def wait_gone(family: list[psutil.Process], limit_s: float = 60) -> list[psutil.
     """Those of `family` that are still there after `limit_s` seconds."""
     _, alive = psutil.wait_procs(family, limit_s)
     return [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def home_without(trace: Artifact, home: Home, folder: Path) -> Home:
+    """A copy of `home` under `folder`, in which the rows of `trace` have not been asked yet."""
+    copy = Home(Path(shutil.copytree(home.root, folder / "home")))
+    shutil.rmtree(copy.by_id(trace.id).path)
+    return copy

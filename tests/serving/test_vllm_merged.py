@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.server
-import io
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 import xgrammar
-from PIL import Image as Picture
 
 from data_prep.decoding.work import Drawing
 from data_prep.videos.sampling import SAMPLE, sample
@@ -28,7 +25,6 @@ from lensmith.artifact import Artifact
 from lensmith.dataset import read_held_out
 from lensmith.errors import InputError
 from lensmith.film import MEDIA_TYPE, Film, pack, unpack
-from lensmith.home import Home
 from lensmith.images import ImageLimits
 from lensmith.rendering import Rendering
 from lensmith.row_file import Row
@@ -44,8 +40,9 @@ from serving.serve import greeting
 from tests.artifacts import answering_here, make_film_held_out, make_text_held_out
 from tests.conftest import FORM_SCHEMA
 from tests.family_results import Shows
-from tests.films import film_rows
-from tests.serving.exam import CPU, Exam
+from tests.films import film_rows, frames_dropped, other_frames, times_shifted
+from tests.serving.exam import CPU, Exam, home_without
+from tests.serving.hostile import HOSTILE
 from tests.videos import make_clip
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -109,8 +106,7 @@ def test_a_fault_in_what_guides_fails_the_proof(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    home = Home(Path(shutil.copytree(exam.home.root, tmp_path / "home")))
-    shutil.rmtree(home.by_id(trace.id).path)
+    home = home_without(trace, exam.home, tmp_path)
     monkeypatch.setattr(predict, "request_body", lambda *given: change(request_body(*given)))
     faulty = served_trace(exam.recipe, home, profile, exam.held_out, engine=merged_engine)
     proof = prove_serving(home, faulty, exam.reference, exam.base_trace)
@@ -248,21 +244,6 @@ def test_videos_are_seen_as_trained(
     assert len({tuple(row.answer_ids) for row in read_trace(film_trace)}) > 1
 
 
-def frames_dropped(film: Film) -> Film:
-    """The last two, where there are more."""
-    most = max(2, len(film.frames) - 2)
-    return Film(film.frames[:most], film.times[:most], film.duration)
-
-
-def times_shifted(film: Film) -> Film:
-    return Film(film.frames, tuple(each + 300 for each in film.times), film.duration + 300)
-
-
-def other_frames(film: Film) -> Film:
-    """As another way of sampling takes them: as many, at times that are said to be the same."""
-    return Film((*film.frames[1:], film.frames[0]), film.times, film.duration)
-
-
 @pytest.mark.parametrize("change", [frames_dropped, times_shifted, other_frames])
 def test_a_fault_in_what_is_sent_of_a_video_fails_the_proof(
     exam: Exam,
@@ -275,8 +256,7 @@ def test_a_fault_in_what_is_sent_of_a_video_fails_the_proof(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    home = Home(Path(shutil.copytree(exam.home.root, tmp_path / "home")))
-    shutil.rmtree(home.by_id(film_trace.id).path)
+    home = home_without(film_trace, exam.home, tmp_path)
     monkeypatch.setattr(question, "pack", lambda film: pack(change(film)))
     faulty = served_trace(exam.recipe, home, profile, films, engine=merged_engine)
     proof = prove_serving(home, faulty, film_reference)
@@ -342,24 +322,6 @@ def test_two_images_and_a_foreign_template_are_refused(exam: Exam, merged_engine
     reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)
     assert reply.status_code == 400
     assert "At most 1 image" in reply.text
-
-
-def _picture(*size: int, cut: int | None = None) -> str:
-    data = io.BytesIO()
-    Picture.new("1", size).save(data, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()[:cut]).decode()}"
-
-
-PAD = "<|vision_start|><|image_pad|><|vision_end|>"
-HOSTILE: dict[str, tuple[str | None, str]] = {
-    "one pixel": (_picture(1, 1), "Read it."),
-    "thinner than 200:1": (_picture(1, 4000), "Read it."),
-    "a bomb": (_picture(30_000, 30_000), "Read it."),
-    "truncated": (_picture(64, 64, cut=40), "Read it."),
-    "no picture": ("data:image/png;base64,", "Read it."),
-    "one image, two places for it": (_picture(64, 64), f"Read {PAD} it."),
-    "no image, a place for one": (None, f"Read {PAD} it."),
-}
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -1,0 +1,27 @@
+"""What a client may send in a picture's place, or type as text, to harm an engine."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image as Picture
+
+
+def picture(*size: int, cut: int | None = None) -> str:
+    data = io.BytesIO()
+    Picture.new("1", size).save(data, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()[:cut]).decode()}"
+
+
+PAD = "<|vision_start|><|image_pad|><|vision_end|>"
+# By what it is: the picture's address, None without one, and the text beside it.
+HOSTILE: dict[str, tuple[str | None, str]] = {
+    "one pixel": (picture(1, 1), "Read it."),
+    "thinner than 200:1": (picture(1, 4000), "Read it."),
+    "a bomb": (picture(30_000, 30_000), "Read it."),
+    "truncated": (picture(64, 64, cut=40), "Read it."),
+    "no picture": ("data:image/png;base64,", "Read it."),
+    "one image, two places for it": (picture(64, 64), f"Read {PAD} it."),
+    "no image, a place for one": (None, f"Read {PAD} it."),
+}

@@ -12,7 +12,7 @@ from lensmith.families.family import TOWERS, Tower
 from lensmith.report import LOWER_IS_BETTER, METRICS, TITLES, Difference, MetricName, Score
 from lensmith.train_settings import DPO_BETA, LORA_VARIANTS, Lora, Quantization, TowerLora, TowerRates
 from serving.merged_in import merged_in, other_licences
-from serving.release_file import Proof, Release
+from serving.release_file import RELEASE_FILE, Proof, Release
 
 PROOFS = {
     "merge-proof": "the merged weights are the base plus the trained adapter",
@@ -192,8 +192,15 @@ def _proofs(proofs: list[Proof]) -> str:
     for proof in proofs:
         verdict = "passed" if proof.passed else "FAILED"
         lines += ["", f"**{proof.predicate}** {verdict}: {PROOFS[proof.predicate]}.", ""]
-        lines += [f"- {name}: {value}" for name, value in _facts(proof.facts)]
-    return "\n".join(lines)
+        lines += [f"- {name}: {_told(value)}" for name, value in _facts(proof.facts)]
+    return "\n".join([*lines, "", f"All digits are in [{RELEASE_FILE}]({RELEASE_FILE})."])
+
+
+def _told(value: Any) -> str:
+    """A number as people read it."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _facts(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

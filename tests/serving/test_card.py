@@ -77,6 +77,14 @@ def test_what_differs_by_tower_is_told(world: World) -> None:
     assert "| learning rate | 0.0002, vision 1e-05 |" in text
 
 
+def test_figures_of_proofs_are_told_as_people_read_them(world: World) -> None:
+    release = golden_release()
+    facts = {"logits": {"noise": 1.82397814993962e-05, "largest": 17.434896}, "rows": 1024, "whole": True}
+    first = release.proofs[0].model_copy(update={"facts": facts})
+    text = card(world, release.model_copy(update={"proofs": [first, *release.proofs[1:]]}))
+    assert "- logits.largest: 17.4\n- logits.noise: 1.82e-05\n- rows: 1,024\n- whole: True\n" in text
+
+
 def test_preferences_are_told(world: World) -> None:
     run = world.run("one")
     for beta, told in ((None, "0.1"), (0.3, "0.3")):

@@ -16,9 +16,9 @@ from typing import Any
 from lensmith import families
 from lensmith.provenance import ROOT
 from lensmith.units import GIB
-from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.api_server import MEDIA_OPTION, PROGRAM
 from serving.film_loader import LOADER
+from serving.guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.lint import NO_DOMAIN
 from serving.profile import Places
 from serving.profile_file import Cpu, Cuda, Parsers, Profile, Videos
@@ -69,6 +69,7 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
         "--mm-processor-kwargs": json.dumps(_processor(profile)),
         "--allowed-media-domains": NO_DOMAIN,
         "--mm-processor-cache-gb": 0 if proof else caches.processor_gib,
+        "--middleware": MIDDLEWARE,
     }
     flags = ["--enable-prefix-caching" if caches.prefix and not proof else "--no-enable-prefix-caching"]
     if profile.videos is not None:
@@ -94,7 +95,6 @@ def engine_argv(profile: Profile, places: Places, port: int, *, proof: bool, liv
             options["--max-loras"], options["--max-cpu-loras"] = room.at_once, room.max_adapters
         if live:
             options["--served-model-name"] = LIVE_BASE
-            options["--middleware"] = MIDDLEWARE
         else:
             beside = {"path": str(places.adapter), "base_model_name": base_name(profile)}
             options["--lora-modules"] = json.dumps({"name": profile.served_name, **beside})
@@ -179,12 +179,12 @@ def engine_environment(
         VLLM_MEDIA_URL_ALLOW_REDIRECTS="0",
         VLLM_MAX_IMAGE_PIXELS=str(profile.images.max_decoded_pixels),
         PYTHONUNBUFFERED="1",
+        # The guard is ours: the engine must find this very copy of it.
+        PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]),
     )
     if token:
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         environment[TOKEN_VARIABLE] = token
-        # The guard is ours: the engine must find this very copy of it.
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])])
     if profile.cpu is not None:
         environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         environment["OMP_NUM_THREADS"] = str(profile.cpu.threads)

@@ -15,9 +15,9 @@ from typing import Any
 from lensmith.errors import InputError, Problem
 from lensmith.units import GIB
 from lensmith.video_settings import MOST_FRAMES
-from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.api_server import MEDIA_OPTION, PROGRAM
 from serving.film_loader import LOADER
+from serving.guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.host import is_local
 
 # Reserved by RFC 2606: no host is ever called this, so no media address is allowed.
@@ -168,6 +168,7 @@ _NEEDED = (
     "--override-generation-config",
     "--limit-mm-per-prompt",
     "--allowed-media-domains",
+    "--middleware",
 )
 # Why some of the others are not there; all others are refused as not judged.
 _UNSAFE = {
@@ -228,7 +229,7 @@ def lint(argv: Sequence[str], environment: Mapping[str, str], memory: int) -> li
             problems.append(Problem(wrong, name))
     problems += _variable_problems(environment)
     problems += _address_problems(options.get("--host", ""), environment)
-    problems += _adapter_problems(options, environment)
+    problems += _adapter_problems(environment)
     problems += _video_problems(options, memory)
     return problems + _pixel_problems(environment.get("VLLM_MAX_IMAGE_PIXELS", ""), memory)
 
@@ -279,14 +280,11 @@ def _address_problems(host: str, environment: Mapping[str, str]) -> list[Problem
     return [Problem(f"{host} is open to other machines, and VLLM_API_KEY is not set", "--host")]
 
 
-def _adapter_problems(options: Mapping[str, str], environment: Mapping[str, str]) -> list[Problem]:
+def _adapter_problems(environment: Mapping[str, str]) -> list[Problem]:
     """Who may load adapters while it runs: vLLM asks nobody, the guard asks for this start's token."""
-    if _ADAPTERS not in environment:
+    if _ADAPTERS not in environment or environment.get(TOKEN_VARIABLE):
         return []
-    guarded = options.get("--middleware") == MIDDLEWARE and environment.get(TOKEN_VARIABLE)
-    if guarded:
-        return []
-    return [Problem("lets everybody who reaches the port load any folder as a model, unguarded", _ADAPTERS)]
+    return [Problem("adapters can be loaded, and there is no token to ask for", _ADAPTERS)]
 
 
 def _video_problems(options: Mapping[str, str], memory: int) -> list[Problem]:

@@ -20,12 +20,12 @@ import httpx
 from lensmith.artifact import Artifact
 from lensmith.errors import GateRefused, InputError, Problem
 from lensmith.home import Home
-from serving.adapter_guard import TOKEN_HEADER
 from serving.advisories import start_lines
 from serving.build import installed_engine
 from serving.command import LIVE_BASE
 from serving.engine import NO_TLS, Engine, running_engine
 from serving.fleet import Engineering, Member, engineering, read_members
+from serving.guard import TOKEN_HEADER
 from serving.live_check import check_live
 from serving.live_state import LiveState, Server, find_state, port_of
 from serving.profile import find_places, images_differ

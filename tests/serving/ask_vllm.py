@@ -6,15 +6,19 @@ arguments, its own check of parsers' names, its classes' abilities, its parsers 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 from tiny_families import write_tiny
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.openai.api_server import validate_api_server_args
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -85,6 +89,25 @@ def decoder_name(family: str, model: Any) -> str:
     return module
 
 
+def doors(argv: list[str]) -> dict[str, int]:
+    """By method and path, every one that vLLM's own server has for a model that generates, the status of the
+    answer to a request without a key. Nothing runs behind it: what is let in ends in one of its errors."""
+    os.environ["VLLM_API_KEY"] = "a key"
+    app = build_app(make_arg_parser(FlexibleArgumentParser()).parse_args(argv), ("generate",))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine"
+    )
+
+    async def statuses() -> dict[str, int]:
+        return {
+            f"{method} {route.path}": (await client.request(method, route.path, json={})).status_code
+            for route in app.routes
+            for method in sorted(getattr(route, "methods", None) or {"GET"})
+        }
+
+    return asyncio.run(statuses())
+
+
 def main() -> None:
     """Answer everything that was asked."""
     asked = json.load(sys.stdin)
@@ -94,6 +117,7 @@ def main() -> None:
             family: taken_apart(family, each["answer"], each["tools"], Path(sys.argv[1]))
             for family, each in asked["answers"].items()
         },
+        "doors": doors(next(iter(asked["commands"].values()))),
         "abilities": {family: abilities(family) for family in families.FAMILIES},
     }
     print("\n@" + json.dumps(told))

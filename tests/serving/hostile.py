@@ -1,4 +1,4 @@
-"""What a client may send in a picture's place, or type as text, to harm an engine."""
+"""What a client may send in a picture's place, type as text, or ask another path, to harm an engine."""
 
 from __future__ import annotations
 
@@ -25,3 +25,5 @@ HOSTILE: dict[str, tuple[str | None, str]] = {
     "one image, two places for it": (picture(64, 64), f"Read {PAD} it."),
     "no image, a place for one": (None, f"Read {PAD} it."),
 }
+# Paths beside /v1 that vLLM 0.32 answers without its key: with answers, work, or a change of the engine.
+BESIDE = ("/invocations", "/generative_scoring", "/tokenize", "/detokenize", "/scale_elastic_ep")

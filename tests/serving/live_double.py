@@ -84,7 +84,8 @@ class LiveDouble:
             return 404, {"error": {"message": f"The model `{name}` does not exist."}}
         adapter = self.slots.get(name, self.adapters.get(name))
         ids = answer_of(adapter, body["messages"][0]["content"][-1]["text"])
-        other = {"token": "token_id:0", "logprob": -3.0}
+        # No token that `answer_of` gives.
+        other = {"token": "token_id:1000", "logprob": -3.0}
         tokens = [{"token": f"token_id:{each}", "logprob": -0.1} for each in ids]
         content = [{**token, "top_logprobs": [token, other]} for token in tokens]
         choice = {

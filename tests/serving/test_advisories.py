@@ -142,7 +142,9 @@ def test_an_older_engine_is_refused_beyond_this_machine_with_all_that_is_open() 
     assert "CVE-2026-48746: the API key can be got round" in told
     assert "GHSA-85xf-c7hm-whqw" in told
     # Kept out by what every profile says.
-    for name in ("GHSA-5r3c-5x4v-8gjh", "GHSA-3ww4-5jv9-j5gm", "PYSEC-2026-2303", "CVE-2026-114053"):
+    kept_out = ("GHSA-5r3c-5x4v-8gjh", "GHSA-3ww4-5jv9-j5gm", "PYSEC-2026-2303", "CVE-2026-114053")
+    # By the guard, which lets nobody ask there.
+    for name in (*kept_out, "GHSA-4xqp-c3mv-qff7", "GHSA-ph72-cqr5-qpp7", "PYSEC-2026-4353"):
         assert name not in told
     refuse_open("127.0.0.1", hits)
 

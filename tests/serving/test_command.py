@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from lensmith.guide import Guide
-from serving.adapter_guard import MIDDLEWARE, TOKEN_VARIABLE
+from lensmith.provenance import ROOT
 from serving.api_server import PROGRAM
 from serving.command import LIVE_BASE, NO_DOMAIN, engine_argv, engine_environment
 from serving.engine_files import EngineFiles
 from serving.film_loader import LOADER
+from serving.guard import MIDDLEWARE, TOKEN_VARIABLE
 from serving.profile import Places
 from serving.profile_file import AdapterOptions, Cuda, Profile, Room, Videos, parse_profile
 
@@ -63,7 +64,10 @@ def test_media_is_closed_and_images_are_bounded() -> None:
     assert json.loads(given["--limit-mm-per-prompt"]) == {"image": 1, "video": 0}
     size = {"shortest_edge": 4096, "longest_edge": 262144}
     assert json.loads(given["--mm-processor-kwargs"]) == {"size": size}
+    for proof in (True, False):
+        assert options(merged(), proof=proof)["--middleware"] == MIDDLEWARE
     environment = engine_environment(merged(), {}, proof=False)
+    assert environment["PYTHONPATH"] == str(ROOT)
     assert environment["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
     assert environment["VLLM_MAX_IMAGE_PIXELS"] == "100000000"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
@@ -158,7 +162,7 @@ def test_a_live_engine_starts_with_the_base_alone_and_a_guard() -> None:
 def test_measured_alone_a_live_profile_has_its_room_and_one_adapter_that_stays(proof: bool) -> None:
     given = options(live(), proof=proof)
     assert json.loads(given["--lora-modules"])["name"] == "bank-forms"
-    assert "--middleware" not in given
+    assert given["--middleware"] == MIDDLEWARE
     assert (given["--max-loras"], given["--max-cpu-loras"], given["--max-lora-rank"]) == ("2", "5", "16")
 
 

@@ -14,9 +14,9 @@ from lensmith.guide import Guide
 from lensmith.home import Home
 from lensmith.units import GIB
 from serving import engine
-from serving.adapter_guard import TOKEN_VARIABLE
 from serving.api_server import MEDIA_OPTION
 from serving.command import engine_argv, engine_environment
+from serving.guard import TOKEN_VARIABLE
 from serving.lint import _ENVIRONMENT, _VALUES, _any, lint
 from serving.profile import Places, derive_profile
 from serving.profile_file import AdapterOptions, Parsers, Profile, Room, Videos, parse_profile
@@ -184,7 +184,8 @@ SLIPS = {
     "pickles": (variable("VLLM_ALLOW_INSECURE_SERIALIZATION", "1"), "runs code out of pickles"),
     "answers are logged": (variable("VLLM_DEBUG_LOG_API_SERVER_RESPONSE", "1"), "writes what people are"),
     "a new variable": (variable("VLLM_BRAND_NEW", "1"), "VLLM_BRAND_NEW: was never judged safe"),
-    "adapters by anybody": (variable("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1"), "load any folder"),
+    "adapters by nobody": (variable("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1"), "no token to ask for"),
+    "no guard": (without("--middleware"), "--middleware: is not given, and open by default"),
     "no limit of pixels": (variable("VLLM_MAX_IMAGE_PIXELS", "0"), "0 is no limit"),
     "pixels by default": (
         variable("VLLM_MAX_IMAGE_PIXELS", None),
@@ -269,7 +270,6 @@ def test_a_key_opens_an_address_and_the_token_guards_adapters() -> None:
     assert judged(open_host, VLLM_API_KEY="k") == ""
 
     def live(argv: Words, environment: Environment) -> None:
-        argv += ["--middleware", "serving.adapter_guard.AdapterGuard"]
         environment.update({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", TOKEN_VARIABLE: "t"})
 
     def unguarded(argv: Words, environment: Environment) -> None:
@@ -277,7 +277,7 @@ def test_a_key_opens_an_address_and_the_token_guards_adapters() -> None:
         environment[TOKEN_VARIABLE] = ""
 
     assert judged(merged(), live) == ""
-    assert "load any folder" in judged(merged(), unguarded)
+    assert "no token to ask for" in judged(merged(), unguarded)
 
 
 def test_pixels_are_held_against_the_machine_s_memory() -> None:

@@ -26,8 +26,8 @@ from lensmith.errors import GateRefused, InputError
 from lensmith.recipe import Recipe
 from lensmith.serve_settings import Live
 from lensmith.trace import read_trace
-from serving.adapter_guard import TOKEN_HEADER
 from serving.engine import Engine
+from serving.guard import TOKEN_HEADER
 from serving.live import load_adapter, standing, unload_adapter
 from serving.live_state import LiveState
 from serving.loadtest.client import _ASKED_TOKENS, _CACHED_IMAGES, _CACHED_TOKENS

@@ -15,6 +15,7 @@ from lensmith import families
 from lensmith.families.layout import AS_IN_CLASS
 from lensmith.rendering import Rendering
 from lensmith.sample import Message, Text, Thinking, ToolCall
+from serving.guard import OPEN
 from serving.profile_file import Profile
 from tests.conftest import ROOT
 from tests.serving.shipped import arguments, profiles
@@ -79,6 +80,18 @@ def test_every_command_line_says_to_vllm_what_the_profile_says(told: dict[str, A
     assert said["mm_processor_cache_gb"] == profile.caches.processor_gib
     _check_closed(said)
     _check_parsers(said, profile)
+
+
+def test_without_the_key_vllm_s_own_server_tells_whether_it_lives_and_nothing_else(
+    told: dict[str, Any],
+) -> None:
+    """Of every path that it has: a new one of a later version is closed, or shows here."""
+    statuses = told["doors"]
+    paths = {door.partition(" ")[2] for door, status in statuses.items() if status not in (401, 403)}
+    assert paths == set(OPEN) - {"/metrics/"}
+    for name in ("/invocations", "/generative_scoring", "/tokenize", "/scale_elastic_ep"):
+        assert statuses[f"POST {name}"] == 403
+    assert statuses["POST /v1/chat/completions"] == statuses["GET /v1/models"] == 401
 
 
 def _check_closed(said: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ from tests.conftest import FORM_SCHEMA
 from tests.family_results import Shows
 from tests.films import film_rows, frames_dropped, other_frames, times_shifted
 from tests.serving.exam import CPU, Exam, home_without
-from tests.serving.hostile import HOSTILE
+from tests.serving.hostile import BESIDE, HOSTILE
 from tests.videos import make_clip
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
@@ -346,6 +346,17 @@ def test_what_is_hostile_leaves_the_engine_as_it_was(
     well = f"data:image/png;base64,{base64.b64encode(row.images[0]).decode()}"
     choice = _ask(merged_engine, well, return_token_ids=True).json()["choices"][0]
     assert choice["token_ids"] == next(read_trace(trace)).answer_ids
+
+
+@pytest.mark.parametrize("path", BESIDE)
+def test_another_path_than_v1_is_closed(merged_engine: Engine, path: str) -> None:
+    """Each with what vLLM would take there."""
+    said = {"messages": [{"role": "user", "content": "Read it."}], "max_tokens": 1}
+    body = {"model": merged_engine.model_name, "prompt": "Read it.", "tokens": [1], **said}
+    body |= {"query": "Read it.", "items": ["a"], "label_token_ids": [1, 2], "new_data_parallel_size": 1}
+    assert httpx.post(merged_engine.url + path, json=body, timeout=60).status_code == 403
+    alive = httpx.get(f"{merged_engine.url}/health", timeout=60)
+    assert alive.status_code == 200
 
 
 def test_the_printed_example_works_as_printed(exam: Exam, merged_engine: Engine) -> None:

@@ -329,10 +329,10 @@ def test_what_is_hostile_leaves_the_engine_as_it_was(
     exam: Exam, merged_engine: Engine, trace: Artifact, name: str
 ) -> None:
     """It is refused, or answered like any other; whoever asks next gets the answer that was proven."""
-    url, text = HOSTILE[name]
+    address, text = HOSTILE[name]
     parts: list[Body] = [{"type": "text", "text": text}]
-    if url is not None:
-        parts.insert(0, {"type": "image_url", "image_url": {"url": url}})
+    if address is not None:
+        parts.insert(0, {"type": "image_url", "image_url": {"url": address()}})
     body = {"model": merged_engine.model_name, "messages": [{"role": "user", "content": parts}]}
     reply = httpx.post(f"{merged_engine.url}/v1/chat/completions", json=body, timeout=60)
     if name == "a bomb":

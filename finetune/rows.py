@@ -202,7 +202,8 @@ class RowEncoder:
             written = [text.fill(prompt, len(sample.stills)) for prompt, sample in counted]
         for at, sample in enumerate(samples):
             if video and sample.videos:
-                written[at] = video.fill(written[at], [each.seconds for each in sample.videos])
+                seconds = [each.seconds for each in sample.videos]
+                written[at] = video.fill(written[at], seconds, type(self.processor).__name__)
         again = [at for at, prompt in enumerate(prompts) if written[at] != prompt]
         lengths = [len(ids) for ids in asked]
         for at, ids in zip(again, self._ids([written[at] for at in again]) if again else [], strict=True):

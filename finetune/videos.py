@@ -33,11 +33,15 @@ _IMAGE, _VIDEO = 1, 2
 
 
 def videos_given(form: VideoForm, videos: Sequence[tuple[Video, Sequence[Picture.Image]]]) -> dict[str, Any]:
-    """What a family's processor is asked of videos whose frames were sampled before: none is left out."""
+    """What a family's processor is asked of videos whose frames were sampled before: none is left out.
+
+    Where the family writes whole seconds it is told no others: not every class of processor cuts them.
+    """
+    whole = form.time == "first"
     metadata = [
         {
             "fps": CLOCK,
-            "frames_indices": [round(each * CLOCK) for each in video.seconds],
+            "frames_indices": [round((int(each) if whole else each) * CLOCK) for each in video.seconds],
             "total_num_frames": max(1, round(video.duration * CLOCK)),
             "duration": video.duration,
         }

@@ -109,7 +109,12 @@ FAMILY = Family(
     video=VideoForm(
         place="<|video|>",
         token="<|image|>",
-        written="<|begin_of_image|>{tokens}<|end_of_image|>{time}",
+        written={
+            # GLM-4.6V's and GLM-4.6V-Flash's. vLLM cuts a time to whole seconds before it writes the tenth.
+            "Glm46VProcessor": "<|begin_of_image|>{tokens}<|end_of_image|>{time}.0 seconds",
+            # GLM-4.5V's and GLM-4.1V's.
+            "Glm4vProcessor": "<|begin_of_image|>{tokens}<|end_of_image|>{time}",
+        },
         time="first",
         # Glm4vProcessingInfo._get_video_second_idx_glm4v.
         distinct=True,

@@ -98,7 +98,7 @@ FAMILY = Family(
     video=VideoForm(
         place="<|video_pad|>",
         token="<|video_pad|>",
-        written="<{time} seconds><|vision_start|>{tokens}<|vision_end|>",
+        written={"Qwen3VLProcessor": "<{time} seconds><|vision_start|>{tokens}<|vision_end|>"},
         time="middle",
         # What transformers does where a checkpoint says nothing, until its 5.22.
         settings={"cap_pixels_per_frame": False},

@@ -13,11 +13,12 @@ from lensmith.errors import InputError, Problem
 class VideoForm:
     """What the processor makes of the chat template's place for a video, as text.
 
-    place: what the template writes. token: what stands for a piece of a frame. written: what the place
-    becomes for each `frames` frames, which are seen as one: {time} is their time, {tokens} all their tokens;
-    between: what stands between two of these. time: the middle of their times, in seconds to a tenth, or the
-    first one in whole seconds, cut. cut: "area", frames are resized under a budget of pixels; "square", each
-    to one size. settings: of the video processor, beside those of the checkpoint.
+    place: what the template writes. token: what stands for a piece of a frame. written: by the class of the
+    checkpoint's processor, what the place becomes for each `frames` frames, which are seen as one: {time} is
+    their time, {tokens} all their tokens; between: what stands between two of these. time: the middle of
+    their times, in seconds to a tenth, or the first one in whole seconds, cut. cut: "area", frames are
+    resized under a budget of pixels; "square", each to one size. settings: of the video processor, beside
+    those of the checkpoint.
     id: the key of config.json that names the token of a piece in what an engine is asked; "" for that of an
     image's. distinct: vLLM leaves out the time of a frame that has another's. served: most videos that vLLM's
     class takes in one request; None for any number.
@@ -25,7 +26,7 @@ class VideoForm:
 
     place: str
     token: str
-    written: str
+    written: Mapping[str, str]
     time: Literal["middle", "first"]
     frames: int = 2
     between: str = ""
@@ -35,12 +36,19 @@ class VideoForm:
     distinct: bool = False
     served: int | None = None
 
-    def fill(self, prompt: str, videos: Sequence[Sequence[float]]) -> str:
+    def fill(self, prompt: str, videos: Sequence[Sequence[float]], processor: str) -> str:
         """The prompt with each video's place as it becomes, but one token for all of a group of frames.
 
-        videos: the times in seconds of each video's frames. Raises InputError where the prompt has not as
-        many places as videos.
+        videos: the times in seconds of each video's frames. processor: its class. Raises InputError where the
+        prompt has not as many places as videos, or the class is none of those whose writing is known.
         """
+        form = self.written.get(processor)
+        if form is None:
+            mend = f"take a checkpoint with {' or '.join(sorted(self.written))}, or leave videos out"
+            raise InputError(
+                "how this checkpoint's processor writes a video's times is not known",
+                [Problem(f"is a {processor}", "processor_class", mend)],
+            )
         pieces = prompt.split(self.place)
         if len(pieces) - 1 != len(videos):
             raise InputError(
@@ -53,18 +61,16 @@ class VideoForm:
             )
         written = pieces[0]
         for seconds, piece in zip(videos, pieces[1:], strict=True):
-            written += self._text(seconds) + piece
+            written += self._text(form, seconds) + piece
         return written
 
     def groups(self, frames: int) -> int:
         """How many groups so many frames make."""
         return -(-frames // self.frames)
 
-    def _text(self, seconds: Sequence[float]) -> str:
+    def _text(self, form: str, seconds: Sequence[float]) -> str:
         groups = [seconds[at : at + self.frames] for at in range(0, len(seconds), self.frames)]
-        return self.between.join(
-            self.written.format(time=self._time(each), tokens=self.token) for each in groups
-        )
+        return self.between.join(form.format(time=self._time(each), tokens=self.token) for each in groups)
 
     def _time(self, group: Sequence[float]) -> str:
         return f"{(group[0] + group[-1]) / 2:.1f}" if self.time == "middle" else f"{int(group[0])}"

@@ -5,10 +5,11 @@ from typing import Any
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
-    Glm4vImageProcessor,
-    Glm4vProcessor,
-    Glm4vVideoProcessor,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
     ProcessorMixin,
 )
 
@@ -69,15 +70,17 @@ TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"""
 
 
-def make_processor() -> Glm4vProcessor:
-    """GLM's processor with its tags over the tiny vocabulary."""
-    tokenizer = make_fast(
-        SPECIAL, TEMPLATE, eos="<|endoftext|>", pad="<|endoftext|>", named=NAMED, words=WORDS
-    )
-    return Glm4vProcessor(
-        image_processor=Glm4vImageProcessor(size=BOUNDS),
-        tokenizer=tokenizer,
-        video_processor=Glm4vVideoProcessor(size=BOUNDS),
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny vocabulary with GLM's tags."""
+    return make_fast(SPECIAL, TEMPLATE, eos="<|endoftext|>", pad="<|endoftext|>", named=NAMED, words=WORDS)
+
+
+def make_processor() -> Glm46VProcessor:
+    """Of the classes that the published GLM-4.6V and GLM-4.6V-Flash name."""
+    return Glm46VProcessor(
+        image_processor=Glm46VImageProcessor(size=BOUNDS),
+        tokenizer=make_tokenizer(),
+        video_processor=Glm46VVideoProcessor(size=BOUNDS),
         chat_template=TEMPLATE,
     )
 

@@ -1,9 +1,35 @@
 """A tiny GLM-4.6V: the first layer dense, then four experts, two of them and a shared one for each token."""
 
-from transformers import Glm4vMoeConfig, Glm4vMoeForConditionalGeneration, PreTrainedConfig, ProcessorMixin
+from transformers import (
+    Glm4vImageProcessor,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    PreTrainedConfig,
+    ProcessorMixin,
+)
 
 from tiny_families.checkpoint import Tiny
-from tiny_families.glm4v import ENDS, make_processor, text_config, token_ids, vision_config
+from tiny_families.glm4v import (
+    BOUNDS,
+    ENDS,
+    TEMPLATE,
+    make_tokenizer,
+    text_config,
+    token_ids,
+    vision_config,
+)
+
+
+def _make_processor() -> Glm4vProcessor:
+    """Of the classes that GLM-4.5V names; GLM-4.6V names those of GLM-4.6V-Flash."""
+    return Glm4vProcessor(
+        image_processor=Glm4vImageProcessor(size=BOUNDS),
+        tokenizer=make_tokenizer(),
+        video_processor=Glm4vVideoProcessor(size=BOUNDS),
+        chat_template=TEMPLATE,
+    )
 
 
 def _config(processor: ProcessorMixin) -> PreTrainedConfig:
@@ -25,4 +51,4 @@ def _config(processor: ProcessorMixin) -> PreTrainedConfig:
     )
 
 
-TINY = Tiny(make_processor, _config, Glm4vMoeForConditionalGeneration, ENDS)
+TINY = Tiny(_make_processor, _config, Glm4vMoeForConditionalGeneration, ENDS)

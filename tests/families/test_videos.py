@@ -62,7 +62,9 @@ def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
     pictures = [Picture.open(io.BytesIO(each)).convert("RGB") for each in row.images]
     stills, ((video, shown),) = apart(row.sample, pictures)
     frames = np.stack([np.asarray(each) for each in shown])
-    clock = {"fps": 1000.0, "frames_indices": [round(1000 * each) for each in video.seconds]}
+    # GLM's engine cuts times to whole seconds; of its processors one cuts them as well, and one does not.
+    seconds = [int(each) if form.time == "first" else each for each in video.seconds]
+    clock = {"fps": 1000.0, "frames_indices": [round(1000 * each) for each in seconds]}
     given = dict(
         encoder.processor(
             text=[render_text(encoder.processor, encoder.rendering, row.sample, answered=False)],
@@ -124,12 +126,13 @@ def test_the_model_sees_what_its_class_would_show_it(
 def test_times_stand_in_the_prompt(made: dict[str, Checkpoint], family: str) -> None:
     """The middle of two frames to a tenth, or the first one's whole seconds; or each frame's to a tenth."""
     encoder = encoder_of(made[family])
-    text = encoder.tokenizer.decode(encoder.encode(video_row(4, (64, 64), rate=1.5)).tokens["input_ids"])
+    text = encoder.tokenizer.decode(encoder.encode(video_row(4, (64, 64), rate=1.6)).tokens["input_ids"])
     form = made[family].family.video
     assert form is not None
-    middle = "<0.8 seconds>" in text and "<3.8 seconds>" in text
-    first = "<|end_of_image|>0<" in text and "<|end_of_image|>3<" in text
-    each = all(f"{time} <frame_start>" in text for time in ("0.0", " 1.5", " 3.0", " 4.5"))
+    middle = "<0.8 seconds>" in text and "<4.0 seconds>" in text
+    tenth = ".0 seconds" if family == "glm4v" else ""
+    first = f"<|end_of_image|>0{tenth}<" in text and f"<|end_of_image|>3{tenth}<" in text
+    each = all(f"{time} <frame_start>" in text for time in ("0.0", " 1.6", " 3.2", " 4.8"))
     alone = form.frames == 1
     assert (middle, first, each) == (form.time == "middle" and not alone, form.time == "first", alone)
 
@@ -231,6 +234,21 @@ def test_a_template_without_a_place_for_videos(made: dict[str, Checkpoint]) -> N
         encoder.count(
             [row.sample], [[(60, 60)] * 2], read_grid(made["qwen3_vl"].root, made["qwen3_vl"].family, None)
         )
+
+
+def test_a_processor_whose_times_are_not_known(made: dict[str, Checkpoint]) -> None:
+    """As a checkpoint of the same architecture may name: it would write them another way than is counted."""
+    encoder = encoder_of(made["glm4v"])
+    form = encoder.rendering.family.video
+    assert form is not None
+    with pytest.raises(InputError, match="is not known") as caught:
+        form.fill("<|video|>", [[0.0, 1.0]], "GlmgaProcessor")
+    (problem,) = caught.value.problems
+    assert "GlmgaProcessor" in problem.what
+    assert "Glm46VProcessor or Glm4vProcessor" in problem.mend
+    assert {type(encoder_of(made[name]).processor).__name__ for name in ("glm4v", "glm4v_moe")} == {
+        *form.written
+    }
 
 
 def test_pictures_that_are_not_a_rows(made: dict[str, Checkpoint]) -> None:

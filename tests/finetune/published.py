@@ -10,9 +10,9 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     Glm4vConfig,
-    Glm4vImageProcessor,
-    Glm4vProcessor,
-    Glm4vVideoProcessor,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
     Qwen3VLConfig,
 )
 
@@ -70,10 +70,10 @@ def write_glm46v_flash(out: Path, tiny_base: Path) -> Path:
     the tiny tokenizer with GLM's tags."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     tokenizer.add_special_tokens({"additional_special_tokens": GLM_TOKENS, "eos_token": "<|endoftext|>"})
-    Glm4vProcessor(
-        image_processor=Glm4vImageProcessor(),
+    Glm46VProcessor(
+        image_processor=Glm46VImageProcessor(),
         tokenizer=tokenizer,
-        video_processor=Glm4vVideoProcessor(),
+        video_processor=Glm46VVideoProcessor(),
         chat_template=GLM_TEMPLATE,
     ).save_pretrained(out)
     ids = [tokenizer.convert_tokens_to_ids(each) for each in ("<|endoftext|>", "<|user|>", "<|observation|>")]

@@ -49,6 +49,9 @@ from transformers.models.glm4v_moe.configuration_glm4v_moe import Glm4vMoeConfig
 from transformers.models.glm4v_moe.modeling_glm4v_moe import (
     Glm4vMoeForConditionalGeneration as Glm4vMoeForConditionalGeneration,
 )
+from transformers.models.glm46v.image_processing_glm46v import Glm46VImageProcessor as Glm46VImageProcessor
+from transformers.models.glm46v.processing_glm46v import Glm46VProcessor as Glm46VProcessor
+from transformers.models.glm46v.video_processing_glm46v import Glm46VVideoProcessor as Glm46VVideoProcessor
 from transformers.models.molmo2.configuration_molmo2 import Molmo2Config as Molmo2Config
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor as Molmo2ImageProcessor
 from transformers.models.molmo2.modeling_molmo2 import (

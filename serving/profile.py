@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from lensmith import families
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path
-from lensmith.context import context_problems
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import TOWERS, Family
 from lensmith.families.layout import AS_IN_CLASS
@@ -23,7 +21,6 @@ from lensmith.recipe import Recipe
 from lensmith.serve_settings import Serve
 from lensmith.tokens import ImageGrid, PixelBudget, read_grid
 from lensmith.units import GIB
-from lensmith.video_tokens import VideoGrid
 from serving.adapter import Adapter, read_adapter
 from serving.build import EngineBuild, installed_engine
 from serving.engine_adapter import engine_adapter
@@ -52,6 +49,7 @@ from serving.profile_file import (
     parse_profile,
     write_profile,
 )
+from serving.request_room import room_problems
 
 # How each kind of artifact is served.
 MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
@@ -59,10 +57,6 @@ MODES: dict[str, Mode] = {"model": "merged", "run": "adapter", "base": "base"}
 # vLLM's own default for the cache of processed images, in GiB; a CPU engine shares memory with the model.
 _PROCESSOR_CACHE_GIB = {"cuda": 4.0, "cpu": 1.0}
 _MEND = "merge it: serve.mode: merged"
-# Room that a request's text needs beside the largest image, in tokens.
-_TEXT_TOKENS = 64
-# And the time of a group of frames, with the marks around it.
-_TIME_TOKENS = 12
 
 
 def derive_profile(
@@ -130,45 +124,14 @@ def make_profile(
     adapter = read_adapter(subject.path, family) if mode == "adapter" else None
     problems = _architecture_problems(weights, family)
     problems += _hardware_problems(recipe, weights, hardware, build)
-    problems += context_problems(recipe, weights)
+    problems += room_problems(recipe, weights, grid)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve, build)
-    if (longest := _longest_video(recipe, grid)) + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
-        problems.append(
-            Problem(
-                f"videos may take {longest} tokens; with text and an answer of"
-                f" {serve.max_new_tokens} they do not fit {serve.max_model_len}",
-                "serve.max_model_len",
-                "raise it, or lower data.video.max_frames or max_pixels and train with that",
-            )
-        )
-    longest = grid.most_tokens * serve.max_images
-    if longest + _TEXT_TOKENS + serve.max_new_tokens > serve.max_model_len:
-        problems.append(
-            Problem(
-                f"images may take {longest} tokens; with text and an answer of"
-                f" {serve.max_new_tokens} they do not fit {serve.max_model_len}",
-                "serve.max_model_len",
-                "raise it, or lower pixels.max_pixels and train with that" if budget else "raise it",
-            )
-        )
     if problems:
         raise InputError(f"{subject.short} cannot be served as the recipe says", problems)
     return settled_profile(
         recipe, Subject(mode, subject.id, base.id), budget, hardware, build, adapter=adapter
     )
-
-
-def _longest_video(recipe: Recipe, grid: object) -> int:
-    """Tokens of the longest videos that a request may hold, 0 where it may hold none; at most so many, as the
-    checkpoint's own bounds on a video's pixels are not looked at."""
-    asked, form = recipe.data.video, recipe.model_family.video
-    if asked is None or form is None or not isinstance(grid, ImageGrid):
-        return 0
-    edge = math.isqrt(asked.max_pixels)
-    seen = VideoGrid(grid.factor, form.frames, PixelBudget(1, asked.max_frames * asked.max_pixels * 2))
-    text = _TIME_TOKENS * form.groups(asked.max_frames)
-    return (seen.tokens(asked.max_frames, edge, edge) + text) * recipe.serve.max_videos
 
 
 @dataclass(frozen=True)

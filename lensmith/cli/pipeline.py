@@ -145,8 +145,12 @@ class Pipeline:
     @functools.cached_property
     def profile(self) -> Artifact:
         """How vLLM serves it on this machine."""
+        from lensmith.base import checkpoint_path
         from serving.profile import derive_profile
+        from serving.request_room import check_room
 
+        # Before the clock of training starts, as the exam.
+        check_room(self.recipe, checkpoint_path(self.base))
         served = self.served
         return self._stage("profile", lambda: self._derive(derive_profile, served))
 

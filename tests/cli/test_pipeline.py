@@ -19,6 +19,7 @@ from serving.promote import promote
 from tests.conftest import ROOT, write_recipe
 from tests.data_prep.folder import Folder
 from tests.release_artifacts import World, label
+from tests.serving.small import small_base, small_recipe
 
 
 @pytest.fixture
@@ -77,6 +78,19 @@ def test_production_of_another_name_does_not_count(world: World, tmp_path: Path)
         tmp_path / "recipe.yaml", tmp_path / "base", tmp_path / "forms", release__name="cheques"
     )
     assert Pipeline(recipe, (), world.home)._production is None
+
+
+def test_requests_that_will_not_fit_are_told_before_the_training(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "run", property(lambda _: pytest.fail("trained")))
+    recipe_path = write_recipe(tmp_path / "recipe.yaml", tmp_path / "base", tmp_path / "forms")
+    pipeline = Pipeline(recipe_path, (), home)
+    pipeline.recipe = small_recipe(tmp_path, max_model_len=100)
+    pipeline.__dict__["base"] = small_base(home, pipeline.recipe)
+    with pytest.raises(InputError, match="could not be served") as error:
+        _ = pipeline.profile
+    assert {each.where for each in error.value.problems} == {"serve.max_model_len"}
 
 
 def test_a_stage_of_which_a_part_was_made_again_is_not_already_there(

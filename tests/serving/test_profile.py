@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from lensmith import families
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import verify
+from lensmith.base import checkpoint_path
 from lensmith.errors import InputError, IntegrityError
 from lensmith.families.layout import Layout
 from lensmith.home import Home
@@ -28,6 +29,7 @@ from serving.engine_files import NO_FILES
 from serving.hardware import Gpu, Hardware
 from serving.profile import derive_profile, find_places, make_profile, read_profile, weight_bytes
 from serving.profile_file import PROFILE_FILE, Profile, Room, Videos, parse_profile, write_profile
+from serving.request_room import check_room
 from tests.conftest import FORM_SCHEMA
 from tests.serving.exam import CPU, CPU_BUILD
 from tests.serving.small import (
@@ -78,6 +80,9 @@ def test_videos_are_taken_as_they_were_prepared(tmp_path: Path, home: Home) -> N
     with pytest.raises(InputError) as error:
         make_profile(tight, model, base, CPU, CPU_BUILD)
     assert "videos may take 608 tokens" in str(error.value)
+    with pytest.raises(InputError, match="what is trained could not be served") as told:
+        check_room(tight, checkpoint_path(base))
+    assert told.value.problems == error.value.problems
 
 
 def test_adapter_on_a_gpu(tmp_path: Path, home: Home) -> None:

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 
 def one_thread(**more: str) -> dict[str, str]:
     """The environment of a side: its libraries compute with one thread."""
@@ -28,6 +26,9 @@ def last_line(argv: Sequence[str], environment: Mapping[str, str]) -> dict[str, 
 
 def write(path: Path, line: Mapping[str, Any], packages: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Write the line with what it was measured on, and further `facts`."""
+    # Imported here: a GPU's bare image must be told what it lacks, this among it.
+    import psutil
+
     memory = psutil.virtual_memory().total / 1e9
     around = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,23 @@ def test_all_that_a_bare_image_lacks_is_told_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(SystemExit, match=r"pip install trl==\S+ pillow") as told:
         machine.check(tiny=False, peak=None)
     assert "no GPU is seen by torch" in str(told.value)
+
+
+COMMANDS = [path.name for path in (ROOT / "benchmarks/gpu").glob("*.py") if "__main__" in path.read_text()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_where_nothing_is_installed_no_import_is_in_the_way(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "benchmarks/gpu" / command)],
+        env={name: each for name, each in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("this machine cannot run it:\n  packages are missing")
+    assert " torch==" in done.stderr
 
 
 def test_what_is_too_old_is_lacking_and_torchvision_fits_the_torch_that_is_there(

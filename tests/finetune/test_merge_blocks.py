@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,25 @@ def test_memory_in_pages_is_a_threads_own_and_large_pieces_are_not_kept() -> Non
     assert (len(small), len(large)) == (100, 32 << 20)
     large[-1:] = b"x"
     assert output_module._address(paged_memory(50, 9)) == output_module._address(small) + 2
+
+
+def test_memory_that_is_written_from_is_in_large_pages_and_no_other_processs() -> None:
+    """Of small pages a request to the disk holds few; and a process that is started must not share them."""
+    at = output_module._address(paged_memory(4 << 20, 7))
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    areas = [each for each in maps if each]
+    (area,) = [each for each in areas if _begin(each) <= at < _end(each)]
+    flags = next(line for line in area.splitlines() if line.startswith("VmFlags:")).split()
+    # proc(5): not copied on a fork; huge pages are advised; and writes of others would be seen.
+    assert "dc" in flags
+    assert "sh" not in flags
+    if Path("/sys/kernel/mm/transparent_hugepage").is_dir():
+        assert "hg" in flags
+
+
+def _begin(area: str) -> int:
+    return int(area.split("-")[0], 16)
+
+
+def _end(area: str) -> int:
+    return int(area.split()[0].split("-")[1], 16)

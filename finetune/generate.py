@@ -159,7 +159,7 @@ def main() -> None:
     """The fresh process: answer the request on the command line."""
     ending = QuickExit()
     request = Request.model_validate_json(sys.argv[1])
-    leave_out(UNUSED)
+    leave_out(*UNUSED)
     if request.run is None or read_quantized(request.run) is None:
         leave_out(IN_FOUR_BITS)
     # Imported here: whoever only starts the process needs no torch.

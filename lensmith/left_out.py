@@ -1,15 +1,16 @@
 """Optional packages that libraries import wherever they are installed, left out where nothing uses them.
 
-transformers imports scikit-learn for a kind of decoding, PEFT bitsandbytes (and with it torch's compiler),
-TRL wandb: of the 10 CPU seconds that a training process imports for, these are 4.
+transformers imports scikit-learn for a kind of decoding and SciPy for the losses of object detection, PEFT
+bitsandbytes (and with it torch's compiler), TRL wandb: of the 10 CPU seconds that a training process imports
+for, these are 5. Each of vLLM's two processes is spared 1.5 of 9 by SciPy, which it has for sound.
 """
 
 from __future__ import annotations
 
 import sys
 
-# For transformers' assisted decoding alone.
-UNUSED = "sklearn"
+# Of transformers and vLLM, for assisted decoding, detection and sound alone.
+UNUSED = ("sklearn", "scipy")
 IN_FOUR_BITS = "bitsandbytes"
 TRACKER = "wandb"
 

@@ -91,7 +91,7 @@ def train(recipe_path: Path, settings: list[str], home: Home) -> None:
 
 def unused(recipe: Recipe) -> list[str]:
     """Packages that this training does not use and that libraries would import."""
-    names = [UNUSED]
+    names = [*UNUSED]
     if recipe.train.method != "qlora":
         names.append(IN_FOUR_BITS)
     if recipe.train.wandb == "disabled":

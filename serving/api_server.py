@@ -27,7 +27,7 @@ _VIDEOS = "vllm.multimodal.video"
 
 def _load(module: str) -> None:
     """Import what this process is for."""
-    leave_out(UNUSED)
+    leave_out(*UNUSED)
     with no_collection():
         importlib.import_module(module)
 

@@ -56,7 +56,7 @@ def entry() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Nothing is ever fetched: without this PEFT asks the hub for a base that lies on this disk.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    leave_out(UNUSED)
+    leave_out(*UNUSED)
     try:
         code = main(sys.argv[1:])
         # All is done and said: Ctrl-C while the interpreter shuts down is not another end.

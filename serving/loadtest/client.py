@@ -203,7 +203,7 @@ def _counters(url: str) -> dict[str, int]:
 def main() -> None:
     """Do the task on the command line."""
     ending = QuickExit()
-    leave_out(UNUSED)
+    leave_out(*UNUSED)
     with no_collection():
         importlib.import_module("vllm.benchmarks.serve")
     task = Task.model_validate_json(sys.argv[1])

@@ -79,9 +79,9 @@ def test_wrong_recipe(make_recipe: RecipeMaker, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "left_out"),
     [
-        ([], ["sklearn", "bitsandbytes"]),
-        (["train.wandb=disabled"], ["sklearn", "bitsandbytes", "wandb"]),
-        (["train.method=qlora", "train.wandb=disabled"], ["sklearn", "wandb"]),
+        ([], ["sklearn", "scipy", "bitsandbytes"]),
+        (["train.wandb=disabled"], ["sklearn", "scipy", "bitsandbytes", "wandb"]),
+        (["train.method=qlora", "train.wandb=disabled"], ["sklearn", "scipy", "wandb"]),
     ],
 )
 def test_what_a_training_leaves_out(
@@ -93,11 +93,12 @@ def test_what_a_training_leaves_out(
 @pytest.mark.slow
 def test_what_is_left_out_nothing_needs() -> None:
     program = "from finetune.train import train_process; import sys; print(*sys.modules)"
-    start = "from lensmith.left_out import leave_out; leave_out('sklearn', 'bitsandbytes', 'wandb');"
+    start = "from lensmith.left_out import leave_out; leave_out('sklearn', 'scipy', 'bitsandbytes', 'wandb');"
     done = subprocess.run(
         [sys.executable, "-c", start + program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     modules = set(done.stdout.split())
     assert {"torch", "transformers", "peft", "trl"} <= modules
     # What comes along only with one of them.
-    assert not {"sklearn.utils", "bitsandbytes.nn", "wandb.sdk", "torch._inductor.compile_fx"} & modules
+    theirs = {"sklearn.utils", "scipy.optimize", "bitsandbytes.nn", "wandb.sdk", "torch._inductor.compile_fx"}
+    assert not theirs & modules

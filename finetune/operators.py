@@ -31,39 +31,45 @@ _COMING = "coming"
 def load_operators(launcher: Launcher) -> None:
     """Compile, once for a user and kind of processor, what DeepSpeed needs of C++ here, and load it.
 
-    These are the collectives of processes without a GPU and the optimizer in host memory. What DeepSpeed
-    compiles later goes to the same folder. Raises InputError where the folder cannot be written, and
-    RuntimeError where the compiler fails.
+    This is the optimizer in host memory; DeepSpeed's own collectives are left out. What DeepSpeed compiles
+    later goes to the same folder. Raises InputError where the folder cannot be written, and RuntimeError
+    where the compiler fails.
     """
-    builders = _builders(launcher)
-    if not builders:
+    if launcher.zero_stage and launcher.cpu:
+        leave_out_collectives()
+    builder = _builder(launcher)
+    if builder is None:
         return
     folder = _folder()
     with _alone(folder):
-        for builder in builders:
-            _load(builder, folder)
+        _load(builder, folder)
     os.environ[FOLDER] = str(folder)
 
 
-def _builders(launcher: Launcher) -> list[Any]:
-    """What makes each operator that DeepSpeed will ask for, one that was compiled at installation too."""
-    wanted = []
-    if launcher.zero_stage and launcher.cpu:
-        wanted.append("ShareMemCommBuilder")
-    if launcher.zero_stage and launcher.offload_optimizer:
-        wanted.append("CPUAdamBuilder")
-    if not wanted:
-        return []
+def leave_out_collectives() -> None:
+    """Let DeepSpeed join processes without a GPU by gloo alone.
+
+    Its collectives in shared memory take a minute to compile, and serve one call, `inference_all_reduce`,
+    that no training makes (DeepSpeed 0.19.8, comm/torch.py). To be called before the processes join.
+    """
     # Imported only where it is used: it takes seconds.
+    from deepspeed.ops import __compatible_ops__
+
+    __compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _builder(launcher: Launcher) -> Any:
+    """What makes the operator that DeepSpeed will ask for, if any, one compiled at installation too."""
+    if not launcher.zero_stage or not launcher.offload_optimizer:
+        return None
     from deepspeed.accelerator import get_accelerator
     from deepspeed.ops import __compatible_ops__
 
     accelerator = get_accelerator()
     if accelerator is None:
         raise RuntimeError("DeepSpeed finds nothing to compute on")
-    made = [accelerator.create_op_builder(name) for name in wanted]
-    # DeepSpeed does without the collectives where they cannot be compiled.
-    return [builder for builder in made if builder is not None and __compatible_ops__.get(builder.NAME)]
+    builder = accelerator.create_op_builder("CPUAdamBuilder")
+    return builder if builder is not None and __compatible_ops__.get(builder.NAME) else None
 
 
 def _folder() -> Path:

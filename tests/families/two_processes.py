@@ -34,6 +34,7 @@ from finetune.encoder import row_encoder
 from finetune.ending import leave
 from finetune.experts import gather_experts_whole
 from finetune.fsdp import check_divided, divide_by_blocks
+from finetune.operators import leave_out_collectives
 from finetune.thin import multiply_thin
 from lensmith import families
 from lensmith.large_imports import QuickExit
@@ -198,8 +199,8 @@ def main(checkpoints: Path, out: Path, cases: list[str]) -> None:
         setattr(torch.distributed, name, noted(name))
     import deepspeed
 
-    # Its own collectives in shared memory take a minute to compile, and could not be noted.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Its own could not be noted.
+    leave_out_collectives()
     deepspeed.init_distributed("gloo", verbose=False, timeout=PATIENCE)
     rank = torch.distributed.get_rank()
     for text in cases:

@@ -16,6 +16,7 @@ import torch
 from finetune.answer_loss import teach_answers_only
 from finetune.collate import COLUMN, Collator
 from finetune.ending import leave
+from finetune.operators import leave_out_collectives
 from lensmith.large_imports import QuickExit
 from tests.finetune.tiny_models import VOCABULARY, qwen3_vl, row
 
@@ -40,8 +41,7 @@ def main(out: Path) -> None:
     head, calls = model.get_output_embeddings(), []
     head.register_forward_hook(lambda *given: calls.append(len(given[2])))
     teach_answers_only(model, LOGITS)
-    # Its own collectives in shared memory take a minute to compile; a kill meanwhile stops every other start.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    leave_out_collectives()
     deepspeed.init_distributed("gloo", verbose=False)
     rank = torch.distributed.get_rank()
     engine, *_ = deepspeed.initialize(

@@ -51,8 +51,8 @@ def checks_for(recipe: Recipe, checks: list[Check]) -> list[Check]:
     if isinstance(launcher, Check):
         return checks
     deepspeed = launcher.kind == "DEEPSPEED"
-    # On GPUs DeepSpeed compiles only its optimizer for the host; on a CPU its collectives too.
-    compiles = deepspeed and (launcher.cpu or launcher.offload_optimizer)
+    # Its optimizer in host memory.
+    compiles = deepspeed and launcher.offload_optimizer
     seen = []
     for check in checks:
         if check.name == "DeepSpeed" and check.state == "missing" and not deepspeed:

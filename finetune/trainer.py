@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.trainer import SCHEDULER_NAME
 from trl.trainer.sft_trainer import SFTTrainer
 
 from finetune.answer_loss import teach_answers_only
 from finetune.breakdown import ROWS, NamedRows, Pass, breakdown, is_broken, write_breakdown
 from finetune.collate import FEATURES, encoder_outputs
+from finetune.fsdp_weights import load_whole
 from finetune.model import DTYPES, in_dtype
 from finetune.onednn import multiply_frozen, product
 from finetune.packing import PackLoader, PackPlan, PackRows, PackSampler
@@ -113,6 +115,29 @@ class AnswerTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         self._passes.append((inputs[ROWS], loss.detach()))
         return (loss, None) if return_outputs else loss
+
+    @property
+    def _whole_beside(self) -> bool:
+        """Whether transformers would write all weights a second time: all of a fully trained model's."""
+        return self.is_fsdp_enabled and not self.recipe.train.adapts
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """What a checkpoint holds beside the weights."""
+        if not self._whole_beside:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        plugin = self.accelerator.state.fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            state = self.lr_scheduler.state_dict()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            torch.save(state, Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Its weights."""
+        if self._whole_beside:
+            load_whole(self.accelerator, model or self.base, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """None are counted: transformers would walk through all modules at every pass for them."""

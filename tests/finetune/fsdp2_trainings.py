@@ -26,8 +26,10 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 import finetune.train
+from finetune.checkpoint import folder_of
 from finetune.ending import leave
 from finetune.resume import Sealer
 from lensmith.errors import LensmithError
@@ -40,13 +42,20 @@ class Killed(Exception):
 
 
 class Breaking(Sealer):
-    """Ends the training behind its second checkpoint."""
+    """Ends the training behind its second checkpoint, and says what that holds."""
 
     def on_save(self, *given: Any, **named: Any) -> None:
         """As ever, then no further."""
         super().on_save(*given, **named)
-        if given[1].global_step == 2:
-            raise Killed
+        step = given[1].global_step
+        if step == 2:
+            raise Killed(*sorted(path.name for path in folder_of(self.work, step).iterdir()))
+
+
+def _summed(module: FSDPModule, on: bool, **_: Any) -> None:
+    """What accelerate calls around a pass whose gradients it would keep whole until the step's last one."""
+    if not on:
+        raise AssertionError(f"{type(module).__name__} would keep whole gradients")
 
 
 def _left_whole(_: object, model: nn.Module) -> nn.Module:
@@ -54,7 +63,7 @@ def _left_whole(_: object, model: nn.Module) -> nn.Module:
 
 
 BROKEN: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
-    "killed": lambda: patch.object(finetune.train, "Sealer", Breaking),
+    **dict.fromkeys(("killed", "killed full"), lambda: patch.object(finetune.train, "Sealer", Breaking)),
     # What accelerate would do by a variable of the environment, or by an error of its own.
     "whole": lambda: patch.object(accelerate.accelerator, "fsdp2_prepare_model", _left_whole),
     "left out": lambda: patch.dict(os.environ, ACCELERATE_USE_FSDP="false"),
@@ -82,11 +91,12 @@ def main(out: Path, cases: list[str]) -> None:
         error, began = None, time.monotonic()
         AcceleratorState._reset_state(reset_partial_state=False)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-        with over_gloo(), BROKEN.get(name, contextlib.nullcontext)():
+        summed = patch.object(FSDPModule, "set_requires_gradient_sync", _summed)
+        with over_gloo(), summed, BROKEN.get(name, contextlib.nullcontext)():
             try:
                 train.train(Path(recipe), [], Home(Path(home)))
             except (LensmithError, Killed) as caught:
-                error = str(caught) or type(caught).__name__
+                error = str(caught)
         print(name, rank, "took", time.monotonic() - began, flush=True)
         (out / f"{name}.{rank}.json").write_text(json.dumps(error))
 

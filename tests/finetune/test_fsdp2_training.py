@@ -77,6 +77,7 @@ def divided(
 
     trainings = {name: make(name) for name in settings}
     trainings["killed"] = trainings["resumed"] = make("lora")
+    trainings["killed full"] = trainings["resumed full"] = make("full")
     trainings |= dict.fromkeys(REFUSED, make("lora"))
     out = tmp_path_factory.mktemp("ended")
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", "0"]
@@ -144,10 +145,15 @@ def test_packed_in_bfloat16(divided: Divided, alone: dict[str, Training]) -> Non
     assert not all(torch.equal(each, each.bfloat16().float()) for each in adapter.values())
 
 
-def test_killed_and_resumed(divided: Divided) -> None:
+@pytest.mark.parametrize(("kind", "name"), [("", "lora"), (" full", "full")])
+def test_killed_and_resumed(divided: Divided, kind: str, name: str) -> None:
     """The same in every byte."""
-    assert divided.errors["killed"] == ["Killed", "Killed"]
-    run, unbroken = divided.run("resumed"), divided.run("lora")
+    for error in divided.errors[f"killed{kind}"]:
+        assert error is not None
+        assert "optimizer.bin" in error
+        # accelerate's own form of the weights, which all of them would be in a second time.
+        assert ("pytorch_model_fsdp.bin" in error) == (name == "lora")
+    run, unbroken = divided.run(f"resumed{kind}"), divided.run(name)
     assert run.record()["resumed_at"] == 2
     assert run.id == unbroken.id
 

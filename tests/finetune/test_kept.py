@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+import finetune.features
 import finetune.kept
 from finetune.arguments import training_arguments
 from finetune.encoded import Encoded
 from finetune.encoder import count_rows, row_encoder
-from finetune.features import all_of, groups, image_features, in_order
+from finetune.features import all_of, groups, image_features, in_order, may_keep
 from finetune.kept import Kept, foresee_kept, see_dry
 from finetune.launcher import Launcher, read_launcher
 from finetune.ledger import Ledger
@@ -93,14 +94,24 @@ def test_as_large_as_those_that_are_kept(foreseen: Foreseen, monkeypatch: pytest
         assert [(each.shape, each.dtype) for each in level] == [(each.shape, each.dtype) for each in real]
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_the_towers_hold_what_they_hold_for_real(new_training: TrainingMaker, name: str) -> None:
-    given, dtype = Foreseen(new_training(**SETTINGS, train__dtype=name)), DTYPES[name]
+# Of all weights, float32 ones are held, which torch casts.
+WHOLE = {"train__method": "full", "train__towers": {**FROZEN, "language": "train"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("float32", {}), ("bfloat16", {}), ("bfloat16", WHOLE)], ids=["32", "16", "cast"]
+)
+def test_the_towers_hold_what_they_hold_for_real(
+    new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch, name: str, more: dict[str, Any]
+) -> None:
+    given, dtype = Foreseen(new_training(**{**SETTINGS, **more}, train__dtype=name)), DTYPES[name]
     recipe = given.training.recipe
     image_tokens = given.counts[:, 1].tolist()
     order = in_order(given.shown, image_tokens)
-    model = load_model(recipe.base.path, dtype)
-    most = 0
+    # The largest by itself, the last one by itself, and all between at a time.
+    monkeypatch.setattr(finetune.features, "TOKENS", sum(image_tokens[number] for number in order[1:-1]))
+    model = load_model(recipe.base.path, torch.float32 if more else dtype).requires_grad_(False)
+    most, sizes = 0, list[int]()
     for group in groups(((number, number) for number in order), image_tokens):
         rows = [given.encode(number) for number in group]
         ledger = Ledger()
@@ -111,11 +122,16 @@ def test_the_towers_hold_what_they_hold_for_real(new_training: TrainingMaker, na
             for row in rows:
                 for values in row.images.values():
                     ledger.count(values)
-            image_features(model, rows, dtype)
+            sizes += [each.nbytes for each in image_features(model, rows, dtype)]
         most = max(most, *ledger.held)
     kept = given.kept()
     assert kept is not None
     assert kept.held == pytest.approx(most, rel=0.02)
+    assert kept.nbytes == round(all_of(sizes[0], order[0], order, image_tokens))
+    # DeepSpeed computes in the weights' dtype: nothing is cast.
+    plain = given.kept(replace(given.launcher, kind="DEEPSPEED", zero_stage=2))
+    assert plain is not None
+    assert (plain.held < 0.9 * kept.held) == bool(more)
 
 
 def test_rows_without_an_image_have_none_to_keep(foreseen: Foreseen) -> None:
@@ -131,9 +147,31 @@ def test_where_none_will_be_kept_none_are_foreseen(new_training: TrainingMaker, 
         {"train__image_features_gib": 1e-6},
         {"train__max_steps": 1},
         {"train__towers": {**FROZEN, "connector": "adapt"}},
+        {"train__towers": {**FROZEN, "vision": "adapt"}},
     ):
         assert Foreseen(new_training(**{**SETTINGS, **given})).kept() is None
     assert foreseen.kept(replace(foreseen.launcher, processes=2)) is None
+
+
+def test_when_features_may_be_kept(foreseen: Foreseen) -> None:
+    """Each condition by itself, at its edge."""
+    recipe, shown = foreseen.training.recipe, list(range(64))
+
+    def may(launcher: Launcher = foreseen.launcher, dropout: Any = 0.0, **given: Any) -> bool:
+        settings = {"max_steps": 0, "epochs": 2.0, "batch_size": 16, **given}
+        asked = recipe.model_copy(update={"train": recipe.train.model_copy(update=settings)})
+        model = load_skeleton(recipe.base.path)
+        model.config.vision_config.beside = {"drop_path": dropout}
+        return may_keep(asked, launcher, model, shown)
+
+    assert may()
+    # Four steps show each row once; of preferences one step shows a quarter of the rows four times.
+    assert (may(epochs=1.0), may(max_steps=4), may(max_steps=5)) == (False, False, True)
+    assert (may(max_steps=1, objective="dpo"), may(max_steps=2, objective="dpo")) == (False, True)
+    assert not may(dropout=0.1)
+    assert not may(replace(foreseen.launcher, kind="FSDP"))
+    assert not may(replace(foreseen.launcher, processes=2))
+    assert not may(image_features_gib=0)
 
 
 def planned(new_training: TrainingMaker, **settings: Any) -> Any:

@@ -21,7 +21,7 @@ from finetune.launcher import Launcher, read_launcher
 from finetune.live import forget_evaluations, read_evaluations, read_progress
 from finetune.run import run_key
 from lensmith.artifact import Artifact
-from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.errors import InputError, IntegrityError, LensmithError, Problem
 from lensmith.failure import read_failure
 from lensmith.home import Home
 from lensmith.process import LAUNCHED_BY, run_child, signal_launched, stop_tree
@@ -52,8 +52,8 @@ def train(
     run that is whole counts, however the processes ended behind it.
     Raises the error that ended the training where it was one of ours, StoppedEarly among them, which follows
     on `lensmith.signals.Stopped`; InputError where the launcher config needs several machines, or its port is
-    taken; LensmithError where a process of it was killed from outside; RuntimeError with the log's last lines
-    for anything else.
+    taken; LensmithError where a process of it was killed from outside, or is the first of several that failed
+    by anything else; RuntimeError with the log's last lines where it is the only one.
     """
     launcher = read_launcher(recipe.train.launcher)
     key = run_key(recipe, base, dataset)
@@ -129,6 +129,11 @@ def _several_machines(
     )
 
 
+def first_failure(errors: Path) -> Path:
+    """Where, beside the file for an error of ours, the first of several processes tells of any other."""
+    return errors.with_name(f"{errors.name}.first")
+
+
 def _log_path(home: Home, key: str) -> Path:
     return home.root / "logs" / f"train-{key[:12]}.log"
 
@@ -137,7 +142,8 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str, grace
     work, log_path = home.work_path(key), _log_path(home, key)
     errors = home.root / "logs" / f"train-{key[:12]}.error.json"
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    errors.unlink(missing_ok=True)
+    for told in (errors, first_failure(errors)):
+        told.unlink(missing_ok=True)
     environment = {**os.environ, ERROR_FILE: str(errors), RUN_KEY: key, LAUNCHED_BY: str(os.getpid())}
     if "OMP_NUM_THREADS" not in os.environ:
         cores = len(os.sched_getaffinity(0))
@@ -173,6 +179,9 @@ def _run(command: Sequence[str], launcher: Launcher, home: Home, key: str, grace
         if killed is not None:
             last = max(sealed_steps(work), default=None)
             raise was_killed(killed, launcher.processes, last)
+        if first_failure(errors).is_file():
+            first = read_failure(first_failure(errors))
+            raise LensmithError(first.summary, [*first.problems, Problem("has its traceback", str(log_path))])
         raise _unknown(code, without_launcher(said), log_path)
 
 

@@ -32,7 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from data_prep.prepare import find_prepared
 from finetune.ending import leave
-from finetune.launch import ERROR_FILE, check_key
+from finetune.launch import ERROR_FILE, check_key, first_failure
 from finetune.run import run_key
 from lensmith.base import pin_base
 from lensmith.errors import InputError, LensmithError, Problem
@@ -63,7 +63,27 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return STOPPED
+    except Exception as error:
+        tell_first(error)
+        raise
     return 0
+
+
+def tell_first(error: Exception) -> None:
+    """Of several processes, leave for the launcher what ended the first one that failed by no error of ours.
+
+    What the others then raise follows from it, and so does what the launcher's log ends with.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if ERROR_FILE not in os.environ or processes == 1:
+        return
+    told = first_failure(Path(os.environ[ERROR_FILE]))
+    if told.exists():
+        return
+    rank = os.environ["RANK"]
+    summary = f"training process {rank} of {processes} (counted from 0) failed"
+    problem = Problem(f"{type(error).__name__}: {error}", f"process {rank}")
+    write_failure(told, LensmithError(summary, [problem]))
 
 
 def train(recipe_path: Path, settings: list[str], home: Home) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
+from finetune import launch
 from finetune.killed import Killed, killed_process, was_killed, without_launcher
 from finetune.launch import train
 from finetune.live import read_progress
 from finetune.run import run_key
+from lensmith.errors import LensmithError
+from tests.conftest import ROOT
 from tests.e2e.command import Command
 from tests.e2e.command import start as start_command
 from tests.finetune.conftest import Training, TrainingMaker
@@ -135,6 +138,28 @@ def test_one_of_two(new_training: TrainingMaker, deepspeed_config: dict[str, Any
     assert run.record()["resumed_at"] == int(last.group(1)) >= 2
     assert_deepspeed(run, 2)
     assert training.losses() == pytest.approx(new_training(**settings).losses(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_one_of_two_that_fails(
+    new_training: TrainingMaker,
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By no error of ours: what it raised is told, not what the other one raised when it was gone."""
+    config = launcher(tmp_path / "zero2.yaml", deepspeed_config, 2)
+    training = new_training(train__launcher=config, train__batch_size=1)
+    monkeypatch.setattr(launch, "SCRIPT", ROOT / "tests/finetune/train_failing.py")
+    began = time.monotonic()
+    with pytest.raises(LensmithError, match=r"training process 1 of 2 \(counted from 0\) failed") as error:
+        train(training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
+    assert time.monotonic() - began < BOUND_S
+    problem, log = error.value.problems
+    assert "Stale file handle" in Path(log.where).read_text()
+    assert problem.where == "process 1"
+    assert problem.what == "OSError: Stale file handle (os error 116)"
+    assert error.value.exit_code == 1
 
 
 @pytest.mark.slow

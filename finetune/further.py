@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from finetune.merged_adapters import check_not_merged
 from finetune.stated import read_stated
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact
@@ -124,11 +125,12 @@ def _outside(recipe: Recipe, home: Home, base: Artifact, each: Further) -> Artif
         return found
     from finetune.merging.checkpoint import open_checkpoint
     from finetune.merging.combined import read_member
-    from finetune.merging.outside import rewrite_adapter
+    from finetune.merging.outside import rewrite_adapter, tensors_digest
 
     checkpoint = open_checkpoint(checkpoint_path(base))
     with home.create("adapter", key, {"base": base}) as draft:
         rewrite_adapter(root, draft.path, checkpoint, recipe.model_family)
+        check_not_merged(checkpoint_path(base), root, tensors_digest(draft.path))
         try:
             member, _ = read_member(draft.path, checkpoint, recipe.model_family)
         except InputError as error:

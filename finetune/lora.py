@@ -143,7 +143,8 @@ def check_saved(checkpoint: Path, shape: nn.Module) -> None:
     """
     if not isinstance(shape, PeftModel):
         return
-    stated: dict[str, Any] = json.loads((checkpoint / ADAPTER_CONFIG).read_bytes())
+    # Other versions of PEFT leave out what they do not know: then it is as here by default.
+    stated: dict[str, Any] = LoraConfig().to_dict() | json.loads((checkpoint / ADAPTER_CONFIG).read_bytes())
     asked = shape.peft_config[_ACTIVE].to_dict()
     problems = [
         Problem(f"{name} is {stated.get(name)!r}, {asked[name]!r} was trained", ADAPTER_CONFIG)

@@ -18,6 +18,7 @@ from dataclasses import asdict
 
 from finetune.combination import check_count, combination_of, roles
 from finetune.further import check_once
+from finetune.merged_adapters import BODY
 from finetune.merging.companions import copy_companions
 from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
@@ -67,6 +68,7 @@ def merge(
     with home.create("model", key, {"base": base, "run": run} | roles(others)) as draft:
         # Imported when there is work: a merge that is already there needs no torch.
         with signals_held(), no_collection():
+            from finetune.merging.outside import tensors_digest
             from finetune.merging.weights import write_combined, write_merged
 
         root = checkpoint_path(base)
@@ -98,6 +100,8 @@ def merge(
             tensors=merged.tensors,
             tensors_changed=merged.changed,
         )
+        if run.body["method"] != "full":
+            draft.body[BODY] = [tensors_digest(each.path) for each in (run, *others)]
         if combination is not None:
             draft.body.update(combination=combination.model_dump(mode="json"))
         draft.record.update(seconds=round(time.monotonic() - started, 3))

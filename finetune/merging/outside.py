@@ -105,7 +105,9 @@ def _read_name(name: str, config: dict[str, Any]) -> _Saved | None:
     """What a tensor of this name is; None for one that the config does not account for."""
     plain = _COPY.sub("", _WRAPPED.sub("", name)).removeprefix(PREFIX)
     if match := _TENSOR.fullmatch(plain):
-        return _Saved(match["module"], f"{match['part']}{match['ending']}")
+        # PEFT reads magnitudes with `.weight` too, and saves them without.
+        ending = "" if match["part"] == "lora_magnitude_vector" else match["ending"]
+        return _Saved(match["module"], f"{match['part']}{ending}")
     module, _, tensor = plain.rpartition(".")
     if kept := saved_module(plain, config.get(SETTING) or []):
         return _Saved(module, tensor, whole=True, behind=plain.removeprefix(kept))

@@ -72,7 +72,8 @@ class LoraDefinition:
     def names(self) -> set[str]:
         """The weights of the class that change."""
         held = {f"{name}.weight" for name in self.quantized.linears} if self.quantized else set()
-        return held.union(self.adapter.linears, self.adapter.experts, self.adapter.rows)
+        adapter = self.adapter
+        return held.union(adapter.linears, adapter.experts, adapter.rows, adapter.whole)
 
     def changes(self, name: str) -> bool:
         return name in self.names
@@ -96,6 +97,8 @@ class LoraDefinition:
         first += part.rows[0] if part.rows else 0
         if numbers := self.adapter.rows.get(name):
             return self._placed(name, numbers, base, first)
+        if name in self.adapter.whole:
+            return self.adapter.held(name, base, first)
         start = self._start(name, base)
         return self.adapter.linear(name, start, first) if name in self.adapter.linears else start
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.lora import ParamWrapper
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from finetune.lora import adapter_layers, check_saved
@@ -21,14 +22,17 @@ from finetune.proving.regions import read_file
 from finetune.proving.weights import linear_change, merged_linear
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 
+_PREFIX = "base_model.model."
+
 
 class AdapterOnDemand:
     """The adapter in `run` on the model of the checkpoint `root`, as PEFT lays it out. Values are read from
     the adapter's file when a matrix is asked for, in float32.
 
-    linears, experts, rows: the weights of the class that change, by the kind of their change. facts: how many
-    tensors the file has, and modules that carry them. Raises IntegrityError where these are not exactly
-    those, by name and shape, that PEFT would load.
+    linears, experts, rows: the weights of the class that change, by the kind of their change. whole: those
+    that a tensor of the file takes the place of, or is added to `scale` times (PEFT's `lora_bias`): (tensor,
+    scale or None). facts: how many tensors the file has, and modules that carry them. Raises IntegrityError
+    where these are not exactly those, by name and shape, that PEFT would load.
     """
 
     def __init__(self, root: Path, run: Path) -> None:
@@ -36,6 +40,8 @@ class AdapterOnDemand:
         config = LoraConfig.from_pretrained(str(run))
         if not isinstance(config, LoraConfig):
             raise TypeError(f"{type(config).__name__} is not LoRA's")
+        # What it began with: the values are the file's.
+        config.init_lora_weights = True
         with named_in_full(skeleton):
             wrapped = get_peft_model(skeleton, config, low_cpu_mem_usage=True)
         check_saved(run, wrapped)
@@ -48,9 +54,10 @@ class AdapterOnDemand:
         }
         self.experts = {name: each for name, each in layers.items() if isinstance(each, ParamWrapper)}
         self.rows = {f"{name}.weight": numbers for name, (numbers, _) in trained_rows(model).items()}
-        tensors = len(self._saved)
-        modules = len(self.linears) + len(self.experts) + len(self.rows)
+        self.whole = self._whole(model, {f"{name}.bias": each for name, each in layers.items()})
+        modules = len(self.linears) + len(self.experts) + len(self.rows) + len(self.whole)
         # Exactly those of the file have a place: `check_saved`.
+        tensors = len(self._saved)
         self.facts = {"tensors": tensors, "modules": modules, "used_once": tensors}
         self._last: tuple[str, Tensor, Tensor] | None = None
 
@@ -83,14 +90,38 @@ class AdapterOnDemand:
         one = slice(number, number + 1)
         return experts_delta(a[one], b[:, :, one], self.experts[name].scaling["default"])[0]
 
+    def held(self, name: str, start: Tensor, first: int) -> Tensor:
+        """float32: what entries of a weight in `whole` become, `start` being the base's from `first` on."""
+        tensor, scale = self.whole[name]
+        values = self._saved[tensor].read(first, first + len(start)).float()
+        return values if scale is None else start.float() + values * scale
+
+    def _whole(self, model: nn.Module, biases: dict[str, LoraLayer]) -> dict[str, tuple[str, float | None]]:
+        """What PEFT's wrappers of whole modules hold, the base's biases beside adapted weights, and those of
+        B. biases: by the name of its bias, each layer."""
+        found: dict[str, tuple[str, float | None]] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, ModulesToSaveWrapper):
+                for tensor in module.modules_to_save["default"].state_dict():
+                    found[f"{name}.{tensor}"] = (f"{_PREFIX}{name}.{tensor}", None)
+        for key in self._saved:
+            weight = key.removeprefix(_PREFIX).replace(".base_layer", "")
+            if not key.endswith(".bias") or weight in found:
+                continue
+            if (added := weight.replace(".lora_B.bias", ".bias")) != weight:
+                found[added] = (key, biases[added].scaling["default"])
+            else:
+                found[weight] = (key, None)
+        return found
+
     def new_rows(self, name: str) -> Tensor:
         """float32 [rows, width]: what the rows `rows[name]` of a weight become."""
-        key = f"base_model.model.{name.removesuffix('.weight')}.token_adapter.trainable_tokens_delta"
+        key = f"{_PREFIX}{name.removesuffix('.weight')}.token_adapter.trainable_tokens_delta"
         saved = self._saved[key]
         return saved.read(0, saved.shape[0]).float()
 
     def _read(self, layer: nn.Module, part: str, rows: slice = slice(None)) -> Tensor:
-        saved = self._saved[f"base_model.model.{self._saved_as[layer]}.{part}"]
+        saved = self._saved[f"{_PREFIX}{self._saved_as[layer]}.{part}"]
         first, end, _ = rows.indices(saved.shape[0])
         return saved.read(first, end).float()
 

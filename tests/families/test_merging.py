@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from merge_adapter import merge as merge_adapter
 from safetensors.torch import load_file, save_file
 
 from finetune import layout
@@ -22,6 +24,7 @@ from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
 from lensmith.base import pin_base
+from lensmith.files import digest_file
 from lensmith.home import Home
 from tests.artifacts import make_held_out, make_run
 from tests.families.conftest import Checkpoint, towers_of
@@ -117,6 +120,19 @@ def test_a_sample_is_proven_without_holding_the_model(
     assert weights["bit_equal"] == weights["changed"] == weights["matrices"] <= sample.DRAWN
     assert weights["merged"] == walked.model.body["tensors_changed"]
     assert proof.statement["adapter"]["modules"] == sum(walked.run.body["modules"].values())
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_an_adapter_from_outside_is_merged_and_proven_without_a_home(
+    walks: Callable[[str], Walk], family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    walked = walks(family)
+    merge_adapter(walked.run.path, walked.recipe.base.path, family, tmp_path / "out")
+    told = re.search(r"proven: (\d+) of (\d+) merged matrices", capsys.readouterr().out)
+    assert told
+    assert told[1] == told[2] != "0"
+    for shard in walked.model.path.glob("*.safetensors"):
+        assert digest_file(tmp_path / "out" / shard.name) == digest_file(shard)
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)

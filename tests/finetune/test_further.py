@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.further import check_once, further_adapters
-from finetune.merging.outside import tensors_digest
+from finetune.merged_adapters import MERGED, note_merged
+from finetune.merging.checkpoint import open_checkpoint
+from finetune.merging.outside import rewrite_adapter, tensors_digest
+from lensmith import families
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.artifact import Artifact, verify
 from lensmith.errors import InputError
@@ -100,6 +103,20 @@ def test_what_is_broken_or_of_another_base_is_refused(
     assert words in text
     assert f"merge.adapters.0 ({folder})" in text
     assert ".partial" not in text
+
+
+def test_what_the_base_says_it_holds_is_not_merged_again(whole: Walk, tmp_path: Path) -> None:
+    folder = outside(whole, tmp_path / "outside", halved, base_model_name_or_path="another")
+    rewrite_adapter(
+        folder, tmp_path / "named", open_checkpoint(whole.recipe.base.path), families.get("qwen3_vl")
+    )
+    stated = whole.recipe.base.path / MERGED
+    note_merged(tmp_path, whole.recipe.base.path, tensors_digest(tmp_path / "named"), {})
+    try:
+        assert "is already merged into" in refusal(whole, {"path": folder})
+    finally:
+        stated.unlink()
+    assert named(whole, {"path": folder})
 
 
 def test_runs_that_are_no_change_of_this_base_are_refused_together(whole: Walk, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.adapted import load_trained
+from finetune.merged_adapters import MERGED
 from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.checkpoint import open_checkpoint
 from finetune.merging.outside import rewrite_adapter
@@ -21,6 +22,7 @@ from lensmith import families
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, IntegrityError
 from lensmith.families.family import TOWERS
+from lensmith.files import digest_file
 from tests.finetune.merged import walk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,7 +281,14 @@ def test_from_the_command_line_to_the_same_weights(
     base, out = ours.recipe.base.path, tmp_path / "merged"
     given = [str(old), "--base", str(base), "--family", "qwen3_vl", "--out", str(out)]
     assert script.main(given) == 0
-    assert "26 of 64 tensors changed, float32" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "26 of 64 tensors changed, float32" in told
+    assert "proven: 26 of 26 merged matrices, computed again" in told
+    (kept,) = json.loads((out / MERGED).read_bytes())
+    assert kept["tensors_sha256"] == ours.model.body["adapters"][0]
+    assert kept["source"] == {each.name: digest_file(each) for each in old.iterdir()}
+    assert kept["proof"]["adapter"] == {"tensors": 52, "modules": 26, "used_once": 52}
+    assert kept["proof"]["shards"] == {"model.safetensors": digest_file(out / "model.safetensors")}
     merged, expected = (load_file(each / "model.safetensors") for each in (out, ours.model.path))
     assert merged.keys() == expected.keys()
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
@@ -288,3 +297,9 @@ def test_from_the_command_line_to_the_same_weights(
     load_trained(base, tmp_path / "merged.adapter", torch.float32)
     assert script.main(given) == 2
     assert "would be written over" in capsys.readouterr().err
+    # Into what holds it already, by whatever name: what was merged here, and what a run of ours became.
+    for number, holds in enumerate((out, ours.model.path)):
+        again = [str(old), "--base", str(holds), "--family", "qwen3_vl", "--out", str(tmp_path / str(number))]
+        assert script.main(again) == 2
+        assert f"is already merged into {holds}" in capsys.readouterr().err
+        assert not (tmp_path / str(number)).exists()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 from finetune.layout import Part as LayoutPart
 from finetune.merging.tied import EMBEDDING, HEAD
@@ -64,19 +68,20 @@ def sampled_part(
     chosen = choose(found.merged, seed, len(found.merged) if definition.all else sample.DRAWN)
     wrong: list[str] = []
     changed = 0
-    # In the order of the files, where neighbours have much in common.
-    for matrix in sorted(chosen.matrices, key=lambda each: (each.disk, each.first)):
-        part, expert = found.places[matrix.name]
-        equal_bits, moved = True, False
-        for first, end in _blocks(matrix, base[matrix.disk], definition.undivided(part.name)):
-            old, new = (
-                each[matrix.disk].read(matrix.first + first, matrix.first + end) for each in (base, model)
-            )
-            equal_bits &= same_bits(definition.rows(part, expert, old, first).to(old.dtype), new)
-            moved |= not same_bits(old, new)
-        changed += moved
-        if not equal_bits:
-            wrong.append(matrix.name)
+    with _one_thread():
+        # In the order of the files, where neighbours have much in common.
+        for matrix in sorted(chosen.matrices, key=lambda each: (each.disk, each.first)):
+            part, expert = found.places[matrix.name]
+            equal_bits, moved = True, False
+            for first, end in _blocks(matrix, base[matrix.disk], definition.undivided(part.name)):
+                old, new = (
+                    each[matrix.disk].read(matrix.first + first, matrix.first + end) for each in (base, model)
+                )
+                equal_bits &= same_bits(definition.rows(part, expert, old, first).to(old.dtype), new)
+                moved |= not same_bits(old, new)
+            changed += moved
+            if not equal_bits:
+                wrong.append(matrix.name)
     findings += named("merged matrices differ from the definition", wrong)
     if not changed:
         findings.append("no matrix of the sample differs from the base: nothing was merged")
@@ -129,3 +134,15 @@ def _matrices(
 def _blocks(matrix: Matrix, region: Region, undivided: bool) -> list[tuple[int, int]]:
     """Rows `[first, end)` of a matrix that are computed at a time."""
     return [(0, matrix.rows)] if undivided else row_blocks(matrix.rows, math.prod(region.shape[1:]))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have torch compute with one thread: in blocks so small several wait for each other longer than they
+    compute, and take five times as much of the processors' time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
 from finetune.proving import blocks, form, sample
+from finetune.proving.definition import LoraDefinition
 from lensmith.base import pin_base
 from lensmith.dataset import READS_LOG
 from lensmith.home import Home
@@ -59,9 +61,18 @@ def test_a_sound_merge_passes(whole: Walk, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sample, "DRAWN", 4)
     # Several blocks a matrix.
     monkeypatch.setattr(blocks, "_BLOCK", 64 * 128)
+    threads: set[int] = set()
+    rows = LoraDefinition.rows
+
+    def noted(self: LoraDefinition, *given: Any) -> torch.Tensor:
+        threads.add(torch.get_num_threads())
+        return rows(self, *given)
+
+    monkeypatch.setattr(LoraDefinition, "rows", noted)
     proof = prove_merge(whole.recipe, whole.home, whole.base, whole.run, whole.model, whole.held_out)
     assert proof.statement["findings"] == []
     assert proof.passed
+    assert threads == {1}
     assert proof.statement["adapter"] == {"tensors": 52, "modules": 26, "used_once": 52}
     weights = proof.statement["weights"]
     assert weights["tensors"] == 64

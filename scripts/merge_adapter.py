@@ -10,7 +10,8 @@ in today's names stays beside it in OUT.adapter. Killed and run again, it goes o
 What was written is proven before it is called OUT: each merged weight against the definition, by code of its
 own, and all else against the base. The last line says so, and `merged_adapters.json` in OUT keeps it. Exit
 code 4: it is not what it should be, and there is no OUT. An adapter that the base says it holds already is
-refused (2).
+refused (2), and one that was trained on a base in 4 or 8 bits, as far as its files say it: what it is added
+to then is not in DIR. --base-as-trained says that it is, dequantised; the proof cannot know.
 """
 
 from __future__ import annotations
@@ -42,16 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, required=True, help="the checkpoint it was trained on")
     parser.add_argument("--family", required=True, help="the base's family, as in a recipe")
     parser.add_argument("--out", type=Path, required=True, help="the folder that becomes the checkpoint")
+    parser.add_argument(
+        "--base-as-trained",
+        action="store_true",
+        help="the base holds what it was trained on: of a base in 4 or 8 bits, the dequantised values",
+    )
     given = parser.parse_args(argv)
     try:
-        merge(given.adapter, given.base, given.family, given.out)
+        merge(given.adapter, given.base, given.family, given.out, as_trained=given.base_as_trained)
     except LensmithError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def merge(adapter: Path, base: Path, name: str, out: Path) -> None:
+def merge(adapter: Path, base: Path, name: str, out: Path, *, as_trained: bool = False) -> None:
     """Raises InputError where `out` exists, the adapter does not fit the base, see `rewrite_adapter`, or the
     base holds it already; IntegrityError where what was written is not what it should be: there is no `out`.
     """
@@ -60,7 +66,7 @@ def merge(adapter: Path, base: Path, name: str, out: Path) -> None:
     if out.exists():
         raise InputError(f"{out} exists", [Problem("it would be written over", mend="name another --out")])
     named, partial = (out.with_name(f"{out.name}.{end}") for end in ("adapter", "partial"))
-    rewrite_adapter(adapter, named, open_checkpoint(base), family)
+    rewrite_adapter(adapter, named, open_checkpoint(base), family, as_trained=as_trained)
     digest = tensors_digest(named)
     check_not_merged(base, adapter, digest)
     # What another adapter or base has left unfinished is not gone on with.
@@ -79,7 +85,9 @@ def merge(adapter: Path, base: Path, name: str, out: Path) -> None:
             f"{out} was not made: the merge is not proven", list(map(Problem, proof.findings))
         )
     source = {name: digest_file(adapter / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
-    note_merged(base, partial, digest, {"source": source, "proof": proof.facts})
+    note_merged(
+        base, partial, digest, {"source": source, "base_as_trained": as_trained, "proof": proof.facts}
+    )
     partial.rename(out)
     shutil.rmtree(work)
     print(f"{out}: {merged.changed} of {merged.tensors} tensors changed, {merged.dtype}")
@@ -88,6 +96,8 @@ def merge(adapter: Path, base: Path, name: str, out: Path) -> None:
         f"proven: {weights['bit_equal']} of {weights['matrices']} merged matrices, computed again by PEFT's "
         "own layers, are equal in every bit; all other weights and files are the base's"
     )
+    if not as_trained:
+        print("taken to be trained on the base as it is: nothing beside the adapter says otherwise")
 
 
 if __name__ == "__main__":

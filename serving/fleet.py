@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lensmith.artifact import Artifact, verify
-from lensmith.attestation import Attestation, attestations, last_word
+from lensmith.attestation import Attestation
 from lensmith.errors import GateRefused, InputError, IntegrityError, Problem
 from lensmith.home import Home
 from serving.command import LIVE_BASE, is_live
-from serving.engine_files import ADAPTER_FOLDER, ENGINE_FOLDER
 from serving.profile import find_places, read_profile
 from serving.profile_file import Profile, Room
+from serving.proven import engine_settings, last_proof, why_failed
 from serving.release_file import Release, read_release
 
-# What each member has of its own, or what does not change an answer beyond a proof's bounds. The version is
-# that of the engine which runs: the proof has to be of it.
-_OWN = ("subject", "served_name", "port", "engine.version", "cpu.threads", "adapter.towers")
 _RETRAIN = "give its recipe the others' settings: lensmith run RECIPE"
 
 
@@ -53,7 +50,7 @@ def engineering(artifact: Artifact) -> Engineering:
         what = f"it serves {profile.mode} weights" if profile.adapter is None else "it has no room for others"
         mend = "set serve.mode: adapter and serve.live in its recipe, and run it again"
         raise InputError(f"{artifact.short} cannot be served live", [Problem(what, mend=mend)])
-    return Engineering(profile, _settings(artifact, profile), profile.adapter.room)
+    return Engineering(profile, engine_settings(artifact, profile), profile.adapter.room)
 
 
 def read_members(home: Home, releases: Sequence[Artifact], shared: Engineering, version: str) -> list[Member]:
@@ -108,7 +105,7 @@ def _misfits(home: Home, release: Artifact, shared: Engineering) -> list[Problem
         what = "serves merged weights" if profile.adapter is None else "has no room for others"
         mend = "set serve.mode: adapter and serve.live in its recipe, and run it again"
         return [Problem(what, f"{stated.name} ({release.short})", mend)]
-    ours = _settings(artifact, profile)
+    ours = engine_settings(artifact, profile)
     return [
         Problem(
             f"{ours.get(key)!r}, the engine's is {shared.settings.get(key)!r}",
@@ -120,48 +117,15 @@ def _misfits(home: Home, release: Artifact, shared: Engineering) -> list[Problem
     ]
 
 
-def _settings(artifact: Artifact, profile: Profile) -> dict[str, Any]:
-    """What the engine is started with by dotted name, the files that it reads from the profile included."""
-    settings = _flat(profile.model_dump(mode="json"), "")
-    for name in _OWN:
-        settings.pop(name, None)
-    own = f"{ENGINE_FOLDER}/{ADAPTER_FOLDER}/"
-    return settings | {
-        each.path: each.sha256
-        for each in artifact.manifest.files
-        if each.path.startswith(f"{ENGINE_FOLDER}/") and not each.path.startswith(own)
-    }
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def _proof(
     home: Home, stated: Release, shared: Engineering, version: str, profiles: Mapping[str, Artifact]
 ) -> Attestation | Problem:
     """The serve proof that lets it in, or why there is none. The last word counts, as at the gates."""
-    found = [
-        each
-        for each in attestations(home, stated.subject, "serve-proof")
-        if each.statement.get("engine_version") == version
-        and (profile := profiles.get(each.evidence.get("profile", ""))) is not None
-        and _settings(profile, read_profile(profile)) == shared.settings
-    ]
-    if not found:
+    proof = last_proof(home, stated.subject, shared.settings, version, profiles)
+    if proof is None:
         what = f"no serve proof of adapter {stated.subject[:12]} with vLLM {version} under these settings"
         return Problem(what, stated.name, "prove it: lensmith evaluate RECIPE")
-    proof = last_word(found)
-    if not proof.passed:
-        reasons = "; ".join(str(finding) for finding in proof.statement.get("findings", []))
-        return Problem(f"the serve proof of {proof.second} failed: {reasons}", stated.name)
-    return proof
+    return proof if proof.passed else Problem(why_failed(proof), stated.name)
 
 
 def _folder(home: Home, artifact: Artifact) -> Path:

@@ -25,6 +25,7 @@ from serving.engine import Engine, running_engine
 from serving.host import is_local
 from serving.profile import images_differ, read_profile
 from serving.profile_file import Profile
+from serving.proven import check_proven
 
 _POLL_S = 0.5
 
@@ -36,7 +37,9 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
 
     Ends when a signal's handler raises, with every process of the engine gone. Raises InputError where the
     engine ends by itself, where the installed vLLM is built for another device or is not one that a serve
-    proof passed with, or where an address beyond this machine is asked for without VLLM_API_KEY.
+    proof passed with, or where an address beyond this machine is asked for without VLLM_API_KEY; GateRefused
+    where the serve proof under these settings failed, or other machines would be answered without one. Where
+    none was made, the first line on stderr says so.
     """
     profile = read_profile(artifact)
     check_version(profile, home)
@@ -46,6 +49,8 @@ def serve(home: Home, artifact: Artifact, port: int | None = None, *, as_json: b
             f"{artifact.short} starts with no adapter", mend="lensmith serve RELEASE loads them"
         )
         raise InputError("a live profile is served by releases", [problem])
+    if said := check_proven(home, artifact, profile, installed_engine().version):
+        print(said, file=sys.stderr)
     if known := images_differ(profile.family, profile.engine.device):
         print(f"answers about images differ from the trained model's: {known}", file=sys.stderr)
     with running_engine(artifact, home, profile.port if port is None else port) as engine:
@@ -95,7 +100,7 @@ def check_version(profile: Profile, home: Home) -> None:
     proofs = [
         proof
         for proof in attestations(home, profile.subject, "serve-proof")
-        if proof.statement["engine_version"] == installed.version
+        if proof.statement.get("engine_version") == installed.version
     ]
     if not proofs or not last_word(proofs).passed:
         what = f"its proof of {last_word(proofs).second} failed" if proofs else "no serve proof passed"
@@ -114,7 +119,7 @@ def check_address(profile: Profile) -> None:
                 Problem(
                     "VLLM_API_KEY is not set",
                     "serve.host",
-                    "set it, and let only /v1 through a gateway: vLLM guards no other path; or use 127.0.0.1",
+                    "set it; or use 127.0.0.1",
                 )
             ],
         )

@@ -17,6 +17,7 @@ from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import layer_pattern
 from finetune.merging.slots import is_there
 from finetune.merging.tensor_file import bytes_of, open_tensor_file
+from finetune.merging.trained_on import quantized_signs
 from finetune.merging.whole import PREFIX, SETTING, biases_are_saved, saved_module
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
@@ -30,6 +31,8 @@ _TENSOR = re.compile(
 _COPY = re.compile(r"\.modules_to_save\.default(?=\.)")
 _WRAPPED = re.compile(rf"(?:^|(?<=\.))({'|'.join(WRAPPERS)})\.")
 _BASE_LAYER = re.compile(r"(?P<bare>.+?)(?P<depth>(\.base_layer)*)")
+# PEFT's rows of `trainable_token_indices`.
+_NEW_ROWS = "trainable_tokens_delta"
 # Chosen by names that are no longer the modules'.
 _CHOICES = ("exclude_modules", "layers_pattern", "layers_to_transform")
 # Beside an adapter of a training that can go on: no weights.
@@ -46,28 +49,38 @@ class _Saved(NamedTuple):
     behind: str | None = None
 
 
-def rewrite_adapter(source: Path, target: Path, base: Checkpoint, family: Family) -> None:
+def rewrite_adapter(
+    source: Path, target: Path, base: Checkpoint, family: Family, *, as_trained: bool = False
+) -> None:
     """Write the adapter in `source` into the directory `target` as PEFT saves one of today's class.
 
-    Values, ranks and scales stay; every tensor is in `target` once. Raises InputError with every tensor of a
-    module that the base has under no name, or that two tensors stand for; for what `read_config` refuses; and
-    for files of weights beside the adapter's own; IntegrityError for a damaged file.
+    Values, ranks and scales stay; every tensor is in `target` once. as_trained: somebody says that the base
+    has the values that it was trained on. Raises InputError with every tensor of a module that the base has
+    under no name, or that two tensors stand for; for what `read_config` refuses; for files of weights beside
+    the adapter's own; and for signs of another base (`quantized_signs`); IntegrityError for a damaged file.
     """
     config = read_config(source, experts=family.experts is not None)
     # Raises where the file is damaged.
     open_tensor_file(source / ADAPTER_WEIGHTS)
     tensors = load_file(source / ADAPTER_WEIGHTS)
     problems = _left_out(source)
+    problems += [] if as_trained else quantized_signs(source, config)
     names: dict[str, str] = {}
     modules: dict[str, str] = {}
     kept: dict[str, str] = {}
     for name in tensors:
         saved = _read_name(name, config)
         module = _todays(saved, base, family) if saved else None
-        if saved is None:
+        if name.endswith(_NEW_ROWS):
+            what = "holds rows of new tokens, and an adapter does not say which texts they are"
+            problems.append(Problem(what, name, "merge with the tool that trained it"))
+        elif saved is None:
             problems.append(Problem("is no LoRA matrix of a linear layer: it has no place here", name))
         elif module is None:
             problems.append(Problem("the base has no such module, by this name or an earlier one", name))
+        elif _of_one_expert(module, family):
+            what = "is of one expert, and the class holds all of a layer's in one tensor"
+            problems.append(Problem(what, name, "merge with the tool that trained it"))
         else:
             new = f"{module}.{saved.tensor}"
             if PREFIX + new in names.values():
@@ -114,6 +127,13 @@ def _read_name(name: str, config: dict[str, Any]) -> _Saved | None:
     if biases_are_saved(config) and tensor == "bias":
         return _Saved(module, tensor, whole=True)
     return None
+
+
+def _of_one_expert(module: str, family: Family) -> bool:
+    """Whether it is in a single expert: the class had such in transformers 4, and some bases have on disk."""
+    if family.experts is None:
+        return False
+    return bool(re.match(rf"{layer_pattern(family.experts).pattern}\.\d+\.", module))
 
 
 def _todays(saved: _Saved, base: Checkpoint, family: Family) -> str | None:

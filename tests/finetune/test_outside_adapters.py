@@ -18,6 +18,7 @@ from finetune.merged_adapters import MERGED
 from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.checkpoint import open_checkpoint
 from finetune.merging.outside import rewrite_adapter
+from finetune.merging.trained_on import quantized_signs
 from lensmith import families
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from lensmith.errors import InputError, IntegrityError
@@ -27,7 +28,7 @@ from tests.finetune.merged import walk
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
-    "text_config": {"num_hidden_layers": 2},
+    "text_config": {"num_hidden_layers": 2, "first_k_dense_replace": 1},
     "vision_config": {"depth": 2, "num_hidden_layers": 2, "deepstack_visual_indexes": [1]},
 }
 PREFIX = "base_model.model."
@@ -225,6 +226,84 @@ def test_what_fits_nowhere_or_twice_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("inside", ["model.language_model.", "model.language_model.model.", "model."])
+def test_an_expert_by_itself_is_refused(tmp_path: Path, inside: str) -> None:
+    """transformers 4 had a linear an expert, as GLM-4.6V has it on disk; to PEFT it is in no module now."""
+    expert = "layers.1.mlp.experts.3.gate_proj"
+    base = make_base(tmp_path / "base", "glm4v_moe", f"model.language_model.{expert}.weight")
+    name = f"{PREFIX}{inside}{expert}.lora_A.weight"
+    source = save(tmp_path / "saved", make_adapter("glm4v_moe") | {name: torch.ones(2, 4)}, {})
+    with pytest.raises(InputError) as caught:
+        rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), families.get("glm4v_moe"))
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.what.split(",")[0]) == (name, "is of one expert")
+
+
+def test_rows_of_new_tokens_are_refused_by_their_name(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "qwen3_vl", "model.language_model.embed_tokens.weight")
+    name = f"{PREFIX}model.language_model.embed_tokens.token_adapter.trainable_tokens_delta"
+    config = {"trainable_token_indices": {"embed_tokens": [5]}}
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl") | {name: torch.ones(1, 4)}, config)
+    with pytest.raises(InputError, match="holds rows of new tokens"):
+        rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), families.get("qwen3_vl"))
+
+
+ARGUMENTS = {"quant_bits": None, "quant_method": None, "load_in_4bit": False, "torch_dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "words"),
+    [
+        ({"base_model_name_or_path": "unsloth/Qwen3-VL-8B-Instruct-unsloth-bnb-4bit"}, {}, "its base was"),
+        ({"base_model_name_or_path": "/models/Qwen3-VL-8B-Instruct-AWQ/"}, {}, "(AWQ)"),
+        ({"base_model_name_or_path": "models/qwen3-vl-32b-int4"}, {}, "(int4)"),
+        ({}, {"args.json": json.dumps(ARGUMENTS | {"quant_bits": 4})}, "quant_bits was 4"),
+        ({}, {"args.json": json.dumps(ARGUMENTS | {"quant_method": "bnb"})}, "quant_method was bnb"),
+        ({}, {"training_args.yaml": "lora_rank: 8\nquantization_bit: 4\n"}, "says quantization_bit: 4"),
+        ({}, {"llamaboard_config.yaml": "top.quantization_bit: '8'\n"}, "says quantization_bit: '8"),
+        ({}, {"README.md": "```yaml\nadapter: qlora\nload_in_4bit: true\n```"}, "says load_in_4bit: true"),
+        ({}, {"README.md": "- load_in_8bit: False\n- load_in_4bit: True\n"}, "says load_in_4bit: True"),
+    ],
+)
+def test_an_adapter_of_a_quantised_base_is_not_added_to_another(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, str], words: str
+) -> None:
+    base = make_base(tmp_path / "base", "qwen3_vl")
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl"), config)
+    for name, content in files.items():
+        (source / name).write_text(content)
+    given = (open_checkpoint(base), families.get("qwen3_vl"))
+    with pytest.raises(InputError) as caught:
+        rewrite_adapter(source, tmp_path / "out", *given)
+    (problem,) = caught.value.problems
+    assert "trained on a quantised base" in problem.what
+    assert words in problem.what
+    assert not (tmp_path / "out").exists()
+    # Who says that the base is what it was worth is taken at his word.
+    rewrite_adapter(source, tmp_path / "out", *given, as_trained=True)
+    assert (tmp_path / "out" / ADAPTER_WEIGHTS).is_file()
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ({"base_model_name_or_path": "Qwen/Qwen3-VL-4B-Instruct"}, {}),
+        ({"base_model_name_or_path": "/data/print4/bits/GLM-4.6V-Flash"}, {}),
+        ({}, {"args.json": json.dumps(ARGUMENTS)}),
+        ({}, {"args.json": "{"}),
+        ({}, {"training_args.yaml": "quantization_bit: null\nquantization_method: bnb\n"}),
+        ({}, {"README.md": "- load_in_8bit: False\n- load_in_4bit: False\n"}),
+    ],
+)
+def test_no_sign_where_nothing_was_quantised(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, str]
+) -> None:
+    source = save(tmp_path / "saved", make_adapter("qwen3_vl"), config)
+    for name, content in files.items():
+        (source / name).write_text(content)
+    assert list(quantized_signs(source, config)) == []
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
@@ -284,6 +363,7 @@ def test_from_the_command_line_to_the_same_weights(
     told = capsys.readouterr().out
     assert "26 of 64 tensors changed, float32" in told
     assert "proven: 26 of 26 merged matrices, computed again" in told
+    assert "taken to be trained on the base as it is" in told
     (kept,) = json.loads((out / MERGED).read_bytes())
     assert kept["tensors_sha256"] == ours.model.body["adapters"][0]
     assert kept["source"] == {each.name: digest_file(each) for each in old.iterdir()}

@@ -52,6 +52,12 @@ def test_no_torch(modules: list[str]) -> None:
     assert loaded_after(import_all(modules), HEAVY) == []
 
 
+def test_a_merge_knows_no_model_class() -> None:
+    """It works on files: a class would take its time and memory, and might say otherwise than they."""
+    code = import_all(["finetune.merging.weights", "finetune.merge"])
+    assert loaded_after(code, [*HEAVY, "bitsandbytes"]) == ["torch"]
+
+
 @pytest.mark.parametrize("argument", ["--help", "--version", "no-such-verb"])
 def test_help_loads_next_to_nothing(argument: str) -> None:
     # Not a timed test: machines differ. These are what would take `lensmith --help` beyond 0.3 s.

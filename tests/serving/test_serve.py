@@ -12,7 +12,7 @@ from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.attestation import attest
 from lensmith.cli.main import main as run_command
-from lensmith.errors import InputError
+from lensmith.errors import GateRefused, InputError
 from lensmith.home import Home
 from serving.build import EngineBuild
 from serving.engine import Engine
@@ -54,6 +54,61 @@ def test_another_vllm_serves_only_what_it_was_proven_with(tmp_path: Path, home: 
         serve(home, profile)
 
 
+def test_what_is_not_proven_is_for_this_machine_alone(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "a-secret")
+    monkeypatch.setattr("serving.serve.running_engine", _not_started)
+    (tmp_path / "open").mkdir()
+    closed, opened = artifact(tmp_path, home, "0.0.2"), artifact(tmp_path / "open", home, "0.0.2", "0.0.0.0")
+    subject = closed.body["subject"]
+    with pytest.raises(NotStarted):
+        serve(home, closed)
+    assert capsys.readouterr().err == (
+        f"not proven: no serve proof of {subject[:12]} with vLLM 0.0.2 under these settings\n"
+    )
+    told = r"not served on 0\.0\.0\.0(.|\n)*no serve proof of"
+    with pytest.raises(GateRefused, match=told):
+        serve(home, opened)
+    # Of another address's profile, of another version, and of one that nobody has: none of them is of this.
+    for profile, version in ((closed.id, "0.0.2"), (opened.id, "0.0.1"), ("0" * 64, "0.0.2")):
+        attest(home, "serve-proof", subject, True, {"profile": profile}, {"engine_version": version})
+        with pytest.raises(GateRefused, match=told):
+            serve(home, opened)
+    # As somebody else may have written it.
+    attest(home, "serve-proof", subject, True, {}, {})
+    with pytest.raises(GateRefused, match=told):
+        serve(home, opened)
+    attest(home, "serve-proof", subject, True, {"profile": opened.id}, {"engine_version": "0.0.2"})
+    for proven in (closed, opened):
+        with pytest.raises(NotStarted):
+            serve(home, proven)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_failed_its_proof_is_not_served(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.serve.running_engine", _not_started)
+    profile = artifact(tmp_path, home, "0.0.2")
+    evidence, subject = {"profile": profile.id}, profile.body["subject"]
+    failed = {"engine_version": "0.0.2", "findings": ["7 rows differ"]}
+    attest(home, "serve-proof", subject, False, evidence, failed)
+    with pytest.raises(GateRefused, match=r"the serve proof of 20\S+ failed: 7 rows differ"):
+        serve(home, profile)
+    attest(home, "serve-proof", subject, True, evidence, {"engine_version": "0.0.2"})
+    with pytest.raises(NotStarted):
+        serve(home, profile)
+
+
+class NotStarted(Exception):
+    """An engine was asked for."""
+
+
+def _not_started(*_: object) -> None:
+    raise NotStarted
+
+
 def test_a_profile_of_another_device_is_refused(
     tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,7 +134,7 @@ def test_what_the_engine_does_otherwise_with_images_is_said(
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match="cannot be used"):
             serve(home, profile, port)
-        assert capsys.readouterr().err == ""
+        assert "images" not in capsys.readouterr().err
         known = replace(families.get("qwen3_vl"), vllm_images={"cpu": "it reads them one by one"})
         monkeypatch.setitem(families.FAMILIES, "qwen3_vl", known)
         with pytest.raises(InputError, match="cannot be used"):

@@ -120,8 +120,12 @@ def _proof_text(proof: dict[str, Any]) -> str:
             f"{statement['rows_equal']} of {statement['rows']} rows equal token by token,"
             f" {statement['reference']} against {statement['engine']} {statement['engine_version']}"
         )
+        if (live := statement.get("rows_live")) is not None:
+            facts += f", {live} answers unlike the base's"
         if guided := statement.get("guided"):
             facts += f"; guided JSON: {guided['rows_equal']} of {guided['rows']}"
+        if not proof["passed"]:
+            facts += f"; {'; '.join(statement['findings'])}"
         return f"{verdict}: {facts}"
     if not proof["passed"]:
         return f"{verdict}: {'; '.join(statement['findings'])}"

@@ -56,11 +56,18 @@ def test_a_sampled_proof_says_what_it_did_not_compute(facts: dict[str, Any]) -> 
 
 def test_guided_answers_are_told_of_beside_the_free_ones(facts: dict[str, Any]) -> None:
     engines = {"reference": "transformers 5.20.2", "engine": "vllm", "engine_version": "0.32.0"}
-    statement = {"rows": 64, "rows_equal": 64, "guided": {"rows": 64, "rows_equal": 63}, **engines}
+    statement: dict[str, Any] = {"rows": 64, "rows_equal": 64, "guided": {"rows": 64, "rows_equal": 63}}
+    statement |= {"rows_live": 417, "findings": ["guided: 1 row differs", "too warm"], **engines}
     proof = {"predicate": "serve-proof", "passed": False, "statement": statement}
-    assert "against vllm 0.32.0; guided JSON: 63 of 64" in summary_text({**facts, "proofs": [proof]})
-    statement["guided"] = None
-    assert "guided" not in summary_text({**facts, "proofs": [proof]})
+    text = summary_text({**facts, "proofs": [proof]})
+    assert (
+        "FAILED: 64 of 64 rows equal token by token, transformers 5.20.2 against vllm 0.32.0, 417 answers"
+        " unlike the base's; guided JSON: 63 of 64; guided: 1 row differs; too warm\n"
+    ) in text
+    # Nobody asked the base, nor under a schema.
+    statement |= {"guided": None, "rows_live": None, "findings": []}
+    text = summary_text({**facts, "proofs": [proof | {"passed": True}]})
+    assert "passed: 64 of 64 rows equal token by token, transformers 5.20.2 against vllm 0.32.0\n" in text
 
 
 def test_the_last_line_runs_as_it_stands(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

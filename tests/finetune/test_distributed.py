@@ -19,6 +19,7 @@ from finetune import checkpoint as checkpoints
 from finetune.launch import SCRIPT, train
 from finetune.run import run_key
 from lensmith.artifact import Artifact
+from lensmith.errors import LensmithError
 from tests.finetune.conftest import Training, TrainingMaker
 
 pytestmark = pytest.mark.slow
@@ -85,7 +86,7 @@ def test_evaluated_and_ended_early(
     blocked = training.home.artifact_path("run", key).parent
     blocked.write_bytes(b"")
     words = (training.recipe, training.recipe_path, (), training.home, training.base, training.dataset)
-    with pytest.raises(RuntimeError, match="exit code 1"):
+    with pytest.raises(LensmithError, match=f"process 0: NotADirectoryError.*{key[:24]}"):
         train(*words)
     last = checkpoints.last_whole(training.home.work_path(key))
     assert last is not None

@@ -17,17 +17,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import train
-from accelerate.commands import launch
-from accelerate.state import AcceleratorState
-from accelerate.utils.launch import prepare_deepspeed_cmd_env
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from lensmith.left_out import UNUSED, leave_out
 
-from finetune.ending import leave
-from lensmith.errors import LensmithError
-from lensmith.home import Home
-from lensmith.large_imports import QuickExit
-from lensmith.recipe import load_recipe
+# Before anything looks for them, as scripts/train.py does.
+leave_out(*UNUSED)
+
+import train  # noqa: E402
+from accelerate.commands import launch  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
+from accelerate.utils.launch import prepare_deepspeed_cmd_env  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
+
+from finetune.ending import leave  # noqa: E402
+from lensmith.errors import LensmithError  # noqa: E402
+from lensmith.home import Home  # noqa: E402
+from lensmith.large_imports import QuickExit  # noqa: E402
+from lensmith.recipe import load_recipe  # noqa: E402
 
 OWN = "ACCELERATE_"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from finetune.launcher import Launcher, method_problems
 from lensmith.artifact import Artifact
-from lensmith.context import context_problems
+from lensmith.context import context_problems, length_problems
 from lensmith.errors import InputError, Problem
 from lensmith.recipe import Recipe
 
@@ -15,6 +15,7 @@ def check_possible(recipe: Recipe, launcher: Launcher, dataset: Artifact) -> Non
     problems = [
         *method_problems(launcher, recipe),
         *evaluation_problems(recipe, launcher, dataset),
+        *length_problems(recipe, recipe.base.path),
         *context_problems(recipe, recipe.base.path),
     ]
     if problems:

@@ -38,9 +38,21 @@ def _ropes(text: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def context_problems(recipe: Recipe, checkpoint: Path) -> list[Problem]:
     """What the engine would refuse to start with: more tokens than the checkpoint has positions for."""
+    return _beyond(recipe, checkpoint, "serve.max_model_len", recipe.serve.max_model_len)
+
+
+def length_problems(recipe: Recipe, checkpoint: Path) -> list[Problem]:
+    """Training rows that may have more tokens than the checkpoint has positions for.
+
+    Of packs it asks nothing: each row in one has positions of its own, from the first one on.
+    """
+    return _beyond(recipe, checkpoint, "train.max_length", recipe.train.max_length)
+
+
+def _beyond(recipe: Recipe, checkpoint: Path, key: str, asked: int) -> list[Problem]:
     config = json.loads((checkpoint / "config.json").read_bytes())
-    most, asked = context_of(config, recipe.model_family), recipe.serve.max_model_len
+    most = context_of(config, recipe.model_family)
     if asked <= most:
         return []
     what = f"{asked:,} tokens, {checkpoint.name} has positions for {most:,} (max_position_embeddings)"
-    return [Problem(what, "serve.max_model_len", f"lower it to {most} at most")]
+    return [Problem(what, key, f"lower it to {most} at most")]

@@ -196,7 +196,7 @@ def test_what_cannot_be_evaluated(
     manifest = training.dataset.manifest.model_copy(update={"body": {**training.dataset.body, "rows": rows}})
     empty = Artifact(training.dataset.path, manifest)
     asked: dict[str, Any] = {"train__method": "qlora", "train__evaluate": {"every": 5}}
-    asked |= {"train__launcher": str(path), "serve__max_model_len": 1025}
+    asked |= {"train__launcher": str(path), "serve__max_model_len": 1025, "train__max_length": 1026}
     recipe = load_recipe(make_recipe(**asked), ["data.answer=text"])
     wrong = recipe.model_copy(
         update={
@@ -212,6 +212,7 @@ def test_what_cannot_be_evaluated(
     assert "train.evaluate.metric: field_f1 says nothing of text answers" in str(error.value)
     assert "train.launcher: a base in 4 bits cannot be trained so" in str(error.value)
     assert "serve.max_model_len: 1,025 tokens, tiny has positions for 1,024" in str(error.value)
+    assert "train.max_length: 1,026 tokens, tiny has positions for 1,024" in str(error.value)
     (problem,) = evaluation_problems(
         recipe, read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml"), training.dataset
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lensmith import families
-from lensmith.context import COUNTED_IN, context_of, context_problems
+from lensmith.context import COUNTED_IN, context_of, context_problems, length_problems
 from lensmith.recipe import Recipe
 from tests.serving.small import small_recipe
 
@@ -64,18 +64,36 @@ def test_the_installed_engine_counts_in_the_same_types() -> None:
     assert COUNTED_IN in tuples
 
 
+def with_positions(recipe: Recipe, number: int) -> Recipe:
+    path = recipe.base.path / "config.json"
+    config = json.loads(path.read_bytes()) | {"text_config": {"max_position_embeddings": number}}
+    path.write_text(json.dumps(config))
+    return recipe
+
+
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
-    def told(recipe: Recipe) -> list[str]:
+    def told(tokens: int) -> list[str]:
+        recipe = with_positions(small_recipe(tmp_path, max_model_len=tokens), 512)
         return [str(each) for each in context_problems(recipe, recipe.base.path)]
 
-    path = small_recipe(tmp_path).base.path / "config.json"
-    config = json.loads(path.read_bytes()) | {"text_config": {"max_position_embeddings": 512}}
-    recipe = small_recipe(tmp_path, max_model_len=513)
-    path.write_text(json.dumps(config))
-    assert told(recipe) == [
+    assert told(513) == [
         "serve.max_model_len: 513 tokens, base has positions for 512 (max_position_embeddings)"
         " (lower it to 512 at most)"
     ]
-    recipe = small_recipe(tmp_path, max_model_len=512)
-    path.write_text(json.dumps(config))
-    assert told(recipe) == []
+    assert told(512) == []
+
+
+def test_rows_of_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
+    recipe = with_positions(small_recipe(tmp_path, max_model_len=512), 512)
+
+    def told(**train: int) -> list[str]:
+        changed = recipe.model_copy(update={"train": recipe.train.model_copy(update=train)})
+        return [str(each) for each in length_problems(changed, recipe.base.path)]
+
+    assert told(max_length=513) == [
+        "train.max_length: 513 tokens, base has positions for 512 (max_position_embeddings)"
+        " (lower it to 512 at most)"
+    ]
+    assert told(max_length=512) == []
+    # Each row of a pack counts its positions from its own first token.
+    assert told(max_length=512, pack_length=8192) == []

@@ -125,7 +125,8 @@ class RowEncoder:
                     Problem(
                         "the chat template does not continue the prompt with the answer",
                         f"row {sample.id}",
-                        "answers must not begin with a space or line break",
+                        "answers must not begin with a space or line break; "
+                        "where the prompt opens a thought, each row needs one",
                     )
                 ],
             )

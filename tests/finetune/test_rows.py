@@ -22,7 +22,7 @@ from lensmith.dataset import read_split
 from lensmith.errors import InputError, IntegrityError
 from lensmith.images import encode_png
 from lensmith.recipe import Pixels
-from lensmith.rendering import Rendering
+from lensmith.rendering import Rendering, ThinkingChoice
 from lensmith.row_file import Row, RowFile, write_rows
 from lensmith.sample import Image, Message, Region, Sample, Text, Thinking, ToolCall
 from lensmith.tokens import read_grid
@@ -382,3 +382,61 @@ def test_a_template_that_leaves_out_what_the_label_says_is_caught(tiny_base: Pat
         encoder = RowEncoder(processor, dropping, [processor.tokenizer.eos_token_id], 1024)
         taught = encoder.tokenizer.decode(encoder.encode(row).labels[-80:].clamp(min=0))
         assert "Clear now." not in taught
+
+
+def opening_thoughts(text: str) -> str:
+    """As Qwen3-VL-Thinking's template: the prompt opens the thought, which each answer has, if empty."""
+    thought = "message.reasoning_content"
+    text = text.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'")
+    text = text.replace(f"if {thought} -", f"if {thought} or loop.last -")
+    return text.replace(f"+ {thought} +", f"+ ({thought} or '') +")
+
+
+ANSWER = '[{"bbox_2d": [100, 200, 300, 400], "label": "stamp"}]'
+
+
+@pytest.mark.parametrize(
+    ("thinking", "parts", "unlearned", "taught"),
+    [
+        ("keep", (Thinking("Clear now."), BOX), "", f"Clear now.\n</think>\n\n{ANSWER}"),
+        ("mask", (Thinking("Clear now."), BOX), "Clear now.\n</think>", f"\n\n{ANSWER}"),
+        ("keep", (BOX,), "", f"\n</think>\n\n{ANSWER}"),
+        ("mask", (BOX,), "", f"\n</think>\n\n{ANSWER}"),
+        ("drop", (Thinking("Clear now."), BOX), "", f"\n</think>\n\n{ANSWER}"),
+    ],
+)
+def test_a_thought_that_the_prompt_opens(
+    tiny_base: Path,
+    thinking: ThinkingChoice,
+    parts: tuple[Thinking | Region, ...],
+    unlearned: str,
+    taught: str,
+) -> None:
+    rendering = Rendering(RENDERING.family, thinking)
+    processor = with_template(tiny_base, opening_thoughts)
+    encoder = RowEncoder(processor, rendering, [processor.tokenizer.eos_token_id], 1024)
+    row = tool_row(Message("assistant", parts))
+    encoded, rendered = encoder.encode(row), encoder.render(row.sample)
+    ids, learned = encoded.tokens["input_ids"], encoded.labels != IGNORED
+    decode = encoder.tokenizer.decode
+    assert decode(ids[learned]) == f"{taught}<|im_end|>"
+    # What is asked ends with the opened thought; a masked one is the answer's, and not learned.
+    assert rendered.prompt_text.endswith("<|im_start|>assistant\n<think>\n")
+    assert str(decode(ids[~learned])).endswith(f"<|im_start|>assistant\n<think>\n{unlearned}")
+    (counted,) = encoder.tokens_of([row], read_grid(tiny_base, rendering.family, None))
+    assert (counted.total, counted.answer) == (len(ids), len(rendered.answer_ids))
+    # What the model will say is judged without the thought, whose opening tag it was given.
+    said = str(decode(rendered.answer_ids[:-1]))
+    assert not said.startswith("<think>")
+    assert rendering.spoken(said) == rendering.said(row.sample.messages[-1]) == ANSWER
+
+
+def test_a_prompt_that_opens_a_thought_which_the_answer_lacks_is_refused(tiny_base: Path) -> None:
+    """A template that writes no empty thought."""
+    processor = with_template(
+        tiny_base,
+        lambda text: text.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'"),
+    )
+    encoder = RowEncoder(processor, RENDERING, [processor.tokenizer.eos_token_id], 1024)
+    with pytest.raises(InputError, match="where the prompt opens a thought, each row needs one"):
+        encoder.encode(row_of("12", (64, 64)))

@@ -95,9 +95,7 @@ def families_reference(cells: Cells | None = None) -> str:
     ]
     for what, words in WHOLE.items():
         cells_of = [
-            "none"
-            if what == "experts" and family.experts is None
-            else _cell(shown, stamps, family.name, "", what)
+            "none" if what in _without(family) else _cell(shown, stamps, family.name, "", what)
             for family in FAMILIES.values()
         ]
         lines.append(_row([words, *cells_of]))
@@ -116,6 +114,12 @@ def families_reference(cells: Cells | None = None) -> str:
     for family in FAMILIES.values():
         lines += [*_facts(family), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _without(family: Family) -> set[str]:
+    """What there is nothing of in the family that could be tested."""
+    parts = {"experts": family.experts, "serve video": family.video}
+    return {what for what, part in parts.items() if part is None}
 
 
 def _cell(cells: Cells, stamps: list[str], family: str, tower: str, what: str) -> str:

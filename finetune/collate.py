@@ -12,9 +12,11 @@ from torch import Tensor
 
 from finetune.encoded import IGNORED, Encoded, Positions, join_padded
 from finetune.rows import RowEncoder
+from finetune.shared_rows import SharedRows
 from lensmith.row_file import RowFile
 
-# Encoded rows are kept up to this much memory a process; rows beyond it are encoded anew in each epoch.
+# Encoded rows are kept up to this much memory a process of the training, its loader's workers among it; rows
+# beyond it are encoded anew in each epoch.
 CACHE_BYTES = 2 << 30
 NUMBER, COLUMN = "row", "encoded"
 FEATURES = "image_features"
@@ -25,7 +27,8 @@ FILLER = -1
 class EncodedRows:
     """The transform of a `datasets.Dataset` of row numbers: `Encoded` rows out, kept while memory allows.
 
-    `positions`, where rows are packed, gives each its own.
+    `positions`, where rows are packed, gives each its own. workers: how many a loader has that asks for rows;
+    what they keep they keep together.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class EncodedRows:
         encoder: RowEncoder,
         cache_bytes: int = CACHE_BYTES,
         positions: Positions | None = None,
+        workers: int = 0,
     ) -> None:
         self.rows = rows
         self.positions = positions
         self.encoder = encoder
         self.room = cache_bytes
         self.kept: dict[int, Encoded] = {}
+        self.shared = SharedRows(len(rows), cache_bytes) if workers else None
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Encoded]]:
         """The column NUMBER in, one column of encoded rows out."""
@@ -51,8 +56,12 @@ class EncodedRows:
             return replace(first, labels=torch.full_like(first.labels, IGNORED))
         if number in self.kept:
             return self.kept[number]
+        if self.shared is not None and (shared := self.shared.get(number)) is not None:
+            return shared
         _, encoded = self.encoded(number)
-        if encoded.nbytes <= self.room:
+        if self.shared is not None:
+            self.shared.put(number, encoded)
+        elif encoded.nbytes <= self.room:
             self.room -= encoded.nbytes
             self.kept[number] = encoded
         return encoded

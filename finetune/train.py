@@ -106,7 +106,12 @@ def train_process(
             if recipe.train.evaluate.every:
                 scores = start.manifest.scores if start else ()
                 examiner = Examiner(recipe, dataset, source, work, noted, scores)
-            rows = EncodedRows(read_split(dataset, "train"), encoder, positions=packs and packs.positions)
+            rows = EncodedRows(
+                read_split(dataset, "train"),
+                encoder,
+                positions=packs and packs.positions,
+                workers=arguments.dataloader_num_workers,
+            )
             trainer, tracker = make_trainer(recipe, key, home, source, arguments, rows, packs, examiner, new)
             record["image_features"] = keep_features(trainer, launcher, rows, counts)
             trainer.add_callback(stopper)

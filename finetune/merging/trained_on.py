@@ -37,18 +37,21 @@ def quantized_signs(source: Path, config: dict[str, Any]) -> Iterator[Problem]:
     name = str(config.get("base_model_name_or_path") or "")
     if found := _NAME.search(name):
         yield _problem(f"its base was {name} ({found[0]})", source / ADAPTER_CONFIG)
-    path = source / _ARGUMENTS
-    if path.is_file():
-        try:
-            stated = json.loads(path.read_bytes())
-        except ValueError:
-            stated = None
-        for key in _ASKED if isinstance(stated, dict) else ():
-            if stated.get(key):
-                yield _problem(f"{key} was {stated[key]}", path)
+    for key, value in _arguments(source / _ARGUMENTS).items():
+        if key in _ASKED and value:
+            yield _problem(f"{key} was {value}", source / _ARGUMENTS)
     for path in (source / name for name in _TEXTS):
         if path.is_file() and (match := _STATED.search(path.read_text(encoding="utf-8", errors="replace"))):
             yield _problem(f"it says {match['what']}", path)
+
+
+def _arguments(path: Path) -> dict[str, Any]:
+    """What such a file says; nothing where there is none, or it is another tool's."""
+    try:
+        stated = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
 
 
 def _problem(what: str, path: Path) -> Problem:

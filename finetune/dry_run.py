@@ -56,13 +56,6 @@ class Seen:
     cache: int
 
 
-class _Standing(nn.Module):
-    """Takes the place of a block that is not run."""
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
-
-
 class _Watched(nn.Module):
     """A block that notes when it is run, forward and backward."""
 
@@ -239,16 +232,28 @@ def _thin(model: nn.Module, ledger: Ledger) -> list[_Left]:
         for place, block in enumerate(blocks):
             if isinstance(block, GradientCheckpointingLayer):
                 alike.setdefault(_signature(block), []).append(place)
-        for places in alike.values():
-            if len(places) <= _RUN:
-                continue
-            out = places[1 : 1 - _RUN]
-            # Behind it comes the next of the list, of whatever kind.
+        thinned = [places for places in alike.values() if len(places) > _RUN]
+        for places in thinned:
+            for place in places[1 : 1 - _RUN]:
+                _stand(blocks[place])
+        for places in thinned:
+            # Behind it comes the next of the list, of whatever kind, run or not.
             like, behind = (_watched(blocks, place, ledger) for place in (places[-2], places[-2] + 1))
-            for place in out:
-                blocks[place] = _Standing()
-            found.append(_Left(len(out), like, behind))
+            found.append(_Left(len(places) - _RUN, like, behind))
     return found
+
+
+def _stand(block: nn.Module) -> None:
+    """Let `block` give what it is given; it stays of its class, by which Molmo2's vision tower finds the
+    blocks whose states it hands on."""
+    for name, _ in [*block.named_children(), *block.named_parameters(recurse=False)]:
+        delattr(block, name)
+    block.gradient_checkpointing = False  # pyright: ignore[reportArgumentType]
+    block.forward = _same  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _same(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
 
 
 def _watched(blocks: nn.ModuleList, place: int, ledger: Ledger) -> _Watched:

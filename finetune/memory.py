@@ -51,6 +51,11 @@ class Memory:
         """Bytes to keep free for what is not planned."""
         return CONTEXT + int(self.total * FRAGMENTATION)
 
+    @property
+    def needed(self) -> int:
+        """Bytes that a GPU must have."""
+        return self.total + self.reserve
+
 
 @dataclass(frozen=True)
 class Gathered:

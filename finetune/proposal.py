@@ -40,8 +40,7 @@ def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> P
     """The proposal for `gpu` of a training that the recipe states as `train` and `launcher`."""
 
     def spare(setting: Setting) -> int:
-        found = forecast.memory(setting.train(train), setting.launcher(launcher))
-        return gpu.memory - found.total - found.reserve
+        return gpu.memory - forecast.memory(setting.train(train), setting.launcher(launcher)).needed
 
     now = setting_of(train, launcher)
     best = None

@@ -1,7 +1,9 @@
-"""Every recipe that ships loads, names its commit and hardware, and plans on its family's classes."""
+"""Every recipe that ships loads, names its commit and hardware, plans, and fits the GPUs in its name."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -10,11 +12,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune.gpus import Gpu, parse_gpus
+from finetune.memory import Memory
+from finetune.plan import plan
 from lensmith import families
+from lensmith.artifact import Artifact
 from lensmith.cli.main import main
 from lensmith.downloaded import COMMIT
+from lensmith.gpus import KINDS
+from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
+from lensmith.train_settings import Train
+from lensmith.units import GIB
 from tests.conftest import ROOT
+from tests.published import PUBLISHED, write_pages, write_published
 
 RECIPES = sorted((ROOT / "recipes/bank_forms").glob("*.yaml"))
 # <family and size>_<method>_<GPUs>x<GPU>.yaml
@@ -22,6 +33,7 @@ _HARDWARE = re.compile(r"_(lora|full)_(\d+)x(l4|h100|h200)$")
 # The demo's base is made, and runs anywhere.
 ON_GPUS = [path for path in RECIPES if path.stem != "qwen3_vl_tiny_lora"]
 each = pytest.mark.parametrize("path", ON_GPUS, ids=lambda path: path.stem)
+GPU_PAGE = (ROOT / "docs/gpu.md").read_text()
 
 SIZES = {
     "qwen3_vl": ["2b", "4b", "8b", "32b"],
@@ -106,6 +118,76 @@ def test_a_recipe_that_says_otherwise_is_seen(tmp_path: Path, old: str, new: str
     assert [told for told in found if complaint in told]
 
 
+def gpu_of(stem: str) -> Gpu:
+    """The GPU in a recipe's name, of which there is one kind each."""
+    kind = stem.rpartition("_")[2].partition("x")[2]
+    (name,) = [name for name in KINDS if name.startswith(f"{kind}-")]
+    (gpu,) = parse_gpus([name])
+    return gpu
+
+
+def shortage(memory: Memory, gpu: Gpu) -> int:
+    """Bytes that the GPU lacks, what is kept free on it included."""
+    return max(0, memory.needed - gpu.memory)
+
+
+def line_of(path: Path, train: Train, memory: Memory, gpu: Gpu) -> str:
+    """A recipe's line in docs/gpu.md."""
+
+    def gib(size: int) -> str:
+        return f"{size / GIB:.1f}"
+
+    again = {0: "no", 1: "every block"}.get(train.recomputed, f"one of {train.recomputed} blocks")
+    rows = f"packs of {train.pack_length:,}" if train.pack_length else f"{train.batch_size} rows"
+    parts = ", ".join(map(gib, (memory.weights, memory.optimizer, memory.activations)))
+    return f"| `{path.name}` | {rows} | {again} | {gib(memory.needed)} | {gib(gpu.memory)} | {parts} |"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """As many rows as an optimizer step of each recipe has, twice."""
+    return write_pages(Home(tmp_path_factory.mktemp("pages")), 32)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A published model without its weights, by its name."""
+    root = tmp_path_factory.mktemp("published")
+    return functools.cache(lambda name: write_published(name, root / name))
+
+
+@pytest.mark.slow
+@each
+def test_a_recipe_fits_the_gpus_in_its_name(
+    path: Path, published: Callable[[str], Path], pages: Artifact
+) -> None:
+    """On the published model, from its shapes: a scanned page a row."""
+    name = load_recipe(path).base.path.name
+    recipe = load_recipe(path, [f"base.path={published(name)}"])
+    planned = plan(recipe, pages)
+    assert planned.parameters == PUBLISHED[name].parameters
+    trained = {tower for tower, count in planned.trained_parameters.items() if count}
+    assert trained == set(recipe.train.towers.in_mode("adapt" if recipe.train.adapts else "train"))
+    assert planned.launcher.processes == int(path.stem.rpartition("_")[2].partition("x")[0])
+    gpu = gpu_of(path.stem)
+    assert shortage(planned.memory, gpu) == 0, f"{planned.memory} of {gpu}"
+    assert line_of(path, recipe.train, planned.memory, gpu) in GPU_PAGE.splitlines()
+
+
+def test_docs_tell_of_no_other_recipe() -> None:
+    told = re.findall(r"^\| `(\w+)\.yaml` \| (?:packs|\d+ rows)", GPU_PAGE, re.MULTILINE)
+    assert told == [path.stem for path in ON_GPUS]
+
+
+def test_a_gpu_that_is_too_small_is_seen() -> None:
+    gpu = gpu_of("qwen3_vl_8b_lora_1xh100")
+    assert (gpu.name, gpu_of("a_1xl4").name, gpu_of("a_8xh200").name) == ("h100-80", "l4-24", "h200-141")
+    memory = Memory(gpu.memory - 6 * GIB, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert shortage(memory, gpu) == 0
+    # It fits, and what is kept free on it does not.
+    assert shortage(dataclasses.replace(memory, weights=gpu.memory - 4 * GIB), gpu) > 0
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A family's tiny checkpoint, which stands in for the published one."""
@@ -128,17 +210,17 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@each
-def test_a_recipe_plans(
-    path: Path,
+@pytest.mark.parametrize("family", SIZES)
+def test_a_recipe_plans_from_the_command_line(
+    family: str,
     tiny: Callable[[str], Path],
     bank_forms: Path,
     shared_home: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = load_recipe(path)
+    path = next(path for path in ON_GPUS if load_recipe(path).family == family)
     settings = [
-        f"base.path={tiny(recipe.family)}",
+        f"base.path={tiny(family)}",
         f"data.source={bank_forms / 'labels.jsonl'}",
         "data.max_bad=0.2",
         # The tiny checkpoints have no more positions.
@@ -150,7 +232,9 @@ def test_a_recipe_plans(
     assert main(["plan", *words, "--json"]) == 0
     planned = json.loads(capsys.readouterr().out)["plan"]
     assert planned["steps"] > 0
-    trained = {tower for tower, count in planned["trained_parameters"].items() if count}
-    mode = "adapt" if recipe.train.method == "lora" else "train"
-    assert trained == set(recipe.train.towers.in_mode(mode))
-    assert planned["launcher"]["processes"] == int(path.stem.rpartition("_")[2].partition("x")[0])
+
+
+def test_all_read_the_same_data() -> None:
+    """So the data of one for each family is enough to prepare."""
+    first, *others = [load_recipe(path).data for path in ON_GPUS]
+    assert all(other == first for other in others)

@@ -24,7 +24,7 @@ from lensmith.row_file import Row
 from lensmith.sample import Image, Message, Sample, Text
 from tests.conftest import RecipeMaker
 from tests.finetune.conftest import Training, TrainingMaker
-from tests.finetune.published import write_glm46v_flash
+from tests.published import write_published
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def noise(width: int, height: int) -> Picture.Image:
 
 def of_glm(training: Training, tmp_path: Path) -> RowEncoder:
     recipe = training.recipe.model_copy(update={"family": "glm4v"})
-    return row_encoder(recipe, write_glm46v_flash(tmp_path / "glm", training.recipe.base.path))
+    return row_encoder(recipe, write_published("GLM-4.6V-Flash", tmp_path / "glm"))
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])

@@ -6,6 +6,7 @@ class, which are Molmo2-8B's; for DeepSeek-OCR-2 `language_config` of deepseek-a
 encoders that vLLM builds; for both GLM-4.6V the defaults of their classes with the vocabulary of
 config.json, and for the width of the larger one's connector what the number of its weights leaves.
 `parameters` are those of the published weights: a number that is copied wrongly does not add up to them.
+Of both GLM-4.6V, DeepSeek-OCR-2 and Molmo2-8B no published figure was at hand: theirs is the shapes' sum.
 What is not named here changes no tensor's shape.
 """
 

@@ -1,16 +1,19 @@
 """Kills `scripts/train.py` at each file boundary of a save, and lets each killed home go on.
 
-PYTHONPATH=.:scripts python tests/finetune/killed_saves.py RECIPE HOME SCRATCH [--careless]
+PYTHONPATH=.:scripts python tests/finetune/killed_saves.py SCRATCH CASE... [--careless]
 
-RECIPE's base and data are prepared in HOME. Each start is a fork of this process, in which the packages are
-loaded and nothing more: a second instead of ten. Boundaries are counted from the first file of the second
-checkpoint on, when the first one is whole. Writes a line of JSON for the undisturbed run and one a boundary.
+A CASE is RECIPE:HOME:PATTERN. RECIPE's base and data are prepared in HOME; PATTERN is found in the names of
+the boundaries to kill at. Each start is a fork of this process, in which the packages are loaded and nothing
+more: a second instead of ten. Boundaries are counted from the first file of the second checkpoint on, when
+the first one is whole. Writes a line of JSON for the undisturbed run and one a boundary, with its case's
+number.
 --careless: the mutant, which writes a checkpoint's manifest before its files.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -19,13 +22,11 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import deepspeed
-import safetensors.torch
-import torch
 import train as program
 import transformers.tokenization_mistral_common
 
@@ -37,67 +38,14 @@ from finetune.trainer import AnswerTrainer
 from lensmith.base import pin_base
 from lensmith.home import Home
 from lensmith.recipe import load_recipe
+from tests.finetune.boundaries import Boundaries
 
 FIRST = "checkpoint-2"
-WRITES = re.compile("[wax+]")
 # An empty folder more, or a file that says nothing.
 IDLE = re.compile(r"^mkdir |README\.md$")
 # A checkpoint that counts no more, or a work folder whose run is whole: one file of it stands for all. A
 # temporary file that has got its name is not there to be removed.
 ALIKE = re.compile(r"^remove work/\*/(checkpoint-\d(?!/checkpoint\.json))?|^remove (?=.*\.tmp$)")
-
-
-class Boundaries:
-    """Calls `at` with a name before each change of a file below `home`; in the middle of tensor files, too,
-    which are written outside Python."""
-
-    def __init__(self, home: Path, at: Callable[[str], None]) -> None:
-        self.home = home.resolve()
-        self.at = at
-        self.counted = self.own = False
-        sys.addaudithook(self._audit)
-        torch.save = self._whole(torch.save, 1)
-        safetensors.torch.serialize_file = self._whole(safetensors.torch.serialize_file, 1)
-
-    def _audit(self, event: str, given: tuple[Any, ...]) -> None:
-        if self.own:
-            return
-        if event == "open":
-            path, mode, flags = given
-            writes = WRITES.search(mode) if mode else flags & (os.O_WRONLY | os.O_RDWR)
-            if isinstance(path, (str, os.PathLike)) and writes:
-                self._tell("write", os.fspath(path))
-        elif event == "os.rename":
-            self._tell("rename", given[1], given[3])
-        elif event in ("os.remove", "os.rmdir"):
-            self._tell(event.removeprefix("os."), given[0], given[1])
-        elif event == "os.mkdir":
-            self._tell("mkdir", given[0], given[2])
-
-    def _whole(self, write: Callable[..., Any], at: int) -> Callable[..., Any]:
-        def writing(*given: Any, **rest: Any) -> Any:
-            path = Path(given[at])
-            self._tell("write", path)
-            done = write(*given, **rest)
-            whole = path.read_bytes()
-            os.truncate(path, len(whole) // 2)
-            self._tell("half", path)
-            self.own = True
-            path.write_bytes(whole)
-            self.own = False
-            return done
-
-        return writing
-
-    def _tell(self, what: str, path: Any, folder: int = -1) -> None:
-        root = Path(f"/proc/self/fd/{folder}").readlink() if folder >= 0 else Path.cwd()
-        place = Path(os.path.normpath(root / os.fsdecode(path)))
-        if not place.is_relative_to(self.home):
-            return
-        name = place.relative_to(self.home).as_posix()
-        self.counted = self.counted or FIRST in name
-        if self.counted:
-            self.at(f"{what} {re.sub(r'[0-9a-f]{12,}|(?<=[.])[0-9]+(?=[.]tmp)', '*', name)}")
 
 
 def start(recipe: Path, home: Path, log: Path, at: Callable[[str], None] | None = None) -> int:
@@ -112,9 +60,9 @@ def start(recipe: Path, home: Path, log: Path, at: Callable[[str], None] | None 
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(out, 1)
             os.dup2(out, 2)
-            if at is not None:
-                Boundaries(home, at)
-            code = program.main([str(recipe), "--home", str(home)])
+            told = Boundaries(home, FIRST, at).watched() if at is not None else contextlib.nullcontext()
+            with told:
+                code = program.main([str(recipe), "--home", str(home)])
         except BaseException:
             traceback.print_exc()
         finally:
@@ -183,20 +131,11 @@ def sample(names: list[str]) -> list[int]:
     return chosen
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("scratch", type=Path)
-    parser.add_argument("--careless", action="store_true")
-    given = parser.parse_args()
-    load(given.recipe, given.home)
-    if given.careless:
-        write_manifest_first()
-    scratch: Path = given.scratch
+def kill(recipe: Path, home: Path, pattern: str, scratch: Path) -> Iterator[dict[str, Any]]:
+    """What became of the undisturbed run, and of those that were killed and started again."""
     unbroken, begun = scratch / "unbroken", scratch / "begun"
     for each in (unbroken, begun):
-        shutil.copytree(given.home, each)
+        shutil.copytree(home, each)
     names, log = scratch / "names", scratch / "log"
     names.touch()
 
@@ -204,20 +143,39 @@ def main() -> None:
         with os.fdopen(os.open(names, os.O_WRONLY | os.O_APPEND), "a") as file:
             file.write(name + "\n")
 
-    assert start(given.recipe, unbroken, log, note) == 0, log.read_text()
-    print(json.dumps({"id": result(unbroken)}), flush=True)
+    assert start(recipe, unbroken, log, note) == 0, log.read_text()
+    yield {"id": result(unbroken)}
     told = names.read_text().splitlines()
-    assert start(given.recipe, begun, log, kill_at(told[0], 0)) == -signal.SIGKILL, log.read_text()
+    assert start(recipe, begun, log, kill_at(told[0], 0)) == -signal.SIGKILL, log.read_text()
     for number in sample(told):
-        home = scratch / f"killed-{number}"
-        shutil.copytree(begun, home)
-        ended = start(given.recipe, home, log, kill_at(told[number], number))
-        again = start(given.recipe, home, log)
-        found = {"at": told[number], "ended": ended, "again": again, "id": result(home)}
-        print(json.dumps({**found, "log": log.read_text()[-800:]}), flush=True)
-        shutil.rmtree(home)
-        if given.careless and found["id"] is None:
-            return
+        if not re.search(pattern, told[number]):
+            continue
+        killed = scratch / f"killed-{number}"
+        shutil.copytree(begun, killed)
+        ended = start(recipe, killed, log, kill_at(told[number], number))
+        again = start(recipe, killed, log)
+        found = {"at": told[number], "ended": ended, "again": again, "id": result(killed)}
+        yield {**found, "log": log.read_text()[-800:]}
+        shutil.rmtree(killed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scratch", type=Path)
+    parser.add_argument("case", nargs="+")
+    parser.add_argument("--careless", action="store_true")
+    given = parser.parse_args()
+    for number, case in enumerate(given.case):
+        recipe, home, pattern = case.split(":", 2)
+        scratch = given.scratch / str(number)
+        scratch.mkdir()
+        load(Path(recipe), Path(home))
+        if given.careless:
+            write_manifest_first()
+        for found in kill(Path(recipe), Path(home), pattern, scratch):
+            print(json.dumps({"case": number, **found}), flush=True)
+            if given.careless and "at" in found and found["id"] is None:
+                return
 
 
 if __name__ == "__main__":

@@ -225,6 +225,7 @@ def test_a_recipe_plans_from_the_command_line(
         "data.max_bad=0.2",
         # The tiny checkpoints have no more positions.
         "serve.max_model_len=1024",
+        "train.max_length=1024",
     ]
     words = [str(path), *(word for each in settings for word in ("-s", each)), "--home", str(shared_home)]
     assert main(["prepare", *words]) == 0

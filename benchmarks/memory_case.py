@@ -216,6 +216,7 @@ def make_recipe(case: Case, folder: Path) -> Recipe:
             "towers": dict.fromkeys(("vision", "connector", "language"), mode),
             "launcher": str(write_launcher(case, folder)),
             "dtype": case.dtype,
+            "max_length": 1024,
             "max_steps": STEPS,
             "batch_size": case.batch,
             "gradient_accumulation": case.accumulation,

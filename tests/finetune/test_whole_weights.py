@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 WEIGHTS = "model.safetensors"
 Tensors = dict[str, torch.Tensor]
 Written = Callable[[Path, Family, Path, Path, Path], Merged]
-Rewritten = Callable[[Path, Path, Checkpoint, Family], None]
+Rewritten = Callable[..., None]
 Copied = Callable[[Path, Path, PixelBudget | None], None]
 Fault = Callable[[Written], Written]
 # All linears of the vision blocks have a bias, none of the language model.
@@ -197,8 +197,8 @@ def doubled(write: Written) -> Written:
 def dropped(rewrite: Rewritten) -> Rewritten:
     """A module, out of tensors and settings alike."""
 
-    def rewritten(source: Path, target: Path, base: Checkpoint, family: Family) -> None:
-        rewrite(source, target, base, family)
+    def rewritten(source: Path, target: Path, base: Checkpoint, family: Family, **given: bool) -> None:
+        rewrite(source, target, base, family, **given)
         config = json.loads((target / ADAPTER_CONFIG).read_bytes())
         module = config["target_modules"].pop()
         (target / ADAPTER_CONFIG).write_text(json.dumps(config))

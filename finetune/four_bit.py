@@ -42,10 +42,17 @@ def quantize(weight: torch.Tensor, quantization: Quantization) -> tuple[torch.Te
     In one thread: the scales of the blocks are quantised around their mean, which more threads sum in another
     order, and their last bit reaches every weight.
     """
+    with in_one_thread():
+        return quantize_4bit(weight, compress_statistics=quantization.double, quant_type=quantization.type)
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """While it is open, torch computes with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return quantize_4bit(weight, compress_statistics=quantization.double, quant_type=quantization.type)
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -13,6 +13,8 @@ from lensmith.files import write_json
 from lensmith.train_settings import Quantization
 
 QUANTIZED = "quantized.json"
+# Values, one behind the other in a weight, that share a scale: bitsandbytes 0.50's, unless told otherwise.
+BLOCK = 64
 _SHOWN = 5
 
 

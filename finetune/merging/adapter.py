@@ -24,6 +24,8 @@ _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.lora_((?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(\.weight)?)"
 )
 _MAGNITUDE = "magnitude_vector"
+# A B of more, an output head's of a high rank, is read some rows at a time.
+_HELD_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ class Adapter:
 
     def _product(self, delta: Delta) -> Compute:
         """B @ A of the same rows."""
-        a, b = (self.file.read(name).to(torch.float32) for name in (delta.a, delta.b))
+        a = self.file.read(delta.a).to(torch.float32)
+        entry = self.file.entries[delta.b]
+        if entry.end - entry.start > _HELD_BYTES:
+            return lambda base, first: torch.mm(
+                self.file.read_rows(delta.b, first, len(base)).to(torch.float32), a
+            )
+        b = self.file.read(delta.b).to(torch.float32)
         return lambda base, first: torch.mm(b[first : first + len(base)], a)
 
 
@@ -183,9 +191,12 @@ def _check_values(adapter: Adapter) -> None:
     problems: list[Problem] = []
     filled: dict[str, bool] = {}
     for name in adapter.file.entries:
-        values = adapter.file.read(name)
-        filled[name] = bool(values.any())
-        if not is_finite(values):
+        filled[name], finite = False, True
+        # What is held whole may be an embedding of gigabytes.
+        for values in adapter.file.blocks(name):
+            filled[name] = filled[name] or bool(values.any())
+            finite = finite and is_finite(values)
+        if not finite:
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:
         raise InputError(f"{adapter.file.path} is broken", problems)

@@ -20,13 +20,14 @@ class Piece:
 
     weight: the weight of the class that they belong to. start: reads what it takes and gives what computes
     the new values; called once, when the piece's turn comes; None where the rows stay. whole: all of them
-    are computed at once.
+    are computed at once. in_turn: from the first to the last, by one thread.
     """
 
     weight: str
     rows: int
     start: Callable[[], Compute] | None = None
     whole: bool = False
+    in_turn: bool = False
 
 
 # By tensor on disk its pieces, which are all of its rows. What is not named stays.

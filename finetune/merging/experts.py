@@ -21,6 +21,8 @@ _WRAPPED = ".base_layer"
 StartExpert = Callable[[Part, int], Compute]
 # A layer's parameters, whose experts may lie in turn on disk.
 _KEPT = 2
+# Elements of a parameter's B, in float32, and of what is read of it at a time: 32 and 16 MiB.
+_HELD, _READ = 8 << 20, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -108,17 +110,19 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
     """As `expert_merger`, B @ A alone."""
 
     @functools.lru_cache(maxsize=_KEPT)
-    def factors(name: str) -> tuple[Tensor, Tensor]:
-        """A [experts, rank, in] and B [experts, out, rank] in float32."""
-        delta = deltas[name]
-        a, b = (file.read(each).to(torch.float32) for each in (delta.a, delta.b))
-        return (
-            a.reshape(-1, delta.rank, a.shape[1]),
-            b.reshape(b.shape[0], delta.rank, -1).permute(2, 0, 1).contiguous(),
-        )
+    def together(name: str, group: int) -> Tensor:
+        """B [experts, out, rank] in float32 of a group of experts: they lie side by side in the file."""
+        return _some_experts(file, deltas[name], group * at_once(name), at_once(name))
+
+    def at_once(name: str) -> int:
+        entry = file.entries[deltas[name].b]
+        return max(_HELD // (entry.shape[0] * deltas[name].rank), 1)
 
     def start(part: Part, number: int) -> Compute:
-        a, b = (each[number] for each in factors(part.name))
+        delta = deltas[part.name]
+        a = file.read_rows(delta.a, number * delta.rank, delta.rank).to(torch.float32)
+        group, place = divmod(number, at_once(part.name))
+        b = together(part.name, group)[place]
         b = b[slice(*part.rows)] if part.rows else b
 
         def product(base: Tensor, first: int) -> Tensor:
@@ -128,3 +132,16 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
         return product
 
     return start
+
+
+def _some_experts(file: TensorFile, delta: ExpertDelta, first: int, count: int) -> Tensor:
+    """B [experts, out, rank] in float32 of `count` experts from the `first` on, as far as there are any."""
+    out, width = file.entries[delta.b].shape
+    count = min(count, width // delta.rank - first)
+    found = torch.empty(count, out, delta.rank)
+    at_once = max(_READ // width, 1)
+    for row in range(0, out, at_once):
+        rows = file.read_rows(delta.b, row, min(at_once, out - row))
+        apart = rows.view(len(rows), delta.rank, -1)[:, :, first : first + count]
+        found[:, row : row + len(rows)] = apart.permute(2, 0, 1)
+    return found

@@ -14,7 +14,7 @@ from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import StartExpert, expert_merger, layer_pattern
 from finetune.merging.slots import Slot, Slots, Wanted, find_slots
-from finetune.merging.start import Start, start_of
+from finetune.merging.start import Lying, Start, start_of
 from finetune.merging.tied import EMBEDDING, tied_head
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
@@ -40,10 +40,13 @@ def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
     slots = find_slots(wanted, base, family)
     _check_rows(adapter, slots, base)
     making = _Making(adapter, start, expert_merger(adapter.file, adapter.experts))
-    changes = {
-        disk: [piece for slot in each for piece in making.pieces(slot, base.entry(disk).shape)]
-        for disk, each in slots.items()
-    }
+    changes: dict[str, list[Piece]] = {}
+    for disk, each in slots.items():
+        changes[disk] = []
+        at = 0
+        for slot in each:
+            changes[disk] += making.pieces(slot, Lying(base.place[disk], disk, at, slot.rows))
+            at += slot.rows
     # What the adapter itself says, where it does; not what was planned.
     expected = {name: math.prod(each.shape) for name, each in wanted.items() if each.shape}
     for disk, each in slots.items():
@@ -67,9 +70,9 @@ class _Making:
     start: Start
     expert: StartExpert
 
-    def pieces(self, slot: Slot, shape: tuple[int, ...]) -> list[Piece]:
-        """Those of a slot, which lies in a tensor of this shape."""
-        part = slot.part
+    def pieces(self, slot: Slot, lying: Lying) -> list[Piece]:
+        """Those of a slot, which lies there."""
+        part, shape = slot.part, lying.file.entries[lying.disk].shape
         if part.name in self.adapter.experts:
             if part.expert is not None:
                 return [Piece(part.name, slot.rows, functools.partial(self.expert, part, part.expert))]
@@ -86,16 +89,18 @@ class _Making:
         if held := self.adapter.whole.get(part.name):
             return [held.piece(part.name, count, self.adapter.file, part.rows[0] if part.rows else 0)]
         delta = self.adapter.deltas.get(part.name.removesuffix(".weight"))
-        whole = part.name in self.start.changed
-        if delta is None and not whole:
+        in_4_bits, by_rows = part.name in self.start.changed, self.start.by_rows(part.name, lying)
+        if delta is None and not in_4_bits:
             return [Piece(part.name, slot.rows)]
-        return [Piece(part.name, slot.rows, functools.partial(self._begin, part.name, delta), whole)]
+        start = functools.partial(self._begin, part.name, delta, lying)
+        return [Piece(part.name, slot.rows, start, whole=in_4_bits and not by_rows, in_turn=by_rows)]
 
-    def _begin(self, name: str, delta: Delta | None) -> Compute:
+    def _begin(self, name: str, delta: Delta | None, lying: Lying) -> Compute:
         merged = self.adapter.merger(delta) if delta else None
+        begun = self.start.of(name, lying)
 
         def compute(stored: Tensor, first: int) -> Tensor:
-            weight = self.start.of(name, stored)
+            weight = begun(stored, first)
             return merged(weight, first) if merged else weight
 
         return compute

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from finetune.merging.adapter_config import by_pattern, read_config
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import layer_pattern
 from finetune.merging.slots import is_there
-from finetune.merging.tensor_file import bytes_of, open_tensor_file
+from finetune.merging.tensor_file import TensorFile, bytes_of, header_of, open_tensor_file
 from finetune.merging.trained_on import quantized_signs
 from finetune.merging.whole import PREFIX, SETTING, biases_are_saved, saved_module
 from lensmith.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -37,6 +37,7 @@ _NEW_ROWS = "trainable_tokens_delta"
 _CHOICES = ("exclude_modules", "layers_pattern", "layers_to_transform")
 # Beside an adapter of a training that can go on: no weights.
 _STATES = ("optimizer.bin", "scheduler.bin", "training_args.bin")
+_COPIED_BYTES = 1 << 20
 
 
 class _Saved(NamedTuple):
@@ -60,15 +61,13 @@ def rewrite_adapter(
     the adapter's own; and for signs of another base (`quantized_signs`); IntegrityError for a damaged file.
     """
     config = read_config(source, experts=family.experts is not None)
-    # Raises where the file is damaged.
-    open_tensor_file(source / ADAPTER_WEIGHTS)
-    tensors = load_file(source / ADAPTER_WEIGHTS)
+    file = open_tensor_file(source / ADAPTER_WEIGHTS)
     problems = _left_out(source)
     problems += [] if as_trained else quantized_signs(source, config)
     names: dict[str, str] = {}
     modules: dict[str, str] = {}
     kept: dict[str, str] = {}
-    for name in tensors:
+    for name in file.entries:
         saved = _read_name(name, config)
         module = _todays(saved, base, family) if saved else None
         if name.endswith(_NEW_ROWS):
@@ -94,7 +93,7 @@ def rewrite_adapter(
     if problems:
         raise InputError(f"the adapter in {source} does not fit the base", problems[:20])
     target.mkdir(parents=True, exist_ok=True)
-    save_file({names[name]: tensor for name, tensor in tensors.items()}, target / ADAPTER_WEIGHTS)
+    _write_renamed(file, names, target / ADAPTER_WEIGHTS)
     # Of patterns the first that fits counts: they keep their order.
     today = _todays_config(config, modules, family)
     if stated := config.get(SETTING):
@@ -102,6 +101,14 @@ def rewrite_adapter(
         empty = [each for each in stated if not any(module.endswith(each) for module in kept)]
         today[SETTING] = [*sorted(kept.values()), *empty]
     (target / ADAPTER_CONFIG).write_text(f"{json.dumps(today, indent=2)}\n", encoding="utf-8")
+
+
+def _write_renamed(source: TensorFile, names: Mapping[str, str], target: Path) -> None:
+    """Write `source` to `target` with other names for its tensors, which stay where they lie."""
+    with source.path.open("rb") as reader, target.open("wb") as writer:
+        writer.write(header_of({names[name]: entry for name, entry in source.entries.items()}))
+        reader.seek(len(source.head))
+        shutil.copyfileobj(reader, writer, _COPIED_BYTES)
 
 
 def _left_out(source: Path) -> list[Problem]:
@@ -182,7 +189,7 @@ def tensors_digest(root: Path) -> str:
     state = hashlib.sha256()
     file = open_tensor_file(root / ADAPTER_WEIGHTS)
     for name in sorted(file.entries):
-        values = file.read(name).to(torch.float32)
-        state.update(f"{name} {list(values.shape)}\n".encode())
-        state.update(bytes_of(values.contiguous()))
+        state.update(f"{name} {list(file.entries[name].shape)}\n".encode())
+        for values in file.blocks(name):
+            state.update(bytes_of(values.to(torch.float32)))
     return state.hexdigest()

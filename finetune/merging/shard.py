@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,12 +90,18 @@ def _compute(
     width = entry.matrix[1]
     cut = [(0, piece.rows)] if piece.whole else list(blocks(piece.rows, width))
     together = max(1, _JOB * len(cut) // max(piece.rows * width, 1))
-    for at in range(0, len(cut), together):
-        job = functools.partial(
-            _make, source, output, entry, row, cut[at : at + together], compute, written.moved
-        )
+    jobs = [
+        functools.partial(_make, source, output, entry, row, cut[at : at + together], compute, written.moved)
+        for at in range(0, len(cut), together)
+    ]
+    for job in [functools.partial(_in_turn, jobs)] if piece.in_turn else jobs:
         written.jobs.append(crew.do(job))
     written.elements[piece.weight] += sum(count for _, count in cut) * width
+
+
+def _in_turn(jobs: Sequence[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
 
 
 def blocks(rows: int, width: int) -> Iterator[tuple[int, int]]:

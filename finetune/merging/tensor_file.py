@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +20,8 @@ from lensmith.errors import IntegrityError, Problem
 _LENGTH_BYTES = 8
 # The format's own limit on the header, against hostile files.
 _MAX_HEADER = 100_000_000
+# What is held of a tensor that is looked through.
+_LOOKED_AT_BYTES = 4 << 20
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -81,15 +85,30 @@ class TensorFile:
         Raises IntegrityError where the file ends inside them.
         """
         entry = self.entries[name]
-        tensor = torch.empty((count, entry.matrix[1]), dtype=DTYPES[entry.dtype])
+        width = entry.matrix[1]
+        return self._read(entry, first * width, count * width).view(count, width)
+
+    def blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """A tensor's values from the first to the last, flat, in its stored dtype, a few megabytes at a time.
+
+        Raises IntegrityError as `read_rows`.
+        """
+        entry = self.entries[name]
+        size, at_once = math.prod(entry.shape), _LOOKED_AT_BYTES // DTYPES[entry.dtype].itemsize
+        for first in range(0, size, at_once):
+            yield self._read(entry, first, min(at_once, size - first))
+
+    def _read(self, entry: Entry, first: int, count: int) -> torch.Tensor:
+        """`count` of a tensor's values, flat."""
+        tensor = torch.empty(count, dtype=DTYPES[entry.dtype])
         view = bytes_of(tensor)
         with self.path.open("rb", buffering=0) as stream:
-            stream.seek(entry.start + first * entry.row_bytes)
+            stream.seek(entry.start + first * tensor.itemsize)
             while view:
                 # A read may give less than it was asked for: Linux ends one at 2 GB.
                 read = stream.readinto(view)
                 if not read:
-                    raise IntegrityError(f"{self.path} ended inside {name}")
+                    raise IntegrityError(f"{self.path} ended inside {entry.name}")
                 view = view[read:]
         return tensor
 
@@ -120,6 +139,20 @@ def open_tensor_file(path: Path) -> TensorFile:
     entries.sort(key=lambda entry: (entry.start, entry.end))
     _check(path, entries, base, size)
     return TensorFile(path, prefix + text, {entry.name: entry for entry in entries})
+
+
+def header_of(entries: Mapping[str, Entry]) -> bytes:
+    """What stands before the bytes of `entries`, which lie in a file in this order, under these names."""
+    at = 0
+    stated: dict[str, Any] = {}
+    for name, entry in entries.items():
+        end = at + entry.end - entry.start
+        stated[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(stated, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of 8 bytes, as the format's own writer has it.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
 
 def _check(path: Path, entries: list[Entry], base: int, size: int) -> None:

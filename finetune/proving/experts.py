@@ -57,7 +57,12 @@ class ExpertDeltas:
 def experts_apart(a: Tensor, b: Tensor, experts: int) -> tuple[Tensor, Tensor]:
     """PEFT's A [experts * rank, in] as [experts, rank, in], and its B [out, rank * experts] as
     [out, rank, experts]."""
-    return a.reshape(experts, -1, a.shape[1]), b.reshape(b.shape[0], -1, experts)
+    return a.reshape(experts, -1, a.shape[1]), rows_apart(b, experts)
+
+
+def rows_apart(b: Tensor, experts: int) -> Tensor:
+    """Rows of PEFT's B [rows, rank * experts] as [rows, rank, experts]."""
+    return b.reshape(b.shape[0], -1, experts)
 
 
 def experts_delta(a: Tensor, b: Tensor, scale: float) -> Tensor:

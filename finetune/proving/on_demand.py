@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,15 @@ from finetune.lora import adapter_layers, check_saved
 from finetune.model import load_skeleton
 from finetune.new_rows import trained_rows
 from finetune.peft_names import named_in_full
-from finetune.proving.experts import experts_apart, experts_delta
+from finetune.proving.blocks import row_blocks
+from finetune.proving.experts import experts_delta, rows_apart
 from finetune.proving.regions import read_file
 from finetune.proving.weights import linear_change, merged_linear
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 
 _PREFIX = "base_model.model."
+# Elements of a B of experts that is kept whole: 32 MiB in float32.
+_KEPT = 8 << 20
 
 
 class AdapterOnDemand:
@@ -59,7 +63,7 @@ class AdapterOnDemand:
         # Exactly those of the file have a place: `check_saved`.
         tensors = len(self._saved)
         self.facts = {"tensors": tensors, "modules": modules, "used_once": tensors}
-        self._last: tuple[str, Tensor, Tensor] | None = None
+        self._last: tuple[tuple[str, int], Tensor] | None = None
 
     def linear(self, name: str, start: Tensor, first: int) -> Tensor:
         """float32: what rows of a linear's weight become, `start` [rows, in] being theirs in float32, from
@@ -82,13 +86,20 @@ class AdapterOnDemand:
 
     def expert(self, name: str, number: int) -> Tensor:
         """float32 [out, in]: what is added to one expert of a fused parameter."""
-        if self._last is None or self._last[0] != name:
-            layer = self.experts[name]
-            a, b = (self._read(layer, f"lora_{side}.weight") for side in "AB")
-            self._last = (name, *experts_apart(a, b, layer.num_experts))
-        _, a, b = self._last
-        one = slice(number, number + 1)
-        return experts_delta(a[one], b[:, :, one], self.experts[name].scaling["default"])[0]
+        layer = self.experts[name]
+        saved = self._saved[f"{_PREFIX}{self._saved_as[layer]}.lora_B.weight"]
+        rank = saved.shape[1] // layer.num_experts
+        a = self._read(layer, "lora_A.weight", slice(number * rank, (number + 1) * rank))
+        # In each of its rows all experts stand side by side: those of a large one are kept one at a time.
+        first, end = (0, layer.num_experts) if math.prod(saved.shape) <= _KEPT else (number, number + 1)
+        if self._last is None or self._last[0] != (name, first):
+            parts = [
+                rows_apart(saved.read(*rows).float(), layer.num_experts)[..., first:end].clone()
+                for rows in row_blocks(*saved.shape)
+            ]
+            self._last = ((name, first), torch.cat(parts))
+        b = self._last[1][..., number - first : number - first + 1]
+        return experts_delta(a[None], b, layer.scaling["default"])[0]
 
     def held(self, name: str, start: Tensor, first: int) -> Tensor:
         """float32: what entries of a weight in `whole` become, `start` being the base's from `first` on."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from finetune.merging.companions import companions
-from finetune.merging.tensor_file import bytes_of
 from finetune.proving.definition import lora_definition
 from finetune.proving.large import sampled_part
 from finetune.proving.part import Part, named
-from finetune.proving.regions import read_regions
+from finetune.proving.regions import read_file, read_regions
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import IntegrityError
 from lensmith.families.family import Family
@@ -59,9 +55,4 @@ def prove_outside(base: Path, family: Family, source: Path, adapter: Path, merge
 
 def _values(root: Path) -> Counter[str]:
     """How often the adapter in `root` holds each tensor, by a digest of dtype, shape and bytes."""
-    return Counter(
-        hashlib.sha256(
-            f"{each.dtype} {list(each.shape)}\n".encode() + bytes_of(each.contiguous())
-        ).hexdigest()
-        for each in load_file(root / ADAPTER_WEIGHTS).values()
-    )
+    return Counter(region.digest() for region in read_file(root / ADAPTER_WEIGHTS).values())

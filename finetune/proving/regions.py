@@ -6,6 +6,7 @@ the header's end (https://huggingface.co/docs/safetensors, "Format").
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -69,6 +70,13 @@ class Region:
             return False
         pairs = zip(self._bytes(), other._bytes(), strict=True)
         return all(one == another for one, another in pairs)
+
+    def digest(self) -> str:
+        """SHA-256 of dtype, shape and bytes; read a few megabytes at a time."""
+        state = hashlib.sha256(f"{self.dtype} {list(self.shape)}\n".encode())
+        for block in self._bytes():
+            state.update(block)
+        return state.hexdigest()
 
     def _bytes(self) -> Iterator[bytes]:
         with self.file.open("rb", buffering=0) as stream:

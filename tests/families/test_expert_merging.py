@@ -28,7 +28,7 @@ from finetune.merging.tensor_file import TensorFile
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
 from finetune.plan import plan
-from finetune.proving import form
+from finetune.proving import form, on_demand
 from finetune.run import run_key
 from finetune.train import train_process
 from lensmith import families
@@ -112,6 +112,9 @@ def test_experts_merge_as_peft_merges_them(
     assert proof.passed
     assert proof.statement["adapter"]["used_once"] == len(load_file(walked.run.path / ADAPTER))
     monkeypatch.setattr(form, "WHOLE_BYTES", 0)
+    if dtype == "bfloat16":
+        # As where a layer's B is large: of one expert at a time.
+        monkeypatch.setattr(on_demand, "_KEPT", 0)
     proof = prove(walked)
     assert proof.statement["findings"] == []
     sampled = proof.statement["weights"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,20 +13,23 @@ import pytest
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 from peft.utils.integrations import dequantize_module_weight
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import finetune.four_bit
+import finetune.four_bit_rows
 from finetune.adapted import load_in_four_bits, load_trained
 from finetune.adapter import choose_trained
 from finetune.four_bit import check_in_four_bits, quantize, quantize_linears
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
-from finetune.merging.start import Start
+from finetune.merging import shard
+from finetune.merging.start import Lying, Start
+from finetune.merging.tensor_file import TensorFile, open_tensor_file
 from finetune.merging.weights import write_merged
-from finetune.model import load_model
+from finetune.model import DTYPES, load_model
 from finetune.plan import plan
 from finetune.proving import form
-from finetune.quantized import QUANTIZED, quantized_linears, read_quantized
+from finetune.quantized import QUANTIZED, Quantized, quantized_linears, read_quantized
 from lensmith.artifact import Artifact
 from lensmith.attestation import Attestation
 from lensmith.errors import IntegrityError
@@ -131,7 +135,7 @@ def test_merged_into_what_the_4_bits_were_worth(whole: Training, model: Artifact
 def test_merged_into_the_original_base_fails(
     whole: Training, model: Artifact, exam: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Start, "of", lambda self, name, stored: stored)
+    monkeypatch.setattr(Start, "of", lambda self, name, lying: lambda stored, first: stored)
     with whole.home.create("model", "f" * 24, {"base": whole.base, "run": whole.run()}) as draft:
         for path in model.path.iterdir():
             if path.name not in ("manifest.json", "record.json", WEIGHTS):
@@ -166,6 +170,83 @@ def test_other_values_in_4_bits_are_refused(
     ):
         with pytest.raises(IntegrityError, match="other values here than in training"):
             act()
+
+
+def in_4_bits(weight: torch.Tensor, quantization: Quantization, dtype: str) -> tuple[Quantized, torch.Tensor]:
+    """What a run would keep of a linear called "linear", and its values, whole."""
+    values = dequantize_4bit(*quantize(weight.to(DTYPES[dtype]), quantization))
+    digest = hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+    return Quantized(quantization=quantization, dtype=dtype, linears={"linear": digest}), values
+
+
+def lying(tmp_path: Path, weight: torch.Tensor) -> Lying:
+    """`weight` in a file, with other rows before and behind it."""
+    rows, width = weight.shape
+    save_file({"joined": torch.cat([torch.ones(3, width), weight, torch.ones(2, width)])}, tmp_path / WEIGHTS)
+    return Lying(open_tensor_file(tmp_path / WEIGHTS), "joined", 3, rows)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("quantization", [Quantization(), Quantization(type="fp4", double=False)])
+@pytest.mark.parametrize("width", [64, 192])
+def test_some_rows_at_a_time_are_worth_what_the_whole_is(
+    tmp_path: Path, dtype: str, quantization: Quantization, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(301, width, generator=torch.Generator().manual_seed(width)) * 0.02
+    quantized, values = in_4_bits(weight, quantization, dtype)
+    place, start = lying(tmp_path, weight), Start(quantized)
+    monkeypatch.setattr(finetune.four_bit_rows, "_AT_ONCE", 7 * width)
+    assert start.by_rows("linear.weight", place)
+    rows = start.of("linear.weight", place)
+    found = [rows(weight[first : first + 5], first) for first in range(0, 301, 5)]
+    assert torch.equal(torch.cat(found), values.float())
+    # Asked for again, as what is not finite is, they are the same; and not noted twice.
+    assert torch.equal(rows(weight[:5], 0), found[0])
+
+
+def test_rows_that_begin_inside_a_block_are_had_whole(tmp_path: Path) -> None:
+    weight = torch.randn(100, 96, generator=torch.Generator().manual_seed(3)) * 0.02
+    quantized, values = in_4_bits(weight, Quantization(), "float32")
+    place, start = lying(tmp_path, weight), Start(quantized)
+    assert not start.by_rows("linear.weight", place)
+    assert torch.equal(start.of("linear.weight", place)(weight, 0), values)
+
+
+@pytest.mark.parametrize("fault", ["other values", "a row left out"])
+def test_rows_unlike_those_that_were_trained_on_are_refused(tmp_path: Path, fault: str) -> None:
+    weight = torch.randn(50, 64, generator=torch.Generator().manual_seed(3)) * 0.02
+    quantized, _ = in_4_bits(weight, Quantization(), "float32")
+    rows = Start(quantized).of("linear.weight", lying(tmp_path, weight))
+    rows(weight[:20], 0)
+    if fault == "other values":
+        with pytest.raises(IntegrityError, match="other values here than in training"):
+            rows(weight[20:].flip(0), 20)
+    else:
+        with pytest.raises(IntegrityError, match="from its first row to its last"):
+            rows(weight[21:], 21)
+
+
+def test_a_merge_holds_some_rows_of_a_linear_in_4_bits(
+    whole: Training, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No read of a linear in 4 bits is of more than a block, and the merged file is the same."""
+    reads: dict[str, int] = {}
+    read_rows = TensorFile.read_rows
+
+    def noted(self: TensorFile, name: str, first: int, count: int) -> torch.Tensor:
+        reads[name] = max(reads.get(name, 0), count)
+        return read_rows(self, name, first, count)
+
+    monkeypatch.setattr(TensorFile, "read_rows", noted)
+    monkeypatch.setattr(finetune.four_bit_rows, "_AT_ONCE", 8 * 64)
+    monkeypatch.setattr(shard, "_BLOCK", 8 * 64)
+    monkeypatch.setattr(shard, "_ROWS", 8)
+    monkeypatch.setattr(shard, "_JOB", 8 * 64)
+    write_merged(whole.recipe.base.path, whole.recipe.model_family, whole.run(), tmp_path, tmp_path)
+    assert (tmp_path / WEIGHTS).read_bytes() == (model.path / WEIGHTS).read_bytes()
+    quantized = read_quantized(whole.run().path)
+    assert quantized is not None
+    assert {max(reads[f"{name}.weight"], 8) for name in quantized.linears} == {8}
 
 
 @pytest.mark.parametrize("step", [2, 4])

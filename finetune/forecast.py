@@ -30,6 +30,7 @@ from finetune.packed import training_packs
 from finetune.packing import PackPlan
 from finetune.quantized import quantized_linears
 from finetune.rows import RowEncoder
+from finetune.setting import RowLengths
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.exam import proof_rows
@@ -91,6 +92,16 @@ class Forecast:
             kept.held if kept else 0,
             self._largest_trained() if launcher.offload_optimizer else 0,
         )
+
+    @property
+    def lengths(self) -> RowLengths:
+        """Of the rows of an epoch."""
+        tokens = self.counts[self.shown].sum(axis=1)
+        return RowLengths(float(tokens.mean()), alike=bool(tokens.min() == tokens.max()))
+
+    def may_pack(self, train: Train) -> bool:
+        """Whether rows may be packed under `train`."""
+        return self.recipe.model_family.packs is not None and train.objective != "dpo"
 
     def packs(self, train: Train, launcher: Launcher) -> PackPlan | None:
         """The packs under `train`; None where rows are padded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finetune.forecast import Forecast
@@ -42,16 +43,26 @@ def propose(forecast: Forecast, train: Train, launcher: Launcher, gpu: Gpu) -> P
     def spare(setting: Setting) -> int:
         return gpu.memory - forecast.memory(setting.train(train), setting.launcher(launcher)).needed
 
-    now = setting_of(train, launcher)
-    best = None
-    # Settings that differ in what a pass takes alone follow each other, the largest first.
-    for _, group in itertools.groupby(settings(train, launcher), key=lambda each: each.speed[:-1]):
-        smallest_first = list(group)[::-1]
-        if spare(smallest_first[0]) < 0:
-            continue
+    def most(of_a_kind: Sequence[Setting]) -> Setting | None:
+        """The fastest one that fits, of settings that differ in how many tokens a pass has."""
+        smallest_first = of_a_kind[::-1]
+        # Mostly all of them fit, or none does.
+        if not smallest_first or spare(smallest_first[0]) < 0:
+            return None
         many = bisect.bisect_left(smallest_first, True, key=lambda each: spare(each) < 0)
-        best = smallest_first[many - 1]
-        break
+        return smallest_first[many - 1]
+
+    now = setting_of(train, launcher, forecast.lengths)
+    every = settings(train, launcher, forecast.lengths, packs=forecast.may_pack(train))
+    best = None
+    # Settings that differ in what a pass takes alone follow each other.
+    for _, group in itertools.groupby(every, key=lambda each: each.speed[:-1]):
+        alike = list(group)
+        best = most([each for each in alike if each.pack_length])
+        padded = [each for each in alike if not each.pack_length]
+        best = most([each for each in padded if not best or each.speed < best.speed]) or best
+        if best:
+            break
     return Proposal(
         gpu=gpu,
         spare=spare(now),

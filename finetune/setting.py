@@ -1,4 +1,4 @@
-"""What a training may change to take less memory and stay the same training; from fastest to slowest.
+"""What a training may change to be faster or take less memory and stay the same one; from fastest to slowest.
 
 No torch at import. Nothing here is applied: `lensmith plan` and the error for a full memory propose it.
 """
@@ -30,10 +30,23 @@ _RECOMPUTED = (0, 4, 2, 1)
 
 
 @dataclass(frozen=True)
+class RowLengths:
+    """By what padded rows and packs compare. mean: tokens of a row; alike: all are as long, so no pads."""
+
+    mean: float
+    alike: bool
+
+
+# Where all settings are of one kind their lengths say nothing.
+_ANY = RowLengths(1, alike=True)
+
+
+@dataclass(frozen=True)
 class Setting:
     """What decides how much memory a training takes and not what it learns.
 
     pack_length: 0 where rows are padded; else batch_size and gradient_accumulation only count a step's rows.
+    lengths: of the training's rows.
     """
 
     pack_length: int
@@ -43,9 +56,15 @@ class Setting:
     zero_stage: int
     offload_optimizer: bool
     offload_parameters: bool
+    lengths: RowLengths = _ANY
 
     @property
-    def speed(self) -> tuple[int, int, float, int, int]:
+    def tokens(self) -> float:
+        """Of a pass, pads left out: what a pack has room for, what padded rows come to in the mean."""
+        return self.pack_length or self.batch_size * self.lengths.mean
+
+    @property
+    def speed(self) -> tuple[int, int, float, int, tuple[bool, float, bool]]:
         """Sorts settings from fastest to slowest."""
         return (
             self.offload_parameters,
@@ -53,7 +72,9 @@ class Setting:
             # The share of the blocks.
             1 / self.recomputed if self.recomputed else 0,
             self.zero_stage,
-            -self.pack_length or -self.batch_size,
+            # A pad is computed like a token, in every layer: packs have none. Of as many tokens packs come
+            # first here too, which are as equal over processes as they can be.
+            (not self.pack_length and not self.lengths.alike, -self.tokens, not self.pack_length),
         )
 
     @property
@@ -99,8 +120,8 @@ class Setting:
         )
 
 
-def setting_of(train: Train, launcher: Launcher) -> Setting:
-    """The setting that recipe and launcher state."""
+def setting_of(train: Train, launcher: Launcher, lengths: RowLengths = _ANY) -> Setting:
+    """The setting that recipe and launcher state, for rows of these lengths."""
     return Setting(
         train.pack_length,
         train.batch_size,
@@ -109,29 +130,47 @@ def setting_of(train: Train, launcher: Launcher) -> Setting:
         launcher.zero_stage,
         launcher.offload_optimizer,
         launcher.offload_parameters,
+        lengths,
     )
 
 
-def settings(train: Train, launcher: Launcher) -> list[Setting]:
+def settings(
+    train: Train, launcher: Launcher, lengths: RowLengths = _ANY, *, packs: bool = False
+) -> list[Setting]:
     """All settings of the same training, fastest first: as many rows an optimizer step, one launcher kind.
 
-    Under DeepSpeed ZeRO stages 2 and 3 and offloading are among them; without it nothing is to be divided.
-    Stage 3 is not where it would be refused.
+    packs: whether rows of these `lengths` that are padded may be packed, and packs be longer. Under DeepSpeed
+    ZeRO stages 2 and 3 and offloading are among them; without it nothing is to be divided. Stage 3 is not
+    where it would be refused.
     """
     rows = train.batch_size * train.gradient_accumulation
     passes = [(0, size, rows // size) for size in range(rows, 0, -1) if rows % size == 0]
+    longest: set[int] = set()
     if train.pack_length:
         # A pack holds the longest row at least.
         halves = [train.pack_length >> times for times in range(train.pack_length.bit_length())]
-        lengths = {train.pack_length, *(max(each, train.max_length) for each in halves)}
-        passes = [(each, train.batch_size, train.gradient_accumulation) for each in lengths]
+        passes, longest = [], {train.pack_length, *(max(each, train.max_length) for each in halves)}
+    if packs:
+        longest |= _doubled(train.pack_length or train.max_length, rows * lengths.mean)
+    passes += [(each, train.batch_size, train.gradient_accumulation) for each in longest]
     places = [(0, False, False)]
     if launcher.zero_stage:
         places = [(2, False, False), (3, False, False), (2, True, False), (3, True, False), (3, True, True)]
         if reads_whole_weights(train) or train.evaluate.every:
             places = [each for each in places if each[0] == 2]
-    found = {Setting(*each, again, *place) for each in passes for again in _RECOMPUTED for place in places}
-    return sorted(found | {setting_of(train, launcher)}, key=lambda each: each.speed)
+    found = {
+        Setting(*each, again, *place, lengths) for each in passes for again in _RECOMPUTED for place in places
+    }
+    return sorted(found | {setting_of(train, launcher, lengths)}, key=lambda each: each.speed)
+
+
+def _doubled(length: int, tokens: float) -> set[int]:
+    """`length`, twice it and so on: up to the first that all of a process's `tokens` of a step fit into."""
+    found = {length}
+    while length < tokens:
+        length *= 2
+        found.add(length)
+    return found
 
 
 def changes(now: Setting, then: Setting) -> dict[str, str]:
@@ -149,8 +188,10 @@ def costs(now: Setting, then: Setting) -> dict[str, str]:
         "deepspeed_config.zero_stage",
         "train.pack_length" if then.pack_length else "train.batch_size",
     )
-    pairs = zip(keys, now.speed, then.speed, strict=True)
-    return {key: REASONS[key] for key, before, after in pairs if after > before}
+    before, after = now.speed, then.speed
+    # Tuples of one element each: what they compare by differs from key to key.
+    slower = [after[place : place + 1] > before[place : place + 1] for place in range(len(after))]
+    return {key: REASONS[key] for key, told in zip(keys, slower, strict=True) if told}
 
 
 def savings(train: Train, launcher: Launcher) -> dict[str, str]:

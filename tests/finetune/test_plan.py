@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,12 +13,14 @@ import yaml
 
 from finetune.adapter import choose_trained
 from finetune.encoder import check_rows, row_encoder
+from finetune.forecast import Forecast
 from finetune.fsdp import gathered_of
 from finetune.gpus import parse_gpus
 from finetune.launcher import read_launcher
 from finetune.memory import state_memory
 from finetune.model import load_model, load_skeleton
 from finetune.plan import Plan, plan
+from finetune.setting import RowLengths
 from lensmith.artifact import Artifact
 from lensmith.dataset import read_split
 from lensmith.errors import InputError
@@ -116,6 +120,24 @@ def test_packs_are_what_memory_is_planned_for(new_training: TrainingMaker, train
     assert 0 < packed.memory.activations - waiting < padded.memory.activations / 2
 
 
+def test_what_a_proposal_asks_of_the_rows(training: Training) -> None:
+    recipe, base = training.recipe, training.recipe.base.path
+    encoder = row_encoder(recipe, base)
+    counted = list(check_rows(recipe, training.dataset, base, encoder))
+    forecast = Forecast(recipe, training.dataset, encoder, counted, 0, {})
+    totals = [each.total for each in counted]
+    assert forecast.lengths == RowLengths(pytest.approx(sum(totals) / len(totals)), alike=False)
+    longest = totals.index(max(totals))
+    # Shown more than once in an epoch, and no other row is.
+    forecast.shown = [longest, longest]
+    assert forecast.lengths == RowLengths(totals[longest], alike=True)
+    assert forecast.may_pack(recipe.train)
+    assert not forecast.may_pack(recipe.train.model_copy(update={"objective": "dpo"}))
+    unproven = dataclasses.replace(recipe.model_family, packs=None)
+    with patch.object(Recipe, "model_family", unproven):
+        assert not forecast.may_pack(recipe.train)
+
+
 def test_what_stops_the_training_stops_the_plan(new_training: TrainingMaker) -> None:
     training = new_training(train__max_length=70)
     with pytest.raises(InputError, match=r"longer than train\.max_length 70"):
@@ -180,7 +202,9 @@ def test_what_fits_a_gpu_is_said_and_the_fastest_setting_that_does(tmp_path: Pat
     planned = plan(recipe, pages, parse_gpus(["h100-80,24", "8"]))
     large, small, none = planned.proposals
     assert (large.fits, none.fits) == (True, False)
-    assert large.changes["train.gradient_checkpointing"] == "false", "faster than the recipe, and fits"
+    assert large.setting is not None
+    assert large.setting.recomputed == 0, "the fastest setting, and fits"
+    assert large.setting.pack_length, "nothing is padded"
     assert none.setting is None
     for each in (large, small):
         assert each.memory is not None
@@ -191,7 +215,6 @@ def test_what_fits_a_gpu_is_said_and_the_fastest_setting_that_does(tmp_path: Pat
         assert rows == train.batch_size * train.gradient_accumulation
         assert set(each.reasons) <= set(each.changes)
     assert small.setting is not None
-    assert large.setting is not None
     assert small.setting.speed > large.setting.speed
 
 

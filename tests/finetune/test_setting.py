@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from finetune.launcher import Launcher
-from finetune.setting import REASONS, changes, costs, savings, setting_of, settings
+from finetune.setting import REASONS, RowLengths, changes, costs, savings, setting_of, settings
 from lensmith.train_settings import Towers, Train
 
 
@@ -57,6 +57,34 @@ def test_packs_shrink_to_the_longest_row_and_no_further() -> None:
     packed = train(pack_length=8192, max_length=3000)
     assert {each.pack_length for each in settings(packed, launcher(0))} == {8192, 4096, 3000}
     assert savings(packed, launcher(0))["train.pack_length"] == "4096"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        (RowLengths(1024, alike=True), [(8192, 4), (0, 8), (4096, 4), (0, 4), (2048, 4), (0, 2), (0, 1)]),
+        (RowLengths(1100, alike=True), [(16384, 4), (0, 8), (8192, 4), (0, 4), (4096, 4), (0, 2), (2048, 4)]),
+        (RowLengths(1024, alike=False), [(8192, 4), (4096, 4), (2048, 4), (0, 8), (0, 4), (0, 2), (0, 1)]),
+    ],
+    ids=["as many tokens", "more tokens padded", "pads"],
+)
+def test_padded_rows_may_be_packed(lengths: RowLengths, expected: list[tuple[int, int]]) -> None:
+    padded = train(max_length=2048)
+    order = settings(padded, launcher(0), lengths, packs=True)
+    sizes = [(each.pack_length, each.batch_size) for each in order if not each.recomputed]
+    # Packs say with the recipe's rows and passes what a step is.
+    assert sizes[: len(expected)] == expected
+    assert all(each.batch_size * each.gradient_accumulation == 8 for each in order)
+    now = setting_of(padded, launcher(0), lengths)
+    assert changes(now, order[0]) == {"train.pack_length": str(expected[0][0])}
+    assert costs(now, order[0]) == {}
+    assert "train.pack_length" not in savings(padded, launcher(0))
+
+
+def test_packs_grow_until_they_hold_the_rows_of_a_step() -> None:
+    packed = train(pack_length=3500, max_length=3000)
+    lengths = {each.pack_length for each in settings(packed, launcher(0), RowLengths(1600, True), packs=True)}
+    assert lengths == {3000, 3500, 7000, 14000}
 
 
 def test_advice_is_what_a_plan_would_take_up_next() -> None:

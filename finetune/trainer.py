@@ -132,6 +132,14 @@ class AnswerTrainer(SFTTrainer):
             state = self.lr_scheduler.state_dict()  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
             torch.save(state, Path(output_dir) / SCHEDULER_NAME)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Write a head that is tied to the embeddings once: of DeepSpeed's stages 1 and 2 transformers gets
+        copies (accelerate's `get_state_dict`), and knows tied weights only by where they lie."""
+        if state_dict is not None and not self.recipe.train.adapts:
+            tied = self.base.all_tied_weights_keys
+            state_dict = {name: each for name, each in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Its weights."""
         if self._whole_beside:

@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from finetune.merging.late import torch
 from lensmith.families.experts import Experts, value_at
 from lensmith.families.family import Family
 from lensmith.families.layout import Joined
@@ -31,7 +29,7 @@ class Part:
     rows: tuple[int, int] | None = None
     transposed: bool = False
 
-    def of(self, whole: Tensor) -> Tensor:
+    def of(self, whole: torch.Tensor) -> torch.Tensor:
         """The piece of the class's tensor as it lies on disk: a view of `whole`."""
         piece = whole if self.expert is None else whole[self.expert]
         piece = piece if self.rows is None else piece[slice(*self.rows)]
@@ -39,7 +37,12 @@ class Part:
 
     def shape(self, whole: Sequence[int]) -> tuple[int, ...]:
         """That of the piece, `whole` being the class's tensor's."""
-        return tuple(self.of(torch.empty(tuple(whole), device="meta")).shape)
+        shape = list(whole if self.expert is None else whole[1:])
+        if self.rows is not None:
+            shape[0] = len(range(*slice(*self.rows).indices(shape[0])))
+        if self.transposed:
+            shape[-2], shape[-1] = shape[-1], shape[-2]
+        return tuple(shape)
 
 
 # By each tensor on disk what it holds, one part after the other along the first dimension.
@@ -104,13 +107,15 @@ def _join(places: Places, joined: Joined) -> None:
         )
 
 
-def assemble(parts: Sequence[Part], read: Callable[[str], Tensor]) -> Tensor:
+def assemble(parts: Sequence[Part], read: Callable[[str], torch.Tensor]) -> torch.Tensor:
     """The tensor on disk that holds `parts`; `read` gives the class's tensor of a name. A copy."""
     pieces = [part.of(read(part.name)) for part in parts]
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0].detach().clone().contiguous()
 
 
-def published(state: Mapping[str, Tensor], family: Family, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def published(
+    state: Mapping[str, torch.Tensor], family: Family, config: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """The tensors of `state`, by the names of transformers' class, as a published checkpoint holds them."""
     places = find_places({name: tuple(each.shape) for name, each in state.items()}, family, config)
     # Copies: a file cannot hold two tensors that share memory.

@@ -26,11 +26,9 @@ from lensmith.base import checkpoint_path, template_digest, verify_base
 from lensmith.errors import InputError, LensmithError, Problem
 from lensmith.files import digest_from_disk
 from lensmith.home import Home
-from lensmith.large_imports import no_collection
 from lensmith.new_tokens import learned_tokens
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
-from lensmith.signals import signals_held
 
 
 def merge_key(recipe: Recipe, base: Artifact, run: Artifact, others: Sequence[Artifact] = ()) -> str:
@@ -66,10 +64,8 @@ def merge(
         verify(each)
     check_once([run, *others])
     with home.create("model", key, {"base": base, "run": run} | roles(others)) as draft:
-        # Imported when there is work: a merge that is already there needs no torch.
-        with signals_held(), no_collection():
-            from finetune.merging.outside import tensors_digest
-            from finetune.merging.weights import write_combined, write_merged
+        # Imported when there is work. Torch is, by the crew, when there is something to copy meanwhile.
+        from finetune.merging.weights import write_combined, write_merged
 
         root = checkpoint_path(base)
         try:
@@ -101,6 +97,8 @@ def merge(
             tensors_changed=merged.changed,
         )
         if run.body["method"] != "full":
+            from finetune.merging.outside import tensors_digest
+
             draft.body[BODY] = [tensors_digest(each.path) for each in (run, *others)]
         if combination is not None:
             draft.body.update(combination=combination.model_dump(mode="json"))

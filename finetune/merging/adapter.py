@@ -7,11 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.change import Compute, add_scaled
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
+from finetune.merging.late import torch
 from finetune.merging.new_rows import Rows, read_rows
 from finetune.merging.tensor_file import FLOATS, TensorFile, is_finite, open_tensor_file
 from finetune.merging.whole import Whole, read_whole
@@ -109,8 +108,8 @@ class Adapter:
 def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
     """Read the adapter in `root`; `experts`: what its family states of them.
 
-    Raises InputError with everything that this version does not merge and every tensor it cannot place,
-    for NaN or infinite values and for an adapter that changes nothing; IntegrityError for a damaged file.
+    Its values are not looked at: that is for `check_values`. Raises InputError with everything that this
+    version does not merge and every tensor it cannot place; IntegrityError for a damaged file.
     """
     config = read_config(root, experts=experts is not None)
     file = open_tensor_file(root / ADAPTER_WEIGHTS)
@@ -150,9 +149,7 @@ def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
         problems.append(Problem("it holds no LoRA tensors", str(file.path)))
     if problems:
         raise InputError(f"the adapter in {root} cannot be merged", problems)
-    adapter = Adapter(file, deltas, fused, rows, whole)
-    _check_values(adapter)
-    return adapter
+    return Adapter(file, deltas, fused, rows, whole)
 
 
 def _parts(
@@ -187,7 +184,9 @@ def _shape_problems(file: TensorFile, delta: Delta, rank: int) -> list[Problem]:
     return problems
 
 
-def _check_values(adapter: Adapter) -> None:
+def check_values(adapter: Adapter) -> None:
+    """Refuse (InputError) an adapter with NaN or infinite values, and one that changes nothing. Reads all of
+    it."""
     problems: list[Problem] = []
     filled: dict[str, bool] = {}
     for name in adapter.file.entries:

@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from finetune.merging.late import torch
 
 # Of stored rows [n, width], and the number of the first among its piece's: their new values, in a dtype from
 # which they are rounded once.
-Compute = Callable[[Tensor, int], Tensor]
+Compute = Callable[["torch.Tensor", int], "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,15 @@ Changes = Mapping[str, Sequence[Piece]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a base's tensors, and by weight how many elements are computed for that."""
+    """What becomes of a base's tensors, and by weight how many elements are computed for that. check: raises
+    InputError for values that are not to be merged; for the first of those who compute."""
 
     changes: Changes
     expected: Mapping[str, int]
+    check: Callable[[], None] = lambda: None
 
 
-def add_scaled(base: Tensor, product: Tensor, scale: float) -> Tensor:
+def add_scaled(base: torch.Tensor, product: torch.Tensor, scale: float) -> torch.Tensor:
     """base + scale * product, in float32; uses up the memory of `product`, which is in float32.
 
     As PEFT rounds it: the change, then the sum. To multiply by 1, 2, 4, ... rounds nothing, and may be done

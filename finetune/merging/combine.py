@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from finetune.merging.late import torch
 
 
-def added(changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def added(changes: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """The weighted sum, added in their order."""
     total = torch.zeros_like(changes[0])
     for change, weight in zip(changes, weights, strict=True):
@@ -16,7 +15,7 @@ def added(changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total
 
 
-def elected(changes: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def elected(changes: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """The weighted mean of those elements that have the sign of the sum of all."""
     positive = added(changes, [1.0] * len(changes)) >= 0
     total, count = torch.zeros_like(changes[0]), torch.zeros_like(changes[0])

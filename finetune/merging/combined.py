@@ -8,19 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
-
-from finetune.combination import Combination
 from finetune.layout import Part
-from finetune.merging.adapter import Adapter, read_adapter
+from finetune.merging.adapter import Adapter, check_values, read_adapter
 from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.combine import added, elected
 from finetune.merging.crew import Crew
 from finetune.merging.drawn import drawing_key, kept
 from finetune.merging.experts import StartExpert, expert_change
+from finetune.merging.late import torch
 from finetune.merging.lora import check_head, wanted_by
 from finetune.merging.shard import blocks
 from finetune.merging.slots import Slot, Slots, find_slots
@@ -30,6 +28,9 @@ from finetune.quantized import read_quantized
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family
 from lensmith.merge_settings import DRAWN
+
+if TYPE_CHECKING:
+    from finetune.combination import Combination
 
 
 class Matrix(NamedTuple):
@@ -77,9 +78,11 @@ class Member:
 def read_member(run: Path, base: Checkpoint, family: Family) -> tuple[Member, Slots]:
     """An adapter that can be combined with others, and where on disk the weights lie that it changes.
 
-    Raises InputError for what `read_adapter` and `find_slots` refuse, and for what is no change of `base`.
+    Raises InputError for what `read_adapter`, `check_values` and `find_slots` refuse, and for what is no
+    change of `base`.
     """
     adapter = read_adapter(run, family.experts)
+    check_values(adapter)
     check_head(adapter, tied_head(base.root))
     problems = [
         Problem("is whole rows of new tokens, which cannot be weighed", name) for name in adapter.rows
@@ -173,7 +176,7 @@ def _smallest(
 
 def _blocks(
     base: Checkpoint, member: Member, matrix: Matrix, stretches: Sequence[Stretch]
-) -> Iterator[Tensor]:
+) -> Iterator[torch.Tensor]:
     """A matrix's change, in the very blocks in which it will be merged: others may differ in the last bit."""
     for stretch in stretches:
         file, width = base.place[stretch.disk], base.entry(stretch.disk).matrix[1]
@@ -205,7 +208,7 @@ class _Making:
         weights = [self.combination.weights[number] for number in numbers]
         combine = elected if self.combination.method.endswith("ties") else added
 
-        def compute(stored: Tensor, first: int) -> Tensor:
+        def compute(stored: torch.Tensor, first: int) -> torch.Tensor:
             changed = combine([each(stored, first) for each in thinned], weights)
             return changed.add_(stored.float())
 
@@ -222,7 +225,7 @@ class _Making:
             return lambda base, first: change(base, first).mul_(stays(base, first)).div_(density)
         smallest = self.smallest[matrix, number]
 
-        def trimmed(base: Tensor, first: int) -> Tensor:
+        def trimmed(base: torch.Tensor, first: int) -> torch.Tensor:
             changed = change(base, first)
             return changed.mul_(changed.abs() >= smallest)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
-import torch
+from finetune.merging.late import torch
+from lensmith.large_imports import no_collection
+from lensmith.signals import signals_held
 
 # Each holds a block: more of them would only take memory, the disk and the cores being busy.
 _MOST = 8
@@ -25,9 +29,18 @@ class Crew:
         self._pool = pool
         self._room = BoundedSemaphore(2 * threads)
         self._failed: list[Future[None]] = []
+        self._of_thread = threading.local()
+        # Of torch's threads, before the crew's own took their place.
+        self._before: int | None = None
 
     def do(self, job: Callable[[], None]) -> Future[None]:
-        """Hand over a job as soon as there is room. Raises what an earlier one raised."""
+        """Hand over a job that computes, as soon as there is room. For the main thread. Raises what an
+        earlier one raised."""
+        self.settle()
+        return self.copy(functools.partial(self._alone, job))
+
+    def copy(self, job: Callable[[], None]) -> Future[None]:
+        """As `do`, a job that needs no torch, from any thread."""
         self._room.acquire()
         if self._failed:
             self._room.release()
@@ -35,6 +48,26 @@ class Crew:
         future = self._pool.submit(job)
         future.add_done_callback(self._done)
         return future
+
+    def settle(self) -> None:
+        """Import torch, which takes as long as some jobs, and leave all cores to the crew."""
+        if self._before is None:
+            # An exception that a signal raises in the midst of it would abort the process.
+            with signals_held(), no_collection():
+                self._before = torch.get_num_threads()
+            torch.set_num_threads(1)
+
+    def leave(self) -> None:
+        """Give torch its threads again."""
+        if self._before is not None:
+            torch.set_num_threads(self._before)
+
+    def _alone(self, job: Callable[[], None]) -> None:
+        """Do a job with one thread of torch's, which counts them by the thread that asks."""
+        if not hasattr(self._of_thread, "settled"):
+            torch.set_num_threads(1)
+            self._of_thread.settled = True
+        job()
 
     def _done(self, future: Future[None]) -> None:
         if not future.cancelled() and future.exception():
@@ -44,20 +77,20 @@ class Crew:
 
 @contextmanager
 def crew_at_work() -> Iterator[Crew]:
-    """A crew of a thread for each core and one more; once the block raises, no waiting job is done.
+    """A crew of a thread for each core and two more; once the block raises, no waiting job is done.
 
     Each computes with one thread of torch's, which has none of its own meanwhile.
     """
     _keep_memory()
-    threads = min(len(os.sched_getaffinity(0)) + 1, _MOST)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(threads, "merge", initializer=torch.set_num_threads, initargs=(1,))
+    # Two that wait for the disk: while one's rows are written, it is asked for the next.
+    threads = min(len(os.sched_getaffinity(0)) + 2, _MOST)
+    pool = ThreadPoolExecutor(threads, "merge")
+    crew = Crew(pool, threads)
     try:
-        yield Crew(pool, threads)
+        yield crew
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+        crew.leave()
 
 
 def _keep_memory() -> None:

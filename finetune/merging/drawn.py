@@ -6,16 +6,16 @@ import hashlib
 import json
 
 import numpy as np
-import torch
 from numpy.random import Philox
-from torch import Tensor
+
+from finetune.merging.late import torch
 
 # Philox 4x64 gives four numbers of 64 bits a count.
 _A_COUNT = 8
 _RANGE = 1 << 32
 
 
-def kept(key: int, first: int, shape: tuple[int, int], density: float) -> Tensor:
+def kept(key: int, first: int, shape: tuple[int, int], density: float) -> torch.Tensor:
     """bool [rows, width]: of the elements from number `first` on those that are kept, each with probability
     `density`."""
     count, skipped = shape[0] * shape[1], first % _A_COUNT

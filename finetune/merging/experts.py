@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from finetune.layout import Part
 from finetune.merging.change import Compute, add_scaled
+from finetune.merging.late import torch
 from finetune.merging.tensor_file import TensorFile
 from lensmith.families.experts import Experts
 
@@ -110,7 +108,7 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
     """As `expert_merger`, B @ A alone."""
 
     @functools.lru_cache(maxsize=_KEPT)
-    def together(name: str, group: int) -> Tensor:
+    def together(name: str, group: int) -> torch.Tensor:
         """B [experts, out, rank] in float32 of a group of experts: they lie side by side in the file."""
         return _some_experts(file, deltas[name], group * at_once(name), at_once(name))
 
@@ -125,7 +123,7 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
         b = together(part.name, group)[place]
         b = b[slice(*part.rows)] if part.rows else b
 
-        def product(base: Tensor, first: int) -> Tensor:
+        def product(base: torch.Tensor, first: int) -> torch.Tensor:
             rows = slice(first, first + len(base))
             return torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
 
@@ -134,7 +132,7 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
     return start
 
 
-def _some_experts(file: TensorFile, delta: ExpertDelta, first: int, count: int) -> Tensor:
+def _some_experts(file: TensorFile, delta: ExpertDelta, first: int, count: int) -> torch.Tensor:
     """B [experts, out, rank] in float32 of `count` experts from the `first` on, as far as there are any."""
     out, width = file.entries[delta.b].shape
     count = min(count, width // delta.rank - first)

@@ -7,10 +7,9 @@ import math
 import re
 from dataclasses import dataclass
 
-import torch
-
 from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
+from finetune.merging.late import torch
 from finetune.merging.tied import EMBEDDING
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import Family

@@ -7,12 +7,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from finetune.merging.adapter import Adapter, Delta, read_adapter
+from finetune.merging.adapter import Adapter, Delta, check_values, read_adapter
 from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
 from finetune.merging.experts import StartExpert, expert_merger, layer_pattern
+from finetune.merging.late import torch
 from finetune.merging.slots import Slot, Slots, Wanted, find_slots
 from finetune.merging.start import Lying, Start, start_of
 from finetune.merging.tied import EMBEDDING, tied_head
@@ -23,7 +22,8 @@ from lensmith.families.family import Family
 def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
     """Every weight that the adapter in `run` has a part of, and every one that was trained on in 4 bits.
 
-    Raises InputError for an adapter that cannot be merged whole, is broken or belongs to another base.
+    Raises InputError for an adapter that cannot be merged whole or belongs to another base; the plan's check
+    for one that is broken.
     """
     adapter = read_adapter(run, family.experts)
     tied = tied_head(base.root)
@@ -59,7 +59,7 @@ def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
         if tied and tied in base.place:
             changes[tied] = rows.pieces(tied, adapter.file, 0, base.entry(tied).shape[0])
             expected[tied] = expected[name]
-    return Plan(changes, expected)
+    return Plan(changes, expected, functools.partial(check_values, adapter))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class _Making:
         merged = self.adapter.merger(delta) if delta else None
         begun = self.start.of(name, lying)
 
-        def compute(stored: Tensor, first: int) -> Tensor:
+        def compute(stored: torch.Tensor, first: int) -> torch.Tensor:
             weight = begun(stored, first)
             return merged(weight, first) if merged else weight
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from finetune.merging.change import Compute, Piece
+from finetune.merging.late import torch
 from finetune.merging.tensor_file import FLOATS, TensorFile
 from lensmith.errors import Problem
 

@@ -41,6 +41,9 @@ _PAGE = max(4096, mmap.PAGESIZE)
 _LARGE = 2 << 20
 # Bytes of a write: enough to keep a disk busy, so few that they are still in a core's cache.
 _WRITE = 4 << 20
+# Of a copy: between its reads and writes a thread waits its turn in Python, which lets the one that imports
+# torch go on for 5 ms each time.
+_COPIED = 16 << 20
 
 _of_thread = threading.local()
 
@@ -84,7 +87,7 @@ class Output:
         with source.open("rb", buffering=0) as reader:
             inner = (start + -start % _PAGE, end - end % _PAGE)
             shared = inner[0] < inner[1] and self._share(reader.fileno(), *inner)
-            for first, last in self._pages(start, end):
+            for first, last in self._pages(start, end, _COPIED):
                 if shared and inner[0] <= first < inner[1]:
                     continue
                 buffer = _buffer()[: last - first]
@@ -111,14 +114,14 @@ class Output:
                 end = at + len(data)
             _write_at(handle, memoryview(bytes(run)), end - len(run))
 
-    def _pages(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """`[start, end)` cut into writes: whole pages, and what is before and behind them."""
+    def _pages(self, start: int, end: int, most: int = _WRITE) -> Iterator[tuple[int, int]]:
+        """`[start, end)` cut into writes of `most` bytes: whole pages, and what is before and behind them."""
         first, last = start + -start % _PAGE, end - end % _PAGE
         if first >= last:
             # Within a page or two; nothing at all where a piece is empty.
             yield from [(start, end)] if start < end else []
             return
-        yield from itertools.pairwise(sorted({start, *range(first, last, _WRITE), last, end}))
+        yield from itertools.pairwise(sorted({start, *range(first, last, most), last, end}))
 
     def _share(self, reader: int, start: int, end: int) -> bool:
         if self._shares:
@@ -160,7 +163,7 @@ def _address(data: memoryview) -> int:
 def _buffer() -> memoryview:
     """Memory of the calling thread at the beginning of a page."""
     if not hasattr(_of_thread, "buffer"):
-        _of_thread.buffer = _large_pages(_WRITE)
+        _of_thread.buffer = _large_pages(_COPIED)
     return _of_thread.buffer
 
 

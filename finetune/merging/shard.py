@@ -10,10 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from finetune.merging.change import Changes, Compute, Piece
 from finetune.merging.crew import Crew
+from finetune.merging.late import torch
 from finetune.merging.output import Output, paged_memory, share_blocks
 from finetune.merging.tensor_file import Entry, TensorFile, bytes_of, is_finite
 from lensmith.errors import InputError, IntegrityError, Problem
@@ -27,15 +26,59 @@ _JOB = 1 << 21
 _STRETCH = 16 << 20
 
 
-@dataclass
-class Written:
-    """What was done to a file. elements: computed, by weight of the class. moved: tensors that hold other
-    values than the base's. output: None where it shares all blocks with the base's. jobs: still at it."""
+@dataclass(frozen=True)
+class _New:
+    """Rows of a tensor that get new values: those of a piece, from `row` of the tensor on."""
 
-    output: Output | None = None
+    entry: Entry
+    row: int
+    piece: Piece
+
+
+@dataclass
+class Shard:
+    """A file that is written: the `source` to `output`, which is None where it shares all blocks with it.
+
+    stays: bytes `[first, end)`. elements: computed, by weight of the class. moved: tensors that hold other
+    values than the base's. jobs: still at it. Jobs raise InputError for a value that is not finite,
+    IntegrityError where the source ends early.
+    """
+
+    source: TensorFile
+    output: Output | None
+    stays: list[tuple[int, int]] = field(default_factory=list)
+    new: list[_New] = field(default_factory=list)
     elements: Counter[str] = field(default_factory=Counter)
     moved: set[str] = field(default_factory=set)
     jobs: list[Future[None]] = field(default_factory=list)
+
+    def copy(self, crew: Crew) -> None:
+        """Have `crew` copy what stays: no torch is needed."""
+        if self.output is None:
+            return
+        for start, end in self.stays:
+            for at in range(start, end, _STRETCH):
+                job = functools.partial(self.output.copy, self.source.path, at, min(at + _STRETCH, end))
+                self.jobs.append(crew.copy(job))
+
+    def compute(self, crew: Crew) -> None:
+        """Have `crew` compute and write what is new."""
+        if self.output is None:
+            return
+        for each in self.new:
+            for job in self._jobs(self.output, each):
+                self.jobs.append(crew.do(job))
+
+    def _jobs(self, output: Output, new: _New) -> Sequence[Callable[[], None]]:
+        piece, width = new.piece, new.entry.matrix[1]
+        assert piece.start is not None
+        compute = piece.start()
+        cut = [(0, piece.rows)] if piece.whole else list(blocks(piece.rows, width))
+        together = max(1, _JOB * len(cut) // max(piece.rows * width, 1))
+        make = functools.partial(_make, self.source, output, new.entry, new.row, compute, self.moved)
+        jobs = [functools.partial(make, cut[at : at + together]) for at in range(0, len(cut), together)]
+        self.elements[piece.weight] += sum(count for _, count in cut) * width
+        return [functools.partial(_in_turn, jobs)] if piece.in_turn else jobs
 
     def finish(self) -> None:
         """Wait until every job is done, and write what they left. Raises what one raised."""
@@ -45,17 +88,13 @@ class Written:
             self.output.finish()
 
 
-def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) -> Written:
-    """Have `crew` write `source` to `target` with the `changes` of its tensors; bytes that stay are copied,
-    and shared with the base by file systems that can.
-
-    A job raises InputError for a value that is not finite, IntegrityError where the source ends early.
-    """
-    written = Written()
+def begin_shard(source: TensorFile, target: Path, changes: Changes) -> Shard:
+    """`source` at `target` with the `changes` of its tensors: what stays is to be copied, or shared with the
+    base by file systems that can, and what is new to be computed."""
     changes = {name: changes[name] for name in source.entries.keys() & changes.keys()}
     if not changes and share_blocks(source.path, target):
-        return written
-    output = written.output = Output(target, source.size)
+        return Shard(source, None)
+    shard = Shard(source, Output(target, source.size))
     # The head is copied with what comes behind it.
     at = 0
     for entry in source.entries.values():
@@ -68,35 +107,12 @@ def write_shard(source: TensorFile, target: Path, changes: Changes, crew: Crew) 
         for piece in pieces:
             if piece.start is not None and piece.rows:
                 start = entry.start + row * entry.row_bytes
-                _copy(source, output, at, start, written, crew)
-                _compute(source, output, entry, row, piece, written, crew)
+                shard.stays.append((at, start))
+                shard.new.append(_New(entry, row, piece))
                 at = start + piece.rows * entry.row_bytes
             row += piece.rows
-    _copy(source, output, at, source.size, written, crew)
-    return written
-
-
-def _copy(source: TensorFile, output: Output, start: int, end: int, written: Written, crew: Crew) -> None:
-    for at in range(start, end, _STRETCH):
-        job = functools.partial(output.copy, source.path, at, min(at + _STRETCH, end))
-        written.jobs.append(crew.do(job))
-
-
-def _compute(
-    source: TensorFile, output: Output, entry: Entry, row: int, piece: Piece, written: Written, crew: Crew
-) -> None:
-    assert piece.start is not None
-    compute = piece.start()
-    width = entry.matrix[1]
-    cut = [(0, piece.rows)] if piece.whole else list(blocks(piece.rows, width))
-    together = max(1, _JOB * len(cut) // max(piece.rows * width, 1))
-    jobs = [
-        functools.partial(_make, source, output, entry, row, cut[at : at + together], compute, written.moved)
-        for at in range(0, len(cut), together)
-    ]
-    for job in [functools.partial(_in_turn, jobs)] if piece.in_turn else jobs:
-        written.jobs.append(crew.do(job))
-    written.elements[piece.weight] += sum(count for _, count in cut) * width
+    shard.stays.append((at, source.size))
+    return shard
 
 
 def _in_turn(jobs: Sequence[Callable[[], None]]) -> None:
@@ -118,9 +134,9 @@ def _make(
     output: Output,
     entry: Entry,
     row: int,
-    cut: Sequence[tuple[int, int]],
     compute: Compute,
     moved: set[str],
+    cut: Sequence[tuple[int, int]],
 ) -> None:
     """Read the rows of some blocks, compute what they become, check it and write it.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from finetune.merging.change import Compute
+from finetune.merging.late import torch
 from finetune.merging.tensor_file import TensorFile
 from finetune.quantized import BLOCK, Quantized, read_quantized
 

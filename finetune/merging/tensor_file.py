@@ -11,10 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
+from finetune.merging.late import torch
 from lensmith.errors import IntegrityError, Problem
 
 _LENGTH_BYTES = 8
@@ -23,19 +22,33 @@ _MAX_HEADER = 100_000_000
 # What is held of a tensor that is looked through.
 _LOOKED_AT_BYTES = 4 << 20
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
+
+class Dtype(NamedTuple):
+    """name: torch's ("bfloat16"). itemsize: bytes of a value."""
+
+    name: str
+    itemsize: int
+
+    @property
+    def of_torch(self) -> torch.dtype:
+        """Torch's own."""
+        return getattr(torch, self.name)
+
+
+# By the format's name.
+DTYPES = {
+    "F64": Dtype("float64", 8),
+    "F32": Dtype("float32", 4),
+    "F16": Dtype("float16", 2),
+    "BF16": Dtype("bfloat16", 2),
+    "I64": Dtype("int64", 8),
+    "I32": Dtype("int32", 4),
+    "I16": Dtype("int16", 2),
+    "I8": Dtype("int8", 1),
+    "U8": Dtype("uint8", 1),
+    "BOOL": Dtype("bool", 1),
+    "F8_E4M3": Dtype("float8_e4m3fn", 1),
+    "F8_E5M2": Dtype("float8_e5m2", 1),
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
 
@@ -100,7 +113,7 @@ class TensorFile:
 
     def _read(self, entry: Entry, first: int, count: int) -> torch.Tensor:
         """`count` of a tensor's values, flat."""
-        tensor = torch.empty(count, dtype=DTYPES[entry.dtype])
+        tensor = torch.empty(count, dtype=DTYPES[entry.dtype].of_torch)
         view = bytes_of(tensor)
         with self.path.open("rb", buffering=0) as stream:
             stream.seek(entry.start + first * tensor.itemsize)

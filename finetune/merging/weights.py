@@ -6,25 +6,28 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.combination import Combination
-from finetune.merging.change import Changes, Plan
+from finetune.merging.change import Plan
 from finetune.merging.checkpoint import INDEX, Checkpoint, open_checkpoint
 from finetune.merging.combined import plan_combined
 from finetune.merging.crew import Crew, crew_at_work
 from finetune.merging.full import TrainedWeights, plan_full
 from finetune.merging.journal import Finished, Journal
 from finetune.merging.lora import plan_lora
-from finetune.merging.shard import Written, write_shard
+from finetune.merging.shard import Shard, begin_shard
 from finetune.merging.tensor_file import DTYPES
 from finetune.merging.tied import tied_head
-from lensmith.artifact import Artifact
 from lensmith.errors import InputError, IntegrityError, Problem
 from lensmith.families.family import Family
 from lensmith.files import sync_file
+
+if TYPE_CHECKING:
+    from finetune.combination import Combination
+    from lensmith.artifact import Artifact
 
 # Why a merge may change nothing.
 _VANISHED = Problem("its changes vanish in the base's dtype", mend="look at the run's metrics.jsonl")
@@ -91,7 +94,7 @@ def _write_plan(
     crew: Crew,
     unmoved: Problem = _VANISHED,
 ) -> Merged:
-    _write(base, plan.changes, journal, crew)
+    _write(base, plan, journal, crew)
     finished = [journal.finished[name] for name in base.files]
     computed: Counter[str] = Counter()
     for each in finished:
@@ -125,29 +128,40 @@ def main_dtype(checkpoint: Checkpoint) -> str:
     for name in checkpoint.place:
         entry = checkpoint.entry(name)
         sizes[entry.dtype] += entry.end - entry.start
-    return str(DTYPES[sizes.most_common(1)[0][0]]).removeprefix("torch.")
+    return DTYPES[sizes.most_common(1)[0][0]].name
 
 
-def _write(base: Checkpoint, changes: Changes, journal: Journal, crew: Crew) -> None:
-    """Write every file that the journal does not know yet. While one is brought to the disk, the next is
-    written."""
+def _write(base: Checkpoint, plan: Plan, journal: Journal, crew: Crew) -> None:
+    """Write every file that the journal does not know yet. What stays is copied while torch is imported;
+    while one file is brought to the disk, the next is written."""
+    partial = {name: journal.work / f"{name}.partial" for name in base.files.keys() - journal.finished.keys()}
     with ThreadPoolExecutor(1, "finish") as finishing:
-        ends: list[Future[None]] = []
-        for name, source in base.files.items():
-            if name not in journal.finished:
-                partial = journal.work / f"{name}.partial"
-                written = write_shard(source, partial, changes, crew)
-                ends.append(finishing.submit(_finish, journal, name, partial, written))
+        begun = {
+            name: begin_shard(source, partial[name], plan.changes)
+            for name, source in base.files.items()
+            if name in partial
+        }
+        ends = [finishing.submit(_copy, list(begun.values()), crew)]
+        crew.settle()
+        plan.check()
+        for name, shard in begun.items():
+            shard.compute(crew)
+            ends.append(finishing.submit(_finish, journal, name, partial[name], shard))
         for end in ends:
             end.result()
 
 
-def _finish(journal: Journal, name: str, partial: Path, written: Written) -> None:
-    written.finish()
+def _copy(shards: Sequence[Shard], crew: Crew) -> None:
+    for shard in shards:
+        shard.copy(crew)
+
+
+def _finish(journal: Journal, name: str, partial: Path, shard: Shard) -> None:
+    shard.finish()
     sync_file(partial)
     partial.rename(journal.work / name)
     size = (journal.work / name).stat().st_size
-    journal.add(name, Finished(bytes=size, elements=dict(written.elements), moved=sorted(written.moved)))
+    journal.add(name, Finished(bytes=size, elements=dict(shard.elements), moved=sorted(shard.moved)))
 
 
 def _place(finished: Path, target: Path) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from finetune.merging.adapter_config import rank_and_scale
 from finetune.merging.change import Compute, Piece, add_scaled
+from finetune.merging.late import torch
 from finetune.merging.tensor_file import FLOATS, TensorFile
 from lensmith.errors import Problem
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from finetune.merging.change import Changes, Piece
 from finetune.merging.checkpoint import INDEX, open_checkpoint
 from finetune.merging.crew import crew_at_work
-from finetune.merging.shard import Written, write_shard
+from finetune.merging.shard import Shard, begin_shard
 from finetune.merging.tensor_file import TensorFile, open_tensor_file
 from lensmith.errors import InputError, IntegrityError
 
@@ -52,11 +52,13 @@ def test_tensors_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert torch.equal(file.read(name), tensor)
 
 
-def rewritten(source: TensorFile, target: Path, changes: Changes) -> Written:
+def rewritten(source: TensorFile, target: Path, changes: Changes) -> Shard:
+    shard = begin_shard(source, target, changes)
     with crew_at_work() as crew:
-        written = write_shard(source, target, changes, crew)
-        written.finish()
-    return written
+        shard.copy(crew)
+        shard.compute(crew)
+        shard.finish()
+    return shard
 
 
 def test_rewriting_changes_only_what_it_is_told(tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def written(tmp_path: Path, changes: Changes) -> dict[str, Tensor]:
     source = open_tensor_file(tmp_path / "base.safetensors")
     with crew_at_work() as crew:
-        shard.write_shard(source, tmp_path / "merged.safetensors", changes, crew).finish()
+        begun = shard.begin_shard(source, tmp_path / "merged.safetensors", changes)
+        begun.copy(crew)
+        begun.compute(crew)
+        begun.finish()
     return load_file(tmp_path / "merged.safetensors")
 
 

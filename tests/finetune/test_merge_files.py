@@ -11,6 +11,9 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +26,10 @@ from safetensors.torch import load_file, save_file
 from finetune.merge import merge
 from finetune.merging import output as output_module
 from finetune.merging import weights
+from finetune.merging.crew import Crew
 from finetune.merging.journal import JOURNAL, Finished, Journal
 from finetune.merging.output import Output, share_blocks
-from finetune.merging.shard import blocks
+from finetune.merging.shard import Shard, blocks
 from finetune.merging.weights import write_merged
 from lensmith.base import pin_base
 from lensmith.errors import InputError, IntegrityError
@@ -47,6 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, bank_forms:
     return walk(tmp_path_factory.mktemp("walk"), tiny_base, bank_forms, lying, towers=("language",))
 
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = max(4096, mmap.PAGESIZE)
 # Where a file is cut: inside a page, at its border, over several pages, and over several writes.
 CUTS = [0, 7, 100, PAGE, PAGE + 1, 3 * PAGE, 3 * PAGE + 9, 9 * PAGE - 3, 9 * PAGE - 1, (4 << 20) + 5, 9 << 20]
@@ -255,7 +260,7 @@ def killed(whole: Walk, home: Home, seen: Path, begun: Path) -> bool:
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
         return os.WIFSIGNALED(status)
-    rename, write_shard = os.rename, weights.write_shard
+    rename, begin_shard = os.rename, weights.begin_shard
 
     def dying(source: Any, target: Any, **rest: Any) -> None:
         # The journal is renamed once a file, longer each time.
@@ -268,10 +273,10 @@ def killed(whole: Walk, home: Home, seen: Path, begun: Path) -> bool:
     def noted(source: Any, *rest: Any) -> Any:
         with begun.open("a") as stream:
             stream.write(f"{source.path.name}\n")
-        return write_shard(source, *rest)
+        return begin_shard(source, *rest)
 
     os.rename = os.replace = dying
-    weights.write_shard = noted
+    weights.begin_shard = noted
     try:
         merge(whole.recipe, home, whole.base, whole.run)
         os._exit(0)
@@ -330,3 +335,60 @@ def test_what_the_journal_does_not_know_whole_is_done_again(
         (work / JOURNAL).write_text("{}")
     known = set(Journal(work).finished)
     assert known == (set() if fault == "other" else {two})
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from finetune.merging.checkpoint import open_checkpoint
+from finetune.merging.lora import plan_lora
+from finetune.merging.shard import begin_shard
+from pathlib import Path
+from lensmith import families
+base, run, out = map(Path, sys.argv[1:])
+opened = open_checkpoint(base)
+plan = plan_lora(opened, families.get("qwen3_vl"), run)
+begun = [begin_shard(file, out / name, plan.changes) for name, file in opened.files.items()]
+print(sum(len(shard.new) for shard in begun), len(plan.changes))
+"""
+
+
+@pytest.mark.slow
+def test_to_plan_a_merge_takes_no_torch(whole: Walk, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", WITHOUT_TORCH, whole.recipe.base.path, whole.run.path, tmp_path]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    new, planned = map(int, done.stdout.split())
+    assert new == planned == whole.model.body["tensors_changed"]
+
+
+@pytest.mark.slow
+def test_what_stays_is_copied_while_torch_is_imported(
+    whole: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Shard] = []
+    settle = Crew.settle
+
+    def noted(*given: Any) -> Shard:
+        begun.append(weights_begin(*given))
+        return begun[-1]
+
+    def slow(crew: Crew) -> None:
+        if crew._before is None:
+            wanted = sum(start < end for shard in begun for start, end in shard.stays)
+            given_up = time.monotonic() + 20
+            while sum(job.done() for shard in begun for job in shard.jobs) < wanted:
+                assert time.monotonic() < given_up, "nothing is copied before torch is there"
+                time.sleep(0.01)
+            assert wanted > 10
+        settle(crew)
+
+    weights_begin = weights.begin_shard
+    monkeypatch.setattr(weights, "begin_shard", noted)
+    monkeypatch.setattr(Crew, "settle", slow)
+    (tmp_path / "out").mkdir()
+    base, family = whole.recipe.base.path, whole.recipe.model_family
+    merged = write_merged(base, family, whole.run, tmp_path / "out", tmp_path / "work")
+    assert merged.changed == whole.model.body["tensors_changed"]
+    for path in whole.model.path.glob("*.safetensors"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()

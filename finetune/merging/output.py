@@ -43,7 +43,7 @@ _LARGE = 2 << 20
 _WRITE = 4 << 20
 # Of a copy: between its reads and writes a thread waits its turn in Python, which lets the one that imports
 # torch go on for 5 ms each time.
-_COPIED = 16 << 20
+_COPIED = 8 << 20
 
 _of_thread = threading.local()
 

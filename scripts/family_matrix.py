@@ -24,7 +24,9 @@ WHOLE = {
     "qlora": "QLoRA, 4 bits",
     "new tokens": "new tokens",
     "experts": "LoRA and merge proof, routed experts",
+    "video": "videos as its class sees them, a step beside images and text",
     "zero3": "ZeRO-3, an image on one process alone",
+    "fsdp2": "FSDP2, an image on one process alone",
     "merge": "merge proof, LoRA",
     "merge dora": "merge proof, DoRA",
     "merge full": "merge proof, full",
@@ -118,7 +120,7 @@ def families_reference(cells: Cells | None = None) -> str:
 
 def _without(family: Family) -> set[str]:
     """What there is nothing of in the family that could be tested."""
-    parts = {"experts": family.experts, "serve video": family.video}
+    parts = {"experts": family.experts, "video": family.video, "serve video": family.video}
     return {what for what, part in parts.items() if part is None}
 
 

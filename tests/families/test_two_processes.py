@@ -81,8 +81,9 @@ def test_an_image_on_one_process_alone(steps: Steps, family: str, shows: Shows) 
 
 
 @pytest.mark.parametrize("case", FSDP2)
-def test_fsdp2_in_place_of_zero3(steps: Steps, case: str) -> None:
+def test_fsdp2_in_place_of_zero3(steps: Steps, case: str, shows: Shows) -> None:
     """Where there are experts they are adapted too; that weights are divided is checked before the step."""
+    shows(case.partition(":")[0], "", "fsdp2")
     left, right = steps[case]
     assert max(left["differs"], right["differs"]) < TOLERANCE
 

@@ -30,6 +30,7 @@ from lensmith.video_tokens import apart
 from tests.conftest import recipe_content
 from tests.families.conftest import Checkpoint, Size, _noise, row_of
 from tests.families.test_steps import changed, step, values
+from tests.family_results import Shows
 
 pytestmark = pytest.mark.slow
 
@@ -85,8 +86,9 @@ def own_way(encoder: RowEncoder, row: Row) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", FILMED)
-def test_tokens_are_those_of_the_processor(made: dict[str, Checkpoint], family: str) -> None:
+def test_tokens_are_those_of_the_processor(made: dict[str, Checkpoint], family: str, shows: Shows) -> None:
     """Over sizes and numbers of frames, small and beyond the budget; times of one digit and of three."""
+    shows(family, "", "video")
     encoder = encoder_of(made[family])
     grid = read_grid(made[family].root, made[family].family, None)
     draw = random.Random(5)
@@ -105,8 +107,9 @@ SEEN = [*((name, ()) for name in FILMED), ("qwen3_vl", ((80, 100), (60, 90)))]
 
 @pytest.mark.parametrize(("family", "stills"), SEEN)
 def test_the_model_sees_what_its_class_would_show_it(
-    made: dict[str, Checkpoint], family: str, stills: tuple[Size, ...]
+    made: dict[str, Checkpoint], family: str, stills: tuple[Size, ...], shows: Shows
 ) -> None:
+    shows(family, "", "video")
     encoder, model = encoder_of(made[family]), made[family].load().eval()
     row = video_row(6, (120, 90), *stills)
     own = own_way(encoder, row)
@@ -138,7 +141,8 @@ def test_times_stand_in_the_prompt(made: dict[str, Checkpoint], family: str) -> 
 
 
 @pytest.mark.parametrize("family", FILMED)
-def test_videos_images_and_text_in_one_step(made: dict[str, Checkpoint], family: str) -> None:
+def test_videos_images_and_text_in_one_step(made: dict[str, Checkpoint], family: str, shows: Shows) -> None:
+    shows(family, "", "video")
     checkpoint = made[family]
     recipe = checkpoint.recipe("lora", **dict.fromkeys(TOWERS, "adapt"))
     encoder = row_encoder(recipe, checkpoint.root)
@@ -155,7 +159,10 @@ def test_videos_images_and_text_in_one_step(made: dict[str, Checkpoint], family:
 
 
 @pytest.mark.parametrize("family", FILMED)
-def test_rows_are_taught_together_as_each_alone(made: dict[str, Checkpoint], family: str) -> None:
+def test_rows_are_taught_together_as_each_alone(
+    made: dict[str, Checkpoint], family: str, shows: Shows
+) -> None:
+    shows(family, "", "video")
     encoder, model = encoder_of(made[family]), made[family].load().eval()
     rows = [video_row(4, (90, 60), (80, 80)), row_of("12", (112, 80)), video_row(2, (60, 60), answer="two")]
     with torch.no_grad():

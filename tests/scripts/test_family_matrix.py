@@ -33,14 +33,16 @@ def test_without_results_nothing_is_shown() -> None:
         (line,) = lines_of(words, text)
         for family, cell in zip(FAMILIES.values(), cells_of(line), strict=True):
             # Nothing to test where there are none.
-            missing = {"experts": family.experts is None, "serve video": family.video is None}
+            missing = {"experts": family.experts is None}
+            missing |= dict.fromkeys(("video", "serve video"), family.video is None)
             assert cell == ("none" if missing.get(what) else UNTESTED)
     for family in FAMILIES.values():
         assert len(lines_of(family.title, text)) == 3
 
 
-def test_families_without_videos_have_none_to_serve() -> None:
-    (line,) = lines_of(WHOLE["serve video"], families_reference())
+@pytest.mark.parametrize("what", ["video", "serve video"])
+def test_families_without_videos_have_none(what: str) -> None:
+    (line,) = lines_of(WHOLE[what], families_reference())
     cells = dict(zip(FAMILIES, cells_of(line), strict=True))
     assert [name for name, cell in cells.items() if cell == "none"] == ["gemma3", "deepseek_ocr2"]
     assert UNTESTED not in cells.values()

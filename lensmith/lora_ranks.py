@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# vLLM 0.32, config/lora.py, MaxLoRARanks.
+# vLLM, config/lora.py, MaxLoRARanks; of the releases in `engine_versions`.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 

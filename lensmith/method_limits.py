@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from lensmith.data_settings import Data
+from lensmith.engine_versions import is_known
+from lensmith.errors import Problem
 from lensmith.families.family import Family
 from lensmith.lora_ranks import LORA_RANKS, rank_slot
 from lensmith.new_tokens import string_problems
@@ -87,6 +89,38 @@ def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
         mend = _MERGE if unable else f"{_MERGE}; or serve.tower_connector_lora: true"
         problems.append(f"the adapter would be served in part, without {', '.join(left_out)}: {mend}")
     return problems
+
+
+def engine_problems(serve: Serve, family: Family, version: str) -> list[Problem]:
+    """Everything that `serve` asks of vLLM's `version` and of which nobody has looked whether that can do it
+    for the family; what a serve proof shows of any version is not among it."""
+    known = family.vllm_versions
+    if is_known(version, known):
+        return []
+    asked = {
+        "mode = adapter": (serve.mode == "adapter", "which adapters it applies whole, of what rank", _MERGE),
+        "tools": (serve.tools, "how it takes calls out of an answer", "leave it out"),
+        "thinking": (serve.thinking, "how it takes thoughts out of an answer", "leave it out"),
+        "encoder_parallel": (
+            serve.encoder_parallel == "data",
+            "whether each GPU can hold the whole vision tower",
+            "set it to auto",
+        ),
+        "expert_parallel": (
+            serve.expert_parallel is True,
+            "whether experts can be spread over GPUs",
+            "set it to auto",
+        ),
+    }
+    return [
+        Problem(
+            f"not known for vLLM {version} and {family.title} (known for {', '.join(known)}): {what}",
+            f"serve.{where}",
+            mend,
+        )
+        for where, (is_asked, what, mend) in asked.items()
+        if is_asked
+    ]
 
 
 def serve_problems(serve: Serve, train: Train, family: Family) -> list[str]:

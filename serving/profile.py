@@ -16,6 +16,7 @@ from lensmith.files import write_atomically
 from lensmith.guide import recipe_guide
 from lensmith.home import Home
 from lensmith.lora_ranks import LORA_RANKS, rank_slot
+from lensmith.method_limits import engine_problems
 from lensmith.provenance import stage_key
 from lensmith.recipe import Recipe
 from lensmith.serve_settings import Serve
@@ -91,22 +92,23 @@ def derive_profile(
     return draft.artifact
 
 
-def check_adapter(recipe: Recipe) -> None:
-    """What the engine of this environment says of the recipe's adapter, before it is trained.
+def check_engine(recipe: Recipe) -> None:
+    """What the engine of this environment says of what the recipe asks to serve, before it is trained.
 
-    Raises InputError where it applies none of the family. Where there is no engine, it is served elsewhere.
+    Raises InputError where it applies no adapter of the family, and for what is not known of its version.
+    Where there is no engine, it is served elsewhere.
     """
     family = recipe.model_family
-    if recipe.serve.mode != "adapter" or not family.vllm_no_adapters:
-        return
     try:
-        device = installed_engine().device
+        build = installed_engine()
     except InputError:
         return
-    if why := family.vllm_no_adapters.get(device):
+    problems = engine_problems(recipe.serve, family, build.version)
+    if recipe.serve.mode == "adapter" and (why := family.vllm_no_adapters.get(build.device)):
+        problems.append(Problem(why, "serve.mode = adapter", _MEND))
+    if problems:
         raise InputError(
-            f"the adapter of {family.title} that the recipe asks for could not be served here",
-            [Problem(why, "serve.mode = adapter", _MEND)],
+            f"what the recipe asks for of {family.title} could not be served here as asked", problems
         )
 
 
@@ -125,6 +127,7 @@ def make_profile(
     problems = _architecture_problems(weights, family)
     problems += _hardware_problems(recipe, weights, hardware, build)
     problems += room_problems(recipe, weights, grid)
+    problems += engine_problems(serve, family, build.version)
     if adapter is not None:
         problems += _partial_problems(adapter, family, serve, build)
     if problems:

@@ -92,9 +92,9 @@ class Pipeline:
     def run(self) -> Artifact:
         """The fine-tune: adapter or full weights."""
         from finetune.launch import train
-        from serving.profile import check_adapter
+        from serving.profile import check_engine
 
-        check_adapter(self.recipe)
+        check_engine(self.recipe)
         # All are looked at before the clock of training starts: they are stages of their own, and what cannot
         # be merged should not be told after hours of it.
         base, _, dataset = self.base, self.others, self.dataset

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lensmith.coordinates import CoordinateForm
+from lensmith.engine_versions import KNOWN
 from lensmith.errors import InputError, Problem
 from lensmith.families.engine_offer import EngineOffer
 from lensmith.families.experts import Experts, value_at
@@ -128,6 +129,7 @@ class Family:
     vision_run: how its vision tower is run on a batch's images.
     experts: the routed experts, None where it has none.
     layout: where published checkpoints keep the class's tensors.
+    vllm_versions: the minor releases of vLLM that all of its `vllm_` facts hold for.
     vllm_architecture: the class vLLM serves it with, which it chooses by config.json's `architectures`.
     vllm_adapts: towers whose LoRA vLLM applies, with the engine option each needs ("" for none).
     vllm_names: how vLLM names an adapter's modules, and which it joins that the class has apart; its own
@@ -185,6 +187,7 @@ class Family:
     numbers: tuple[tuple[str, str], ...] = ()
     experts: Experts | None = None
     layout: Layout = AS_IN_CLASS
+    vllm_versions: tuple[str, ...] = KNOWN
     vllm_names: Layout = AS_IN_CLASS
     vllm_no_adapters: Mapping[str, str] = field(default_factory=dict)
     vllm_limits: tuple[str, ...] = ()

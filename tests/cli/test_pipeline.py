@@ -131,6 +131,25 @@ def test_an_adapter_that_the_engine_here_cannot_apply_is_told_first(
     assert "merge it: serve.mode: merged" in told
 
 
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_an_engine_that_nobody_has_read_is_told_before_anything_is_trained(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    recipe = write_recipe(
+        tmp_path / "recipe.yaml",
+        tmp_path / "base",
+        tmp_path / "forms",
+        serve__mode="adapter",
+        serve__tower_connector_lora=True,
+    )
+    build = EngineBuild(version="0.34.0", device="cuda")
+    monkeypatch.setattr("serving.profile.installed_engine", lambda: build)
+    assert main([verb, str(recipe), "--home", str(home.root)]) == 2
+    told = capsys.readouterr().err
+    assert "serve.mode = adapter: not known for vLLM 0.34.0 and Qwen3-VL (known for 0.32, 0.33)" in told
+    assert "merge it: serve.mode: merged" in told
+
+
 def test_what_is_merged_with_the_run_must_not_know_the_exam(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from lensmith import families
 from lensmith.errors import InputError
+from lensmith.method_limits import engine_problems
 from lensmith.recipe import Recipe, load_recipe
+from lensmith.serve_settings import Serve
 from tests.conftest import write_recipe
 
 EXPERTS = {"rank": 8, "alpha": 16.0, "experts": {}}
@@ -92,3 +95,33 @@ def test_layers_that_vllm_joins_have_their_ranks_together(tmp_path: Path) -> Non
     assert "up to rank 512, language has 600" in told
     recipe(tmp_path, family="glm4v", train__towers=towers, **asked)
     assert families.get("glm4v").vllm_rank("connector", 8) == 16
+
+
+ASKED = {
+    "mode = adapter": {"mode": "adapter", "tower_connector_lora": True},
+    "tools": {"tools": True},
+    "thinking": {"thinking": True},
+    "encoder_parallel": {"encoder_parallel": "data", "tensor_parallel": 2},
+    "expert_parallel": {"expert_parallel": True, "tensor_parallel": 2},
+}
+
+
+@pytest.mark.parametrize("where", ASKED)
+def test_what_nobody_has_read_of_an_engine_is_not_asked_of_it(where: str) -> None:
+    serve, family = Serve.model_validate(ASKED[where]), families.get("qwen3_vl")
+    (problem,) = engine_problems(serve, family, "0.34.1")
+    assert problem.where == f"serve.{where}"
+    assert problem.what.startswith("not known for vLLM 0.34.1 and Qwen3-VL (known for 0.32, 0.33): ")
+    assert all(engine_problems(serve, family, version) == [] for version in ("0.32.0", "0.33.2"))
+
+
+def test_a_merged_model_is_served_by_any_engine() -> None:
+    """Whether it is served as trained the serve proof says."""
+    assert engine_problems(Serve(), families.get("qwen3_vl"), "1.0") == []
+
+
+def test_a_family_says_for_which_engines_its_facts_hold() -> None:
+    later = replace(families.get("qwen3_vl"), vllm_versions=("0.34",))
+    (problem,) = engine_problems(Serve(tools=True), later, "0.32.0")
+    assert "known for 0.34" in problem.what
+    assert engine_problems(Serve(tools=True), later, "0.34.1") == []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import pytest
 from lensmith import families
 from lensmith.errors import InputError
 from lensmith.home import Home
-from lensmith.lora_ranks import LORA_RANKS, rank_slot
-from serving.adapter import NOT_APPLIED, read_adapter, tensor_names
+from lensmith.lora_ranks import rank_slot
+from serving.adapter import read_adapter, tensor_names
 from tests.serving.small import safetensors_bytes, small_base, small_recipe, small_run
 
 FAMILY = families.get("qwen3_vl")
@@ -76,33 +74,3 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 )
 def test_an_in_between_rank_takes_the_next_slot(rank: int, slot: int | None) -> None:
     assert rank_slot(rank) == slot
-
-
-def engine_source(name: str) -> ast.Module:
-    """The text of a module of the installed vLLM, which is not imported: that takes twenty seconds."""
-    spec = importlib.util.find_spec("vllm")
-    assert spec is not None
-    assert spec.origin is not None
-    return ast.parse((Path(spec.origin).parent / name).read_text())
-
-
-def test_the_ranks_are_those_of_the_installed_engine() -> None:
-    (ranks,) = [
-        each.value
-        for each in engine_source("config/lora.py").body
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "MaxLoRARanks"
-    ]
-    assert isinstance(ranks, ast.Subscript)
-    assert ast.literal_eval(ranks.slice) == LORA_RANKS
-
-
-def test_every_key_that_the_installed_engine_reads_is_known_here() -> None:
-    """What it reads and does not apply it only reads to refuse: a new key there is one to look at."""
-    applied = {"r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern"}
-    (helper,) = [
-        each
-        for each in engine_source("lora/peft_helper.py").body
-        if isinstance(each, ast.ClassDef) and each.name == "PEFTHelper"
-    ]
-    read = {ast.unparse(each.target) for each in helper.body if isinstance(each, ast.AnnAssign)}
-    assert {each for each in read if not each.startswith("vllm_")} <= applied | NOT_APPLIED.keys()

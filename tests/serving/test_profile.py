@@ -56,6 +56,16 @@ def check_golden(profile: Profile, name: str, folder: Path) -> None:
     assert parse_profile(folder / PROFILE_FILE) == profile
 
 
+def test_an_adapter_beside_its_base_is_of_an_engine_that_is_known(tmp_path: Path, home: Home) -> None:
+    recipe = small_recipe(tmp_path, mode="adapter", tower_connector_lora=True)
+    base = small_base(home, recipe)
+    run = small_run(home, base, ["language"])
+    later = EngineBuild(version="0.34.0", device="cpu")
+    with pytest.raises(InputError, match=r"not known for vLLM 0\.34\.0 and Qwen3-VL"):
+        make_profile(recipe, run, base, CPU, later)
+    assert make_profile(recipe, run, base, CPU, CPU_BUILD).adapter
+
+
 def test_merged_on_a_cpu(tmp_path: Path, home: Home) -> None:
     recipe = small_recipe(tmp_path)
     base = small_base(home, recipe)

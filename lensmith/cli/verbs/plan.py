@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     gpus = parse_gpus(arguments.gpu)
     recipe, home = recipe_of(arguments), home_of(arguments)
 
-    from serving.profile import check_adapter
+    from serving.profile import check_engine
 
-    check_adapter(recipe)
+    check_engine(recipe)
     check_base(recipe.base.path, recipe.model_family, weights=False)
 
     from data_prep.prepare import find_prepared

@@ -18,7 +18,7 @@ from lensmith.report import LOWER_IS_BETTER, MetricName, Report, read_report
 from lensmith.retirement import MEND, retirement
 from lensmith.section import Section, Unusable
 from lensmith.yaml_file import read_yaml
-from serving.load_rule import LoadRule, judge_load
+from serving.load_rule import BesideRule, LoadRule, judge_load
 from serving.registry import Channel, Entry
 from serving.release_file import Release, read_release
 
@@ -84,6 +84,8 @@ class Policy(Section):
             # A policy that asks for no load is the one that was logged before policies could.
             if demands["load"] is None:
                 del demands["load"]
+            elif demands["load"]["beside_production"] is None:
+                del demands["load"]["beside_production"]
         return digest_json(said)
 
     def demands(self, channel: Channel) -> Demands:
@@ -148,7 +150,9 @@ def read_policy(path: Path) -> Policy:
 
 
 def _did_you_mean(dotted: str) -> str:
-    known = [name for section in (Policy, Demands, GainRule, LoadRule) for name in section.model_fields]
+    known = [
+        name for section in (Policy, Demands, GainRule, LoadRule, BesideRule) for name in section.model_fields
+    ]
     close = difflib.get_close_matches(dotted.rpartition(".")[2], known, n=1)
     return f"did you mean {close[0]}?" if close else "remove it"
 
@@ -172,7 +176,7 @@ def judge(home: Home, release: Artifact, demands: Demands, production: Entry | N
         if report is not None:
             evidence["report"] = report.id
     if demands.load is not None:
-        (outcome, text, mend), test = judge_load(home, stated.profile, demands.load)
+        (outcome, text, mend), test = judge_load(home, stated, demands.load, production)
         findings.append(Finding("load", outcome, text, mend))
         if test is not None:
             evidence["loadtest"] = test.id

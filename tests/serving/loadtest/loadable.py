@@ -14,6 +14,7 @@ class Loadable(World):
     """As World; what its profiles serve are no weights that an engine could load."""
 
     build: EngineBuild = installed_engine()
+    threads = 1
 
     def proof(self, predicate: Predicate, subject: Artifact, *, passed: bool = True) -> Attestation:
         if predicate != "serve-proof":
@@ -39,7 +40,7 @@ class Loadable(World):
             decoding={"temperature": 0.0},
             images=Images(per_prompt=1, max_decoded_pixels=1_000_000),
             caches=Caches(prefix=True, processor_gib=1.0),
-            cpu=Cpu(threads=1, kv_cache_gib=0.25),
+            cpu=Cpu(threads=self.threads, kv_cache_gib=0.25),
         )
         key = digest_json(["profile", subject.id, content.model_dump(mode="json")])
         with self.home.create("profile", key, {"subject": subject, "base": self.base}) as draft:

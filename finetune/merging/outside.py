@@ -38,6 +38,7 @@ _CHOICES = ("exclude_modules", "layers_pattern", "layers_to_transform")
 # Beside an adapter of a training that can go on: no weights.
 _STATES = ("optimizer.bin", "scheduler.bin", "training_args.bin")
 _COPIED_BYTES = 1 << 20
+_PARAMETERS = "target_parameters"
 
 
 class _Saved(NamedTuple):
@@ -166,22 +167,50 @@ def _known(names: Iterable[str], held: str, base: Checkpoint, family: Family) ->
 
 
 def _todays_config(config: dict[str, Any], modules: dict[str, str], family: Family) -> dict[str, Any]:
-    """The adapter's config, which names each linear in full; where some have a rank or alpha of their own,
-    with each one's. Patterns for experts, which are parameters, come after."""
+    """The adapter's config, which names each linear and each parameter of experts in full; where some have a
+    rank or alpha of their own, with each one's."""
     experts = layer_pattern(family.experts) if family.experts else None
     linears = {
         module: saved
         for module, saved in sorted(modules.items())
         if experts is None or not experts.match(module)
     }
+    targets = config.get(_PARAMETERS) or []
+    routed = {
+        each: saved
+        for each, saved in _routed(modules, family).items()
+        if any(f".{saved}".endswith(f".{target}") for target in targets)
+    }
     own = {
-        setting: {module: by_pattern(stated, saved, config[whole]) for module, saved in linears.items()}
+        setting: {
+            name: by_pattern(stated, saved, config[whole]) for name, saved in (linears | routed).items()
+        }
         | stated
         for setting, whole in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
         if (stated := config.get(setting))
     }
     chosen = dict.fromkeys(name for name in _CHOICES if name in config)
+    if routed:
+        # One that no tensor is of stays: whoever reads the adapter refuses it.
+        unfit = [
+            each for each in targets if not any(f".{saved}".endswith(f".{each}") for saved in routed.values())
+        ]
+        chosen[_PARAMETERS] = [*routed, *unfit]
     return {**config, **chosen, **own, "target_modules": list(linears)}
+
+
+def _routed(modules: Mapping[str, str], family: Family) -> dict[str, str]:
+    """By full name of each parameter of experts that some tensor may be of what it was called."""
+    if family.experts is None:
+        return {}
+    layer = layer_pattern(family.experts)
+    bare = {_BASE_LAYER.fullmatch(today): _BASE_LAYER.fullmatch(saved) for today, saved in modules.items()}
+    return {
+        f"{today['bare']}.{name}": f"{saved['bare']}.{name}"
+        for today, saved in bare.items()
+        if today and saved and layer.fullmatch(today["bare"])
+        for name in family.experts.parameters
+    }
 
 
 def tensors_digest(root: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from merge_adapter import merge as merge_outside
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -119,6 +120,30 @@ def test_experts_merge_as_peft_merges_them(
     assert proof.statement["findings"] == []
     sampled = proof.statement["weights"]
     assert sampled["bit_equal"] == sampled["changed"] == sampled["matrices"] > len(routed)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl_moe", "glm4v_moe"])
+def test_an_outside_adapter_of_experts_merges_as_peft_merges_it(
+    walks: Walker, family: str, tmp_path: Path
+) -> None:
+    """Saved by another tool: wrapped names, parameters by the end of theirs; its merge is proven, and is the
+    one of ours, which is PEFT's."""
+    walked = walks(family, "bfloat16")
+    tensors, config = (
+        load_file(walked.run.path / ADAPTER),
+        json.loads((walked.run.path / CONFIG).read_bytes()),
+    )
+    source = tmp_path / "source"
+    source.mkdir()
+    named = {
+        f"module._orig_mod.{name}".replace(".weight", ".default.weight"): t for name, t in tensors.items()
+    }
+    save_file(named, source / ADAPTER)
+    config["target_parameters"] = [f"mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")]
+    (source / CONFIG).write_text(json.dumps(config))
+    merge_outside(source, walked.recipe.base.path, family, tmp_path / "out")
+    ours, theirs = (load_file(root / WEIGHTS) for root in (walked.model.path, tmp_path / "out"))
+    assert same_bits(ours, theirs) == []
 
 
 @pytest.mark.parametrize("family", ROUTED)

@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from finetune.adapted import load_trained
 from finetune.merged_adapters import MERGED
+from finetune.merging.adapter import read_adapter
 from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.checkpoint import open_checkpoint
+from finetune.merging.experts import shape_of
+from finetune.merging.lora import plan_lora
 from finetune.merging.outside import rewrite_adapter
 from finetune.merging.trained_on import quantized_signs
 from lensmith import families
@@ -28,7 +31,12 @@ from tests.finetune.merged import walk
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG: dict[str, Any] = {
-    "text_config": {"num_hidden_layers": 2, "first_k_dense_replace": 1},
+    "text_config": {
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": 1,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    },
     "vision_config": {"depth": 2, "num_hidden_layers": 2, "deepstack_visual_indexes": [1]},
 }
 PREFIX = "base_model.model."
@@ -71,6 +79,8 @@ def as_it_is(name: str) -> str:
     return name
 
 
+# How PEFT's `target_parameters` name routed experts: in full, or by the end of their names.
+BOTH = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 # What tools write beside PEFT's own, where modules are chosen by a pattern of old names.
 SWIFT = {"target_modules": r"^(model)(?!.*(lm_head|visual)).*\.(q_proj|up_proj)$", "modules_to_save": []}
 UNSLOTH = {
@@ -96,6 +106,15 @@ LAYOUTS: dict[str, tuple[str, Rename, dict[str, Any]]] = {
     "gemma_4.51": ("gemma3", head_inside, FACTORY),
     "gemma_4.52": ("gemma3", deeper_tower, {}),
     "gemma_5": ("gemma3", as_it_is, UNSLOTH),
+    "qwen_moe_swift": ("qwen3_vl_moe", as_it_is, SWIFT | {"target_parameters": BOTH}),
+    "qwen_moe_unsloth": ("qwen3_vl_moe", as_it_is, UNSLOTH | {"target_parameters": BOTH[::-1]}),
+    "qwen_moe_factory_4.51": ("qwen3_vl_moe", side_by_side, FACTORY | {"target_parameters": BOTH}),
+    "qwen_moe_wrapped": ("qwen3_vl_moe", wrapped, {"target_parameters": BOTH}),
+    "qwen_moe_inside": ("qwen3_vl_moe", twice_inside, {"target_parameters": BOTH}),
+    "glm_moe_swift": ("glm4v_moe", as_it_is, SWIFT | {"target_parameters": BOTH}),
+    "glm_moe_unsloth": ("glm4v_moe", as_it_is, UNSLOTH | {"target_parameters": BOTH}),
+    "glm_moe_factory_4.51": ("glm4v_moe", side_by_side, FACTORY | {"target_parameters": BOTH}),
+    "glm_moe_wrapped": ("glm4v_moe", wrapped, {"target_parameters": BOTH}),
 }
 
 
@@ -119,7 +138,19 @@ def make_adapter(family: str) -> Tensors:
     for number, name in enumerate(linears_of(family)):
         tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.full((2, 4), number + 0.25)
         tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.full((6, 2), number + 0.5)
+    for number, name in enumerate(experts_of(family)):
+        # PEFT wraps a layer's first parameter, then that wrapper for the second.
+        module, _, parameter = name.rpartition(".")
+        wrapper = f"{PREFIX}{module}{'.base_layer' if parameter == 'gate_up_proj' else ''}"
+        tensors[f"{wrapper}.lora_A.weight"] = torch.full((3 * 2, 4), -number - 0.25)
+        tensors[f"{wrapper}.lora_B.weight"] = torch.full((6, 2 * 3), -number - 0.5)
     return tensors
+
+
+def experts_of(family: str) -> list[str]:
+    """Fused parameters of a layer's three experts, in full."""
+    experts = families.get(family).experts
+    return experts.fused(CONFIG) if experts else []
 
 
 def save(root: Path, tensors: Tensors, config: dict[str, Any]) -> Path:
@@ -144,6 +175,62 @@ def test_every_tensor_comes_under_its_name(tmp_path: Path, name: str) -> None:
     stated = json.loads((tmp_path / "out" / ADAPTER_CONFIG).read_bytes())
     assert stated["target_modules"] == sorted(linears_of(family))
     assert not any(stated.get(each) for each in ("exclude_modules", "layers_to_transform"))
+    if experts_of(family):
+        adapter = read_adapter(tmp_path / "out", families.get(family).experts)
+        assert sorted(adapter.experts) == sorted(experts_of(family))
+        for number, each in enumerate(experts_of(family)):
+            delta = adapter.experts[each]
+            assert adapter.file.read(delta.a)[0, 0] == -number - 0.25, "of this parameter, not of the other"
+            assert shape_of(adapter.file, delta) == (3, 6, 4)
+
+
+def test_experts_keep_their_ranks_and_scales_by_the_names_that_the_tool_knew(tmp_path: Path) -> None:
+    """Named in full, as a pattern or a target: by today's names they would be left to the default."""
+    family = families.get("qwen3_vl_moe")
+    tensors = {twice_inside(name): each for name, each in make_adapter(family.name).items()}
+    old = [twice_inside(PREFIX + each).removeprefix(PREFIX) for each in experts_of(family.name)]
+    assert old != experts_of(family.name)
+    config = {"target_parameters": old, "alpha_pattern": {f"^{old[0]}": 64, "experts.down_proj": 2}}
+    base = make_base(tmp_path / "base", family.name)
+    source = save(tmp_path / "saved", tensors, config)
+    rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), family)
+    adapter = read_adapter(tmp_path / "out", family.experts)
+    scales = [adapter.experts[each].scale for each in experts_of(family.name)]
+    assert scales == [32.0, 1.0, 2.0, 1.0]
+    stated = json.loads((tmp_path / "out" / ADAPTER_CONFIG).read_bytes())
+    assert sorted(stated["target_parameters"]) == sorted(experts_of(family.name))
+
+
+@pytest.mark.parametrize("parameter", ["gate_up_proj", "down_proj"])
+def test_of_one_adapted_parameter_the_wrapper_is_the_only_one(tmp_path: Path, parameter: str) -> None:
+    """Its name says no more: which one it is, the config does."""
+    family = families.get("qwen3_vl_moe")
+    tensors = {name: each for name, each in make_adapter(family.name).items() if ".base_layer" not in name}
+    base = make_base(tmp_path / "base", family.name)
+    source = save(tmp_path / "saved", tensors, {"target_parameters": [f"experts.{parameter}"]})
+    rewrite_adapter(source, tmp_path / "out", open_checkpoint(base), family)
+    adapter = read_adapter(tmp_path / "out", family.experts)
+    assert sorted(adapter.experts) == [each for each in sorted(experts_of(family.name)) if parameter in each]
+
+
+def test_an_adapted_parameter_without_its_tensors_is_refused(tmp_path: Path) -> None:
+    """Or tensors of a parameter that the config does not name: another version's names for it."""
+    family = families.get("qwen3_vl_moe")
+    base = make_base(tmp_path / "base", family.name)
+    whole = make_adapter(family.name)
+    half = {name: each for name, each in whole.items() if ".base_layer" not in name}
+    for number, (tensors, config, words) in enumerate(
+        [
+            (half, {"target_parameters": BOTH}, "has no lora_A and lora_B"),
+            (whole, {"target_parameters": BOTH[:1]}, "mlp.experts"),
+            (whole, {}, "mlp.experts"),
+        ]
+    ):
+        source, out = save(tmp_path / f"saved{number}", tensors, config), tmp_path / f"out{number}"
+        rewrite_adapter(source, out, open_checkpoint(base), family)
+        with pytest.raises(InputError) as caught:
+            plan_lora(open_checkpoint(base), family, out)
+        assert words in str(caught.value)
 
 
 def test_ranks_and_scales_stay_with_their_modules(tmp_path: Path) -> None:

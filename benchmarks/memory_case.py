@@ -39,6 +39,8 @@ VISION_NAMES = {
 FROZEN = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
 # Gemma 3's has no linear.
 WITHOUT_CONNECTOR = {"vision": "adapt", "connector": "freeze", "language": "adapt"}
+# Both held whole by the adapter.
+WHOLE_BESIDE = {"vision": "train", "connector": "train", "language": "adapt"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,12 @@ CASES = {
     ),
     "qwen_qlora": Case("qwen3_vl", "middle", "qlora", "float32", False, 512, 2),
     "qwen_dpo": Case("qwen3_vl", "middle", "lora", "float32", False, 512, 1, more={"objective": "dpo"}),
+    "qwen_lora_beside_whole": Case(
+        "qwen3_vl", "middle", "lora", "float32", False, 512, 2, more={"towers": WHOLE_BESIDE}
+    ),
+    "qwen_lora_beside_whole_half": Case(
+        "qwen3_vl", "middle", "lora", "bfloat16", False, 512, 1, more={"towers": WHOLE_BESIDE}
+    ),
     "qwen_full": Case("qwen3_vl", "middle", "full", "float32", False, 384, 2),
     "qwen_full_again": Case("qwen3_vl", "middle", "full", "float32", True, 768, 2, 2),
     "qwen_full_half": Case("qwen3_vl", "middle", "full", "bfloat16", False, 512, 1),

@@ -13,18 +13,21 @@ from transformers import PreTrainedModel
 from finetune.model import load_model, load_skeleton
 from finetune.peft_names import named_in_full
 from finetune.quantized import QUANTIZED, read_quantized
+from finetune.whole_towers import copies
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import IntegrityError, Problem
 
+_PREFIX = "base_model.model."
 _SHOWN = 10
 
 
 def load_trained(base: Path, run: Path | None, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a run in `dtype`, in evaluation mode: base and unmerged adapter, or method full's weights.
 
-    An adapter's layers stand inside the base's own modules, its matrices in float32. A base that was held in
-    4 bits has the values that these stood for. `run` None gives the base as it is. Raises IntegrityError
-    where a weight or adapter tensor is missing, left over or arrives with another value: PEFT only warns.
+    An adapter's layers stand inside the base's own modules, its matrices in float32, what it holds whole in
+    `dtype`. A base that was held in 4 bits has the values that these stood for. `run` None gives the base as
+    it is. Raises IntegrityError where a weight or adapter tensor is missing, left over or arrives with
+    another value: PEFT only warns.
     """
     if run is None:
         return load_model(base, dtype).eval()
@@ -64,7 +67,12 @@ def load_adapter_alone(base: Path, run: Path) -> PreTrainedModel:
 
 def _with_adapter(model: PreTrainedModel, run: Path, *, on_meta: bool = False) -> PreTrainedModel:
     with named_in_full(model):
-        wrapped = PeftModel.from_pretrained(model, run, low_cpu_mem_usage=on_meta)
+        try:
+            wrapped = PeftModel.from_pretrained(model, run, low_cpu_mem_usage=on_meta)
+        except KeyError as error:
+            # Of what is held whole PEFT asks for every tensor.
+            problem = Problem("is not in the file", str(error.args[0]))
+            raise IntegrityError(f"the adapter in {run} was not loaded whole", [problem]) from error
         if on_meta:
             # PEFT has moved the adapter to where the base's weights are: nowhere.
             held = {_held_name(name): each.float() for name, each in stored_adapter(run).items()}
@@ -93,10 +101,15 @@ def _check_loaded(model: PeftModel, run: Path) -> None:
     held = get_peft_model_state_dict(model, save_embedding_layers=False)
     problems = [Problem("was not loaded", name) for name in sorted(stored.keys() - held.keys())]
     problems += [Problem("is not in the file", name) for name in sorted(held.keys() - stored.keys())]
+    # What is held whole computes in the model's dtype, as it would merged: rounded once.
+    whole = {f"{_PREFIX}{name}" for name in copies(model.get_base_model())}
     problems += [
         Problem("was loaded with other values", name)
         for name in sorted(stored.keys() & held.keys())
-        if not torch.equal(stored[name].float(), held[name].float().cpu())
+        if not torch.equal(
+            (stored[name].to(held[name].dtype) if name in whole else stored[name]).float(),
+            held[name].float().cpu(),
+        )
     ]
     if problems:
         raise IntegrityError(f"the adapter in {run} was not loaded whole", problems[:_SHOWN])

@@ -1,4 +1,5 @@
-"""What is trained: LoRA on exactly the linears that the family states, or whole towers, the rest frozen."""
+"""What is trained: LoRA on exactly the linears that the family states, whole towers, or both; the rest is
+frozen."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from finetune.lora import adapter_layers, check_layers, lora_config
 from finetune.new_rows import check_rows, compute_apart, row_modules, start_rows
 from finetune.new_tokens import NONE, NewTokens
 from finetune.peft_names import named_in_full
+from finetune.whole_towers import cast_copies, check_whole, whole_modules
 from lensmith.errors import InputError, Problem
 from lensmith.families.family import TOWERS, Family, Tower
 from lensmith.recipe import Recipe
@@ -90,8 +92,9 @@ def choose_trained(
 ) -> Trained:
     """Freeze `model` but for what the recipe trains; for methods lora and qlora, add the adapter.
 
-    Works on the meta device too. `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot
-    gather parameters of two dtypes together (DeepSpeed#8072); otherwise the adapter is float32. `new`: the
+    A tower that these train whole is trained in a copy that the adapter holds. Works on the meta device too.
+    `half_adapter` keeps a bfloat16 model's adapter in bfloat16: ZeRO-3 cannot gather parameters of two dtypes
+    together (DeepSpeed#8072); otherwise the adapter is float32, such copies too. `new`: the
     recipe's new tokens in the checkpoint's vocabulary, whose rows start from the mean of their pieces'.
     Raises InputError where LoRA would match nothing or fewer modules than the family states, and for experts
     that may have been loaded the wrong way round; IntegrityError where the layers do not compute what the
@@ -113,18 +116,22 @@ def choose_trained(
     targets = adapter_targets(model, recipe)
     modules = row_modules(model)
     rows = {name: list(new.ids.values()) for name in modules} if new else None
-    settings = lora_config(recipe.train.lora, targets, rows)
+    whole = whole_modules(model, family, recipe.train.whole_beside)
+    settings = lora_config(recipe.train.lora, targets, rows, whole)
     on_meta = next(model.parameters()).is_meta
     with named_in_full(model), _known_form(model, recipe, on_meta):
         wrapped = get_peft_model(
             model, settings, autocast_adapter_dtype=not half_adapter, low_cpu_mem_usage=on_meta
         )
+    if not half_adapter:
+        cast_copies(wrapped, torch.float32)
     if on_meta and half_adapter:
         # Without memory PEFT leaves an adapter in the dtype in which it was made.
         for parameter in wrapped.parameters():
             parameter.data = parameter.data.to(model.dtype)
     adapted = check_adapted(wrapped, targets)
     check_layers(wrapped, _PEFT_PREFIX, recipe.train.lora, targets)
+    check_whole(wrapped, _PEFT_PREFIX, whole)
     check_rows(wrapped, _PEFT_PREFIX, modules, new, tied=len(modules) == 1)
     compute_apart(wrapped)
     return Trained(wrapped, adapted, count_trained(wrapped, family))

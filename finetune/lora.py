@@ -21,7 +21,8 @@ from lensmith.train_settings import Lora, LoraPart
 _ACTIVE = "default"
 _WRAPPED = ".base_layer"
 _SHOWN = 10
-_EXPERTS = "target_parameters"
+# Lists, whose order PEFT may change; None where there is none.
+_LISTS = ("target_parameters", "modules_to_save")
 # What decides which weights an adapter has and by how much it changes the base's.
 _DECIDING = (
     "r",
@@ -39,11 +40,13 @@ def lora_config(
     lora: Lora,
     targets: Mapping[LoraPart, Sequence[str]],
     rows: Mapping[str, list[int]] | None = None,
+    whole: Sequence[str] = (),
 ) -> LoraConfig:
     """PEFT's settings for an adapter on `targets`: the full names of linears by tower, and of experts.
 
-    rows: by full name of an embedding, or a head of its own, the rows that are trained whole. A part
-    that differs has a pattern for each of its names, which fits that whole name and no other.
+    rows: by full name of an embedding, or a head of its own, the rows that are trained whole. whole: the full
+    names of modules that are. A part that differs has a pattern for each of its names, which fits that whole
+    name and no other.
     """
     ranks: dict[str, int] = {}
     alphas: dict[str, int | float] = {}
@@ -66,6 +69,7 @@ def lora_config(
         target_parameters=list(targets.get("experts", ())) or None,
         # PEFT ties a tied head's rows to the embeddings' by itself.
         trainable_token_indices=dict(rows) if rows else None,
+        modules_to_save=list(whole) or None,
     )
 
 
@@ -151,9 +155,11 @@ def check_saved(checkpoint: Path, shape: nn.Module) -> None:
         for name in _DECIDING
         if stated.get(name) != asked[name]
     ]
-    # A list, whose order PEFT may change; None where there is none.
-    if sorted(stated.get(_EXPERTS) or []) != sorted(asked[_EXPERTS] or []):
-        problems.append(Problem(f"{_EXPERTS} are not those that were trained", ADAPTER_CONFIG))
+    problems += [
+        Problem(f"{name} are not those that were trained", ADAPTER_CONFIG)
+        for name in _LISTS
+        if sorted(stated.get(name) or []) != sorted(asked[name] or [])
+    ]
     trained = get_peft_model_state_dict(shape, save_embedding_layers=False)
     with safe_open(checkpoint / ADAPTER_WEIGHTS, "pt") as file:
         stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -222,6 +222,7 @@ def _parts(
             definition = weights.lora_definition(trained, experts, held)
             heads = {name for name in shapes if name == tied_head(root)}
             definition |= weights.row_definition(trained, heads)
+            definition |= weights.whole_definition(trained, run.path)
             disk = weights.on_disk(definition, experts, places, shapes)
             for name in heads - stored.place.keys():
                 disk.pop(name, None)

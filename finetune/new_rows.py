@@ -97,8 +97,7 @@ def _scored(layer: TrainableTokensLayer, states: Tensor) -> Tensor:
 
 
 def check_rows(model: nn.Module, prefix: str, modules: list[str], new: NewTokens, tied: bool) -> None:
-    """Raise IntegrityError unless a wrapped model trains exactly the new tokens' rows of `modules`, and no
-    other weight but its adapter.
+    """Raise IntegrityError unless a wrapped model trains exactly the new tokens' rows of `modules`.
 
     `prefix` stands before their names. tied: the output head must compute with the embeddings' rows.
     """
@@ -112,10 +111,5 @@ def check_rows(model: nn.Module, prefix: str, modules: list[str], new: NewTokens
     shared = [wrapper for _, wrapper in _wrappers(model) if wrapper.token_adapter.tied_adapter is not None]
     if len(shared) != (1 if new and tied else 0):
         problems.append(Problem(f"{len(shared)} output heads share the embeddings' rows", "tied weights"))
-    problems += [
-        Problem("is trained whole", name)
-        for name, each in model.named_parameters()
-        if each.requires_grad and ".lora_" not in name and ".trainable_tokens_delta." not in name
-    ]
     if problems:
         raise IntegrityError("the rows that are trained are not the new tokens'", problems)

@@ -99,6 +99,9 @@ def merge_problems(train: Train) -> list[str]:
     if train.method == "qlora":
         problem = "a qlora adapter is a change of the base in 4 bits, the others are of the base as it is"
         problems.append(f"{problem}: set train.method to lora")
+    if whole := train.whole_beside:
+        names = ", ".join(whole)
+        problems.append(f"weights held whole ({names}) cannot be weighed: set them to adapt or freeze")
     if train.new_tokens:
         problems.append(
             "rows of new tokens are whole values, which cannot be weighed: leave out train.new_tokens"

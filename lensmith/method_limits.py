@@ -21,6 +21,12 @@ def family_problems(train: Train, data: Data, family: Family) -> list[str]:
     if unable:
         names = ", ".join(unable)
         problems.append(f"{family.title} has no linear layer that LoRA could adapt in: {names}")
+    for tower in train.whole_beside:
+        if why := family.not_whole.get(tower):
+            mend = f"set towers.{tower} to adapt or freeze, or train.method to full"
+            problems.append(
+                f"{family.title}'s {tower} cannot be trained whole beside an adapter: {why}; {mend}"
+            )
     if train.lora.experts is not None and family.experts is None:
         problems.append(f"{family.title} has no routed experts: leave out train.lora.experts")
     if train.lora.experts is not None and train.method == "qlora":
@@ -66,6 +72,9 @@ def adapter_problems(train: Train, family: Family, serve: Serve) -> list[str]:
         problems.append(f"{problem}: {_MERGE}")
     if train.lora.variant == "dora":
         problems.append(f"vLLM applies no DoRA adapter: {_MERGE}")
+    if whole := train.whole_beside:
+        names = ", ".join(whole)
+        problems.append(f"vLLM's adapters hold no tower that is trained whole, as {names} is: {_MERGE}")
     if train.lora.experts is not None:
         problems.append(f"an adapter of routed experts is not proven to be served as trained: {_MERGE}")
     if train.new_tokens:

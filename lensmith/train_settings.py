@@ -27,7 +27,10 @@ DPO_BETA = 0.1
 
 
 class Towers(Section):
-    """What happens to each tower: "train" all weights, "adapt" with LoRA, or "freeze"."""
+    """What happens to each tower: "train" all weights, "adapt" with LoRA, or "freeze".
+
+    Beside an adapter vision and connector may be trained whole.
+    """
 
     vision: TowerMode = Field(description="the image encoder")
     connector: TowerMode = Field(description="what projects image features into the language model")
@@ -157,8 +160,8 @@ class Train(Section):
         default=None, description="objective dpo: how closely it keeps to the base; 0.1 where absent"
     )
     method: Method = Field(
-        description="lora: an adapter; qlora: an adapter, with the language model held in 4 bits; full: all "
-        "weights of the trained towers"
+        description="lora: an adapter, beside it all weights of towers set to train; qlora: the same, with "
+        "the language model held in 4 bits; full: all weights of the trained towers, no adapter"
     )
     towers: Towers = Field(description="what happens to each tower")
     lora: Lora = Field(default_factory=Lora, description="the adapter, for methods lora and qlora")
@@ -252,8 +255,10 @@ class Train(Section):
         adapted, trained = self.towers.in_mode("adapt"), self.towers.in_mode("train")
         if self.adapts and not adapted:
             yield f"method {self.method} adapts no tower: set at least one to adapt"
-        if self.adapts and trained:
-            yield f"method {self.method} cannot train a tower whole: set it to adapt or freeze"
+        if self.adapts and "language" in trained:
+            what = "cannot train the language model whole beside an adapter"
+            why = "a head that is tied to it and routed experts would not be merged as trained"
+            yield f"method {self.method} {what} ({why}): set it to adapt, or method to full"
         if self.method == "full" and not trained:
             yield "method full trains no tower: set at least one to train"
         if self.method == "full" and adapted:
@@ -284,6 +289,11 @@ class Train(Section):
             yield f"objective dpo compares with the base, which method full changes: {mend}"
         if self.pack_length:
             yield "objective dpo scores rows in pairs, which packs take apart: leave out pack_length"
+
+    @property
+    def whole_beside(self) -> list[Tower]:
+        """The towers of which an adapter holds all weights."""
+        return self.towers.in_mode("train") if self.adapts else []
 
     @property
     def adapts(self) -> bool:

@@ -39,6 +39,7 @@ BY_TOWER = {
     "rslora": "rsLoRA",
     "dora": "DoRA",
     "full": "full",
+    "whole": "whole beside LoRA, merged to be served",
     "merge": "merge proof, LoRA",
     "serve adapter": "serve proof, adapter",
 }
@@ -106,7 +107,7 @@ def families_reference(cells: Cells | None = None) -> str:
         for tower in TOWERS:
             cells_of = [
                 _cell(shown, stamps, family.name, tower, what)
-                if what == "full" or family.adaptable(tower)
+                if what in ("full", "whole") or family.adaptable(tower)
                 else "no linear layer"
                 for what in BY_TOWER
             ]

@@ -18,6 +18,7 @@ from transformers.utils import logging
 from finetune.new_rows import row_modules
 from finetune.new_tokens import read_new_tokens
 from finetune.peft_names import named_in_full
+from finetune.whole_towers import whole_modules
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.base import checkpoint_path
@@ -76,16 +77,17 @@ def make_run(
     alpha_pattern: dict[str, int] | None = None,
     experts: bool = False,
     new_tokens: Sequence[str] = (),
+    whole: Sequence[Tower] = (),
 ) -> Artifact:
     """A run with a random adapter on every linear of `towers`, and on all routed experts where `experts` says
-    so, and random rows for `new_tokens`; `scale` is its delta's size.
+    so, and random rows for `new_tokens`; `scale` is its delta's size. All weights of `whole` are moved a bit.
 
     A and B are drawn so that `scale` is about the standard deviation of the delta's effect on a unit input.
     """
     family = families.get(base.body["family"])
     checkpoint = checkpoint_path(base)
     asked = [base.id, list(towers), scale, rank, alpha, seed, rslora, dora, rank_pattern, alpha_pattern]
-    asked += [experts, list(new_tokens)]
+    asked += [experts, list(new_tokens), list(whole)]
     logging.disable_progress_bar()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype="auto")
     modules = {tower: family.expected_linears(model.config.to_dict(), tower) for tower in towers}
@@ -103,13 +105,17 @@ def make_run(
         alpha_pattern=alpha_pattern or {},
         target_modules=[name for names in modules.values() for name in names],
         target_parameters=fused or None,
+        modules_to_save=whole_modules(model, family, whole) or None,
     )
     with named_in_full(model):
         adapted = get_peft_model(model, config)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
-            if "magnitude" in name:
+            if ".modules_to_save." in name:
+                spread = 0.05 * weight.std(correction=0) + 0.01
+                weight.add_(spread * torch.randn(weight.shape, generator=draw))
+            elif "magnitude" in name:
                 weight.mul_(1 + 0.2 * torch.randn(weight.shape, generator=draw))
             elif "trainable_tokens" in name:
                 weight.copy_(torch.randn(weight.shape, generator=draw) * weight.std())

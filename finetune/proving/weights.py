@@ -23,6 +23,7 @@ from finetune.layout import Places, Shapes
 from finetune.new_rows import trained_rows
 from finetune.proving.experts import ExpertDeltas, FusedDeltas
 from finetune.proving.part import Part, named
+from finetune.whole_towers import copies, named_as_class
 from lensmith.errors import IntegrityError
 
 _SINGLE = "model.safetensors"
@@ -73,8 +74,8 @@ def stored(root: Path) -> Stored:
 
 
 def adapter_part(trained: nn.Module, run: Path) -> Part:
-    """Every tensor of the adapter's file belongs to one LoRA matrix, DoRA's magnitude or one weight's rows of
-    new tokens, in memory, and none is left over.
+    """Every tensor of the adapter's file belongs to one LoRA matrix, DoRA's magnitude, one weight's rows of
+    new tokens or one weight that is held whole, in memory, and none is left over.
 
     `trained`: the base with its adapter, unmerged. Tensors are matched by the layer's own name.
     """
@@ -100,6 +101,13 @@ def adapter_part(trained: nn.Module, run: Path) -> Part:
         key = f"base_model.model.{name}.token_adapter.trainable_tokens_delta"
         value = waiting.pop(key, None)
         if value is None or not torch.equal(value.float(), rows.detach().float().cpu()):
+            findings.append(f"{key} is not what the model computes with")
+    for name, held in copies(trained).items():
+        modules += 1
+        key = f"base_model.model.{name}"
+        value = waiting.pop(key, None)
+        # Rounded to the model's dtype, in which it computes.
+        if value is None or not torch.equal(value.to(held.dtype), held.cpu()):
             findings.append(f"{key} is not what the model computes with")
     findings += named("adapter tensors belong to no layer", sorted(waiting))
     return Part({"tensors": total, "modules": modules, "used_once": total - len(waiting)}, findings)
@@ -178,6 +186,17 @@ def row_definition(trained: nn.Module, tied: Collection[str]) -> Definition:
 
     values = {f"{name}.weight": placed(*each) for name, each in trained_rows(trained).items()}
     return values | {name: each for name in tied for each in values.values()}
+
+
+def whole_definition(trained: nn.Module, run: Path) -> Definition:
+    """By the class's weight the definition of one that the adapter in `run` holds whole: its value in the
+    file, rounded once. trained: the base with that adapter, as PEFT lays it out."""
+    saved = stored_adapter(run)
+
+    def value(tensor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda base: tensor.to(base.dtype)
+
+    return {name: value(saved[f"base_model.model.{name}"]) for name in copies(trained)}
 
 
 def _alone(start: Callable[[], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -293,9 +312,9 @@ def loaded_part(trained: nn.Module, merged: nn.Module, definition: Definition, o
     weights stored in another dtype than the model's, so rounded in loading: `weights_part` alone judges them.
     """
     before = {
-        name.replace(".token_adapter", "").replace(".base_layer", ""): weight
+        plain.replace(".token_adapter", "").replace(".base_layer", ""): weight
         for name, weight in trained.state_dict().items()
-        if ".lora_" not in name and ".trainable_tokens_" not in name
+        if ".lora_" not in name and ".trainable_tokens_" not in name and (plain := named_as_class(name))
     }
     after = merged.state_dict()
     findings = named("weights are not the trained model's", sorted(before.keys() ^ after.keys()))

@@ -186,6 +186,9 @@ FAMILY = Family(
     cut="tiles",
     answers="apart",
     packs=Packs("count"),
+    not_whole={
+        "connector": "model.view_separator is a parameter in no module of its own, where PEFT saves modules"
+    },
     no_new_tokens="",
     foreign=(
         Foreign("deepseek_vl_v2", "DeepseekOCRForCausalLM", _NATIVE),

@@ -161,6 +161,7 @@ class Family:
     packs: what rows packed into one sequence need to learn what they learn apart, which is proven; None where
         it is not, and packing is refused.
     video: how its processor takes videos; None where it takes none, or that is not shown.
+    not_whole: by tower why an adapter cannot hold all of its weights.
     no_new_tokens: why rows of new tokens cannot be trained, merged or served as trained; "" where they are
         proven to be.
     """
@@ -202,6 +203,7 @@ class Family:
     template: str = ""
     packs: Packs | None = None
     video: VideoForm | None = None
+    not_whole: Mapping[Tower, str] = field(default_factory=dict)
     no_new_tokens: str = "not proven to be learned and served"
 
     def adaptable(self, tower: Tower) -> bool:

@@ -66,6 +66,11 @@ FULL: dict[str, Any] = {
     "train__learning_rate": 0.001,
     "train__tower_learning_rates": {"connector": 0.004},
 }
+# All of the connector beside an adapter.
+WHOLE: dict[str, Any] = {
+    "train__towers": {"vision": "freeze", "connector": "train", "language": "adapt"},
+    "train__tower_learning_rates": {"connector": 0.004},
+}
 
 
 def test_evaluated_and_ended_early(

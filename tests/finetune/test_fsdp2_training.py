@@ -18,7 +18,7 @@ from lensmith.artifact import Artifact
 from tests.conftest import ROOT
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.divided import Divided
-from tests.finetune.test_distributed import FULL, TOLERANCE, assert_same_weights
+from tests.finetune.test_distributed import FULL, TOLERANCE, WHOLE, assert_same_weights
 from tests.finetune.test_mixed_rows import SHARED
 from tests.finetune.test_mixed_rows import mixed as mixed  # a fixture
 
@@ -53,6 +53,7 @@ def settings(mixed: dict[str, Any], preferences: dict[str, Any]) -> dict[str, di
         "full": {**FULL, **CLIPPED},
         "half": {**mixed, "train__dtype": "bfloat16", "train__pack_length": 600},
         "dpo": {**preferences, "train__max_steps": 2},
+        "beside": {**WHOLE, **CLIPPED},
     }
 
 
@@ -70,7 +71,8 @@ def divided(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Divided:
     """One start for all of them."""
-    shares = {"lora": SHARED, "full": HALF, "half": {"train__batch_size": 2}, "dpo": {"train__batch_size": 2}}
+    two = {"train__batch_size": 2}
+    shares = {"lora": SHARED, "full": HALF, "beside": HALF, "half": two, "dpo": two}
 
     def make(name: str) -> Training:
         return new_training(**{**settings[name], **shares[name], "train__launcher": config})
@@ -118,6 +120,7 @@ def metrics(run: Artifact) -> list[dict[str, float]]:
         ("lora", "PeftModelForCausalLM", "adapter_model.safetensors"),
         ("full", "Qwen3VLForConditionalGeneration", "model.safetensors"),
         ("dpo", "PeftModelForCausalLM", "adapter_model.safetensors"),
+        ("beside", "PeftModelForCausalLM", "adapter_model.safetensors"),
     ],
 )
 def test_what_one_process_learns(

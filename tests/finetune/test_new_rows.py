@@ -116,7 +116,7 @@ def test_rows_that_peft_is_not_told_of_are_noticed(
     new = read_new_tokens(roomy, TOKENS)
     for told in (None, {"lm_head": [1024, 1025, 1026]}, {"model.language_model.embed_tokens": [1024]}):
 
-        def other(lora: Any, targets: Any, rows: Any, told: Any = told) -> Any:
+        def other(lora: Any, targets: Any, rows: Any, whole: Any, told: Any = told) -> Any:
             return lora_config(lora, targets, told)
 
         monkeypatch.setattr(finetune.adapter, "lora_config", other)

@@ -207,8 +207,9 @@ def first_steps(training: Training) -> dict[str, float]:
     moved: dict[str, float] = {}
     for name, tensor in load_file(next(run.path.glob("*.safetensors"))).items():
         # B starts at zero; the gradient of A, and its step, is zero as long as B is.
-        before = torch.zeros_like(tensor) if ".lora_B." in name else base.get(name, tensor)
-        tower = training.recipe.model_family.tower_of(name.removeprefix("base_model.model."))
+        plain = name.removeprefix("base_model.model.")
+        before = torch.zeros_like(tensor) if ".lora_B." in name else base.get(plain, tensor)
+        tower = training.recipe.model_family.tower_of(plain)
         moved[tower] = max(moved.get(tower, 0.0), float((tensor - before).abs().max()))
     assert lora == any(".lora_B." in name for name in load_file(next(run.path.glob("*.safetensors"))))
     return moved
@@ -226,11 +227,13 @@ WHOLE: dict[str, Any] = {
     "train__towers": {"vision": "train", "connector": "train", "language": "train"},
 }
 
+BESIDE = {"train__towers": {"vision": "adapt", "connector": "train", "language": "adapt"}}
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "full", "both"])
 def test_each_tower_learns_at_its_rate(new_training: TrainingMaker, method: str) -> None:
-    training = new_training(**ONE_STEP, **(WHOLE if method == "full" else {}))
+    training = new_training(**ONE_STEP, **{"lora": {}, "full": WHOLE, "both": BESIDE}[method])
     assert first_steps(training) == pytest.approx(STEPPED, rel=1e-3)
     line = json.loads((training.run().path / "metrics.jsonl").read_text().splitlines()[0])
     assert line["learning_rate"] == 0.01, "that of the towers without one of their own"

@@ -33,6 +33,7 @@ from tests.finetune.merged import as_bfloat16, as_tied, lively_base
 from tests.finetune.test_distributed import (
     FULL,
     TOLERANCE,
+    WHOLE,
     assert_deepspeed,
     assert_same_weights,
     launcher,
@@ -109,6 +110,14 @@ def half(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
+def beside(new_training: TrainingMaker) -> Training:
+    """A connector trained whole beside an adapter, on one process."""
+    training = new_training(**WHOLE)
+    training.run()
+    return training
+
+
+@pytest.fixture(scope="module")
 def shared(
     new_training: TrainingMaker,
     deepspeed_config: dict[str, Any],
@@ -148,6 +157,8 @@ def shared(
         "packed": make(3, "none", {**PACKED, "train__batch_size": 8, "train__pack_length": 512}),
         "tokens": make(2, "none", {**tokens, **HALF}),
         "experts": make(3, "none", {**experts, **HALF}, shipped),
+        "beside 2": make(2, "none", {**WHOLE, **HALF}),
+        "beside 3": make(3, "none", {**WHOLE, **HALF}),
     }
     out = tmp_path_factory.mktemp("ended")
     config = trainings["qlora"].recipe.train.launcher
@@ -307,3 +318,13 @@ def test_zero3_experts(shared: Divided, new_training: TrainingMaker, experts: di
     assert losses(shared, "experts") == pytest.approx(single.losses(), abs=TOLERANCE)
     assert_same_weights(run, single.run(), ADAPTER)
     assert any("experts" in name for name in load_file(run.path / ADAPTER))
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_tower_whole_beside_an_adapter(shared: Divided, beside: Training, stage: int) -> None:
+    run = shared.run(f"beside {stage}")
+    assert_deepspeed(run, stage)
+    assert losses(shared, f"beside {stage}") == pytest.approx(beside.losses(), abs=TOLERANCE)
+    assert run.manifest.key == beside.run().manifest.key
+    assert_same_weights(run, beside.run(), ADAPTER)
+    assert "base_model.model.model.visual.merger.norm.weight" in load_file(run.path / ADAPTER)

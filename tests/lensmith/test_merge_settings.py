@@ -63,6 +63,9 @@ def test_only_an_adapter_of_the_base_as_it_is_has_others_beside_it(tmp_path: Pat
     whole = {"vision": "train", "connector": "train", "language": "train"}
     assert "method full makes no adapter" in refusal(tmp_path, RUN, train__method="full", train__towers=whole)
     assert "change of the base in 4 bits" in refusal(tmp_path, RUN, train__method="qlora")
+    beside = {"vision": "freeze", "connector": "train", "language": "adapt"}
+    told = refusal(tmp_path, RUN, train__towers=beside)
+    assert "weights held whole (connector) cannot be weighed: set them to adapt or freeze" in told
     assert "rows of new tokens are whole values" in refusal(tmp_path, RUN, train__new_tokens=["<field>"])
 
 

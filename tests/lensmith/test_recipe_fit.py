@@ -12,10 +12,12 @@ from lensmith.errors import InputError
 from lensmith.families.family import TOWERS
 from tests.lensmith.recipe_text import GOOD, changed, load, only_problem, problems
 
+ADAPTED = "{vision: adapt, connector: adapt, language: adapt}"
+
 
 def test_method_and_towers_must_fit(folder: Path) -> None:
-    assert "method lora cannot train a tower whole" in only_problem(
-        folder, changed("vision: adapt", "vision: train")
+    assert "method lora cannot train the language model whole beside an adapter" in only_problem(
+        folder, changed("language: adapt", "language: train")
     )
     told = [problem.what for problem in problems(folder, changed("method: lora", "method: full"))]
     assert told == [
@@ -24,9 +26,48 @@ def test_method_and_towers_must_fit(folder: Path) -> None:
     ]
 
 
+BESIDE = "{vision: adapt, connector: train, language: adapt}"
+
+
+def test_a_tower_is_trained_whole_beside_an_adapter(folder: Path) -> None:
+    text = changed(ADAPTED, BESIDE)
+    for method in ("lora", "qlora"):
+        train = load(folder, text, f"train.method={method}", "train.tower_learning_rates.connector=0.1").train
+        assert train.whole_beside == ["connector"]
+        assert train.learning_rate_of("connector") == 0.1
+    told = only_problem(folder, text, "train.lora.towers.connector.rank=4")
+    assert "connector is not adapted: leave out its rank and alpha" in told
+    assert "adapts no tower" in only_problem(
+        folder, changed(ADAPTED, "{vision: freeze, connector: train, language: freeze}")
+    )
+    full = load(
+        folder, changed("method: lora", "method: full").replace(ADAPTED, ADAPTED.replace("adapt", "train"))
+    )
+    assert full.train.whole_beside == []
+
+
+def test_what_is_whole_beside_an_adapter_is_merged(folder: Path) -> None:
+    """vLLM takes no adapter that holds it, live ones no more than others."""
+    text = changed(ADAPTED, BESIDE)
+    for more in ((), ("serve.live={max_adapters: 2, max_rank: 16}",)):
+        told = only_problem(folder, text, "serve.mode=adapter", "serve.tower_connector_lora=true", *more)
+        assert told.endswith(
+            "vLLM's adapters hold no tower that is trained whole, as connector is:"
+            " merge it: serve.mode: merged"
+        )
+
+
+def test_a_tower_that_no_adapter_can_hold(folder: Path) -> None:
+    text = changed(ADAPTED, BESIDE).replace("family: qwen3_vl", "family: deepseek_ocr2")
+    told = only_problem(folder, text)
+    assert "DeepSeek-OCR-2's connector cannot be trained whole beside an adapter: model.view_sep" in told
+    assert told.endswith("set towers.connector to adapt or freeze, or train.method to full")
+    load(folder, text.replace("vision: adapt, connector: train", "vision: train, connector: adapt"))
+
+
 def test_everything_that_does_not_fit_together_is_told_at_once(folder: Path) -> None:
     """Each on a line of its own, with the line of its section: of a section, then of sections together."""
-    text = GOOD.replace("vision: adapt", "vision: freeze").replace("connector: adapt", "connector: train")
+    text = GOOD.replace("vision: adapt", "vision: freeze").replace("language: adapt", "language: train")
     settings = (
         "train.objective=dpo",
         "train.pack_length=16",
@@ -52,7 +93,8 @@ def test_everything_that_does_not_fit_together_is_told_at_once(folder: Path) -> 
     settings = (*settings[:3], "train.lora.towers={vision: {rank: 2}}", settings[4])
     told = [problem.what for problem in problems(folder, text, *settings)]
     assert [each.partition(":")[0] for each in told] == [
-        "method lora cannot train a tower whole",
+        "method lora cannot train the language model whole beside an adapter (a head that is tied to it and"
+        " routed experts would not be merged as trained)",
         "quantization is for method qlora, not lora",
         "pack_length is below max_length 4096",
         "tower_learning_rates",
@@ -76,9 +118,6 @@ def test_lora_on_frozen_towers_only(folder: Path) -> None:
         "{vision: freeze, connector: freeze, language: freeze}",
     )
     assert "adapts no tower" in only_problem(folder, text)
-
-
-ADAPTED = "{vision: adapt, connector: adapt, language: adapt}"
 
 
 def test_an_adapter_that_would_be_served_in_part_is_refused_before_it_is_trained(folder: Path) -> None:
@@ -143,8 +182,8 @@ def test_a_base_in_4_bits(folder: Path) -> None:
     assert "quantization is for method qlora, not lora: leave it out" in only_problem(
         folder, GOOD, "train.quantization.double=false"
     )
-    assert "method qlora cannot train a tower whole" in only_problem(
-        folder, QLORA.replace("vision: adapt", "vision: train")
+    assert "method qlora cannot train the language model whole beside an adapter" in only_problem(
+        folder, QLORA.replace("language: adapt", "language: train")
     )
     load(folder, GOOD, "train.quantization={type: nf4, double: true}")
 

@@ -25,6 +25,10 @@ REASONS = {
 }
 
 
+# Tokens of a pass below which a GPU takes longer to read a weight than to multiply by it: 989 TFLOP/s by 3.35
+# TB/s (NVIDIA's data sheet of the H100), of two operations a token by two bytes of bfloat16.
+_READ = 300
+
 # Every how many blocks one is computed again, fastest first; 0 for none.
 _RECOMPUTED = (0, 4, 2, 1)
 
@@ -64,11 +68,13 @@ class Setting:
         return self.pack_length or self.batch_size * self.lengths.mean
 
     @property
-    def speed(self) -> tuple[int, int, float, int, tuple[bool, float, bool]]:
+    def speed(self) -> tuple[int, int, int, float, int, tuple[bool, float, bool]]:
         """Sorts settings from fastest to slowest."""
         return (
             self.offload_parameters,
             self.offload_optimizer,
+            # Of a few rows all blocks may be computed twice while a pass of fewer waits for its weights.
+            self.tokens < _READ,
             # The share of the blocks.
             1 / self.recomputed if self.recomputed else 0,
             self.zero_stage,
@@ -181,12 +187,14 @@ def changes(now: Setting, then: Setting) -> dict[str, str]:
 
 def costs(now: Setting, then: Setting) -> dict[str, str]:
     """By each key in which `then` is slower than `now`, why it is."""
+    size = "train.pack_length" if then.pack_length else "train.batch_size"
     keys = (
         "deepspeed_config.offload_param_device",
         "deepspeed_config.offload_optimizer_device",
+        size,
         "train.gradient_checkpointing",
         "deepspeed_config.zero_stage",
-        "train.pack_length" if then.pack_length else "train.batch_size",
+        size,
     )
     before, after = now.speed, then.speed
     # Tuples of one element each: what they compare by differs from key to key.

@@ -18,7 +18,7 @@ from finetune.plan import plan
 from lensmith import families
 from lensmith.artifact import Artifact
 from lensmith.cli.main import main
-from lensmith.downloaded import COMMIT
+from lensmith.downloaded import COMMIT, TO_CHOOSE
 from lensmith.gpus import KINDS
 from lensmith.home import Home
 from lensmith.recipe import Recipe, load_recipe
@@ -69,8 +69,8 @@ def complaints(text: str, stem: str, recipe: Recipe) -> list[str]:
     pinned = bool(COMMIT.fullmatch(recipe.base.revision))
     if pinned and told[2] != recipe.base.revision:
         found.append(f"downloads commit {told[2]}, base.revision is another")
-    if not pinned and (told[2] != "COMMIT" or "NOT PINNED" not in text):
-        found.append("names no commit, and does not say so")
+    if not pinned and (told[2], recipe.base.revision) != (TO_CHOOSE, TO_CHOOSE):
+        found.append("names no commit, and does not ask for one")
     return found
 
 
@@ -170,7 +170,8 @@ def test_a_recipe_fits_the_gpus_in_its_name(
     assert trained == set(recipe.train.towers.in_mode("adapt" if recipe.train.adapts else "train"))
     assert planned.launcher.processes == int(path.stem.rpartition("_")[2].partition("x")[0])
     gpu = gpu_of(path.stem)
-    assert shortage(planned.memory, gpu) == 0, f"{planned.memory} of {gpu}"
+    less = dataclasses.replace(gpu, memory=gpu.memory * 9 // 10)
+    assert shortage(planned.memory, less) == 0, f"{planned.memory} of {gpu}"
     assert line_of(path, recipe.train, planned.memory, gpu) in GPU_PAGE.splitlines()
 
 
@@ -226,6 +227,7 @@ def test_a_recipe_plans_from_the_command_line(
         # The tiny checkpoints have no more positions.
         "serve.max_model_len=1024",
         "train.max_length=1024",
+        f"base.revision={'a' * 40}",
     ]
     words = [str(path), *(word for each in settings for word in ("-s", each)), "--home", str(shared_home)]
     assert main(["prepare", *words]) == 0

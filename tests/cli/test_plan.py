@@ -84,6 +84,16 @@ def test_what_a_plan_needs_of_a_base_is_said(
         check_base(bare, family)
 
 
+def test_the_commit_of_a_base_is_asked_for_before_anything_is_planned(
+    bare: Path, bank_forms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*recipe(bare, bank_forms, tmp_path), "-s", "base.revision=COMMIT"]
+    for verb in ("plan", "train"):
+        assert main([verb, *words]) == 2
+        assert "base.revision" in capsys.readouterr().err
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+
+
 def test_what_the_engine_cannot_serve_is_told() -> None:
     """Before anything is trained; of a family without known limits there is nothing to tell."""
     told = engine_limits(families.get("molmo2"))

@@ -70,6 +70,22 @@ def test_packs_before_more_rows_that_are_padded() -> None:
     assert found.changes == {"train.pack_length": "4096"}
 
 
+@pytest.mark.parametrize(
+    ("mean", "changes"),
+    [
+        (299, {"train.pack_length": "2048", "train.gradient_checkpointing": "4"}),
+        (301, {"train.batch_size": "1", "train.gradient_accumulation": "16"}),
+    ],
+)
+def test_blocks_are_computed_again_before_a_pass_has_too_few_tokens(
+    mean: int, changes: dict[str, str]
+) -> None:
+    """One row alone fits without, and is no work for a GPU; packs fit with a fourth of the memory a token."""
+    found = proposed(Rows(mean=mean, longest=mean), 550, max_length=2048)
+    assert found.changes == changes
+    assert found.reasons.keys() == changes.keys() - {"train.pack_length", "train.gradient_accumulation"}
+
+
 def test_a_family_that_does_not_pack_is_padded() -> None:
     found = proposed(Rows(mean=500, longest=2000, packed=False), 9000, max_length=2048)
     assert found.fits

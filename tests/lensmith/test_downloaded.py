@@ -48,6 +48,19 @@ def test_the_stated_commit_is_the_downloaded_one(root: Path) -> None:
         pinned_revision(root, SECOND)
 
 
+def test_a_commit_that_is_to_be_chosen_is_asked_for(root: Path) -> None:
+    def asked() -> str:
+        with pytest.raises(InputError, match="does not pin its base") as error:
+            pinned_revision(root, "COMMIT")
+        (problem,) = error.value.problems
+        assert problem.where == "base.revision"
+        return problem.mend
+
+    assert "choose in the model's history" in asked()
+    note(root, config=FIRST, index=FIRST)
+    assert asked().endswith(f"are of {FIRST}")
+
+
 def test_files_of_two_commits_are_no_base(root: Path) -> None:
     note(root, config=FIRST, index=SECOND)
     for stated in ("", FIRST):

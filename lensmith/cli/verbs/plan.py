@@ -15,6 +15,7 @@ from lensmith.cli.arguments import add_recipe, home_of, recipe_of
 from lensmith.cli.output import note, print_json, table
 from lensmith.cli.pipeline import counter_of
 from lensmith.cli.stages import stage_states
+from lensmith.downloaded import pinned_revision
 from lensmith.families.family import TOWERS, Family
 from lensmith.home import Home
 from lensmith.large_imports import no_collection
@@ -52,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_engine(recipe)
     check_base(recipe.base.path, recipe.model_family, weights=False)
+    pinned_revision(recipe.base.path, recipe.base.revision)
 
     from data_prep.prepare import find_prepared
     from finetune.further import check_named

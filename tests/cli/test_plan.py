@@ -85,9 +85,9 @@ def test_what_a_plan_needs_of_a_base_is_said(
 
 
 def test_the_commit_of_a_base_is_asked_for_before_anything_is_planned(
-    bare: Path, bank_forms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_base: Path, bank_forms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*recipe(bare, bank_forms, tmp_path), "-s", "base.revision=COMMIT"]
+    words = [*recipe(tiny_base, bank_forms, tmp_path), "-s", "base.revision=COMMIT"]
     for verb in ("plan", "train"):
         assert main([verb, *words]) == 2
         assert "base.revision" in capsys.readouterr().err

@@ -48,6 +48,13 @@ def test_families_without_videos_have_none(what: str) -> None:
     assert UNTESTED not in cells.values()
 
 
+def test_every_family_is_divided_both_ways() -> None:
+    text = families_reference()
+    for what in ("zero3", "fsdp2"):
+        (line,) = lines_of(WHOLE[what], text)
+        assert all(cell.startswith("yes") for cell in cells_of(line))
+
+
 def test_a_cell_names_its_run() -> None:
     text = families_reference({("gemma3", "vision", "lora"): SHOWN})
     assert f"| Gemma 3 | vision | yes (1) | {UNTESTED} |" in text

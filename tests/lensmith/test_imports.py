@@ -54,7 +54,11 @@ def test_no_torch(modules: list[str]) -> None:
 
 def test_a_merge_knows_no_model_class() -> None:
     """It works on files: a class would take its time and memory, and might say otherwise than they."""
-    code = import_all(["finetune.merging.weights", "finetune.merge"])
+    modules = ["finetune.merging.weights", "finetune.merge"]
+    # Torch comes when there is something to compute, see finetune/merging/late.py.
+    assert loaded_after(import_all(modules), [*HEAVY, "bitsandbytes"]) == []
+    code = import_all([*modules, "finetune.merging.outside", "finetune.merging.crew"])
+    code += "\nfrom finetune.merging.crew import crew_at_work\nwith crew_at_work() as crew: crew.settle()"
     assert loaded_after(code, [*HEAVY, "bitsandbytes"]) == ["torch"]
 
 

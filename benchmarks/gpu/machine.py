@@ -30,6 +30,7 @@ PACKAGES = {
     "pyarrow": "pyarrow",
     "xxhash": "xxhash",
     "jinja2": "jinja2",
+    "packaging": "packaging",
     "regex": "regex",
     "tqdm": "tqdm",
 }

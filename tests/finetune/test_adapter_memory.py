@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from finetune.layout import Part
 from finetune.merging import adapter as adapter_module
 from finetune.merging import experts as experts_module
-from finetune.merging.adapter import read_adapter
+from finetune.merging.adapter import check_values, read_adapter
 from finetune.merging.checkpoint import open_checkpoint
 from finetune.merging.experts import ExpertDelta, expert_merger
 from finetune.merging.outside import rewrite_adapter, tensors_digest
@@ -52,13 +52,13 @@ def status(what: str) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{what}:"))
 
 
-@pytest.mark.parametrize("act", ["re-keyed", "read", "digested", "compared"])
+@pytest.mark.parametrize("act", ["re-keyed", "looked through", "digested", "compared"])
 def test_what_is_held_whole_is_never_held_in_memory(large: Path, tmp_path: Path, act: str) -> None:
     source, family = large / "adapter", families.get("qwen3_vl")
     base = open_checkpoint(large / "base")
     acts: dict[str, Callable[[], object]] = {
         "re-keyed": lambda: rewrite_adapter(source, tmp_path / "out", base, family),
-        "read": lambda: read_adapter(source),
+        "looked through": lambda: check_values(read_adapter(source)),
         "digested": lambda: tensors_digest(source),
         "compared": lambda: _values(source),
     }
@@ -83,7 +83,7 @@ def test_a_value_that_is_not_finite_is_found_in_any_block(
     tensors[EMBEDDING][49, 3] = math.nan
     source = save(tmp_path / "adapter", tensors, {"modules_to_save": ["embed_tokens"]})
     with pytest.raises(InputError, match=rf"is broken\n.*{EMBEDDING}: holds NaN"):
-        read_adapter(source)
+        check_values(read_adapter(source))
 
 
 def test_an_adapter_that_changes_nothing_is_told_whatever_the_blocks(
@@ -95,10 +95,10 @@ def test_an_adapter_that_changes_nothing_is_told_whatever_the_blocks(
         for name, each in make_adapter("qwen3_vl").items()
     }
     with pytest.raises(InputError, match="changes nothing"):
-        read_adapter(save(tmp_path / "zero", tensors, {}))
+        check_values(read_adapter(save(tmp_path / "zero", tensors, {})))
     last = next(name for name in tensors if ".lora_B." in name)
     tensors[last][5, 1] = 1e-3
-    assert read_adapter(save(tmp_path / "one", tensors, {})).deltas
+    check_values(read_adapter(save(tmp_path / "one", tensors, {})))
 
 
 Reads = dict[str, int]

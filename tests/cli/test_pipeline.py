@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,42 +112,46 @@ def test_a_stage_of_which_a_part_was_made_again_is_not_already_there(
     assert "made in" in said()
 
 
-@pytest.mark.parametrize("verb", ["plan", "train"])
-def test_an_adapter_that_the_engine_here_cannot_apply_is_told_first(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
-) -> None:
-    recipe = write_recipe(
-        tmp_path / "recipe.yaml",
-        tmp_path / "base",
-        tmp_path / "forms",
-        family="qwen3_vl_moe",
-        train__towers={"vision": "freeze", "connector": "freeze", "language": "adapt"},
-        serve__mode="adapter",
-    )
-    build = EngineBuild(version="0.32.0", device="cpu")
-    monkeypatch.setattr("serving.profile.installed_engine", lambda: build)
-    assert main([verb, str(recipe), "--home", str(home.root)]) == 2
-    told = capsys.readouterr().err
-    assert "Triton's kernels alone, which its CPU engine lacks" in told
-    assert "merge it: serve.mode: merged" in told
+FROZEN = {"vision": "freeze", "connector": "freeze", "language": "adapt"}
 
 
 @pytest.mark.parametrize("verb", ["plan", "train"])
-def test_an_engine_that_nobody_has_read_is_told_before_anything_is_trained(
-    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+@pytest.mark.parametrize(
+    ("settings", "version", "device", "why"),
+    [
+        (
+            {"family": "qwen3_vl_moe", "train__towers": FROZEN},
+            "0.32.0",
+            "cpu",
+            "Triton's kernels alone, which its CPU engine lacks",
+        ),
+        (
+            {"serve__tower_connector_lora": True},
+            "0.34.0",
+            "cuda",
+            "serve.mode = adapter: not known for vLLM 0.34.0 and Qwen3-VL (known for 0.32, 0.33)",
+        ),
+    ],
+    ids=["lacking its kernels", "that nobody has read"],
+)
+def test_an_engine_that_may_not_apply_the_adapter_is_told_before_anything_is_trained(
+    home: Home,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    settings: dict[str, Any],
+    version: str,
+    device: str,
+    why: str,
 ) -> None:
-    recipe = write_recipe(
-        tmp_path / "recipe.yaml",
-        tmp_path / "base",
-        tmp_path / "forms",
-        serve__mode="adapter",
-        serve__tower_connector_lora=True,
-    )
-    build = EngineBuild(version="0.34.0", device="cuda")
+    places = (tmp_path / "recipe.yaml", tmp_path / "base", tmp_path / "forms")
+    recipe = write_recipe(*places, serve__mode="adapter", **settings)
+    build = EngineBuild(version=version, device=device)
     monkeypatch.setattr("serving.profile.installed_engine", lambda: build)
     assert main([verb, str(recipe), "--home", str(home.root)]) == 2
     told = capsys.readouterr().err
-    assert "serve.mode = adapter: not known for vLLM 0.34.0 and Qwen3-VL (known for 0.32, 0.33)" in told
+    assert why in told
     assert "merge it: serve.mode: merged" in told
 
 

@@ -13,8 +13,11 @@ TOKEN = "the-token"
 
 
 def answer_of(adapter: str | None, text: str) -> list[int]:
-    """The token ids that an adapter (its folder; None for the base) answers to a text."""
-    return [zlib.crc32(f"{adapter} {text}".encode()) % 1000, len(text)]
+    """The token ids that an adapter (its folder; None for the base) answers to a text.
+
+    The whole sum: of a thousand ids, one folder in a thousand would answer a row as the base does.
+    """
+    return [zlib.crc32(f"{adapter} {text}".encode()), len(text)]
 
 
 class LiveDouble:
@@ -85,7 +88,7 @@ class LiveDouble:
         adapter = self.slots.get(name, self.adapters.get(name))
         ids = answer_of(adapter, body["messages"][0]["content"][-1]["text"])
         # No token that `answer_of` gives.
-        other = {"token": "token_id:1000", "logprob": -3.0}
+        other = {"token": f"token_id:{2**32}", "logprob": -3.0}
         tokens = [{"token": f"token_id:{each}", "logprob": -0.1} for each in ids]
         content = [{**token, "top_logprobs": [token, other]} for token in tokens]
         choice = {

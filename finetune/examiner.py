@@ -21,6 +21,8 @@ from finetune.checkpoint import add_scores, folder_of
 from finetune.documents import attend_whole
 from finetune.evaluation.metrics import judge, metric_values
 from finetune.greedy import end_ids, greedy
+from finetune.in_step import InStep
+from finetune.launcher import read_launcher
 from finetune.live import note_evaluation
 from finetune.model import DTYPES, load_processor
 from finetune.scores import Scored, best_of, is_over
@@ -64,6 +66,9 @@ class Examiner(TrainerCallback):
         chosen = proof_rows(read_split(dataset, "validation"), self.settings.rows)
         self.number = len(chosen)
         self.rows = chosen[state.process_index :: state.num_processes]
+        # Asked by a process that waits for others; None where each holds all weights.
+        divided = read_launcher(recipe.train.launcher).divides_weights
+        self.filler = chosen[0] if divided else None
         self.processor = load_processor(source, recipe.pixel_budget, recipe.train.new_tokens)
 
     @property
@@ -130,6 +135,13 @@ class Examiner(TrainerCallback):
         rendering, answer = self.recipe.rendering, self.recipe.data.answer
         labels = {row.sample.id: rendering.said(row.sample.messages[-1]) for row in self.rows}
         tallies: list[tuple[int, ...] | None] = []
+
+        def breaks() -> bool:
+            return breakable and self.noted.told
+
+        in_step = None
+        if self.filler is not None:
+            in_step = InStep(model, self.filler, DTYPES[self.recipe.train.dtype], breaks)
         with _asked(model, self.recipe) as bare:
             asked = greedy(
                 bare,
@@ -138,13 +150,14 @@ class Examiner(TrainerCallback):
                 self.rows,
                 end_ids(self.source, bare),
                 self.recipe.serve.max_new_tokens,
+                in_step=in_step,
             )
             for row in asked:
-                if breakable and self.noted.told:
+                if in_step is None and breaks():
                     return [None]
                 judged = judge(row.row, row.group, labels[row.row], rendering.spoken(row.answer_text), answer)
                 tallies.append(tuple(int(each) for each in judged.tally))
-        return tallies
+        return [None] if in_step is not None and in_step.broken else tallies
 
 
 @contextlib.contextmanager

@@ -6,13 +6,14 @@ of the environment says so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -22,6 +23,7 @@ from finetune.memory import Gathered
 from lensmith.errors import IntegrityError, Problem
 
 _SHOWN = 5
+T = TypeVar("T")
 
 
 def blocks_of(model: nn.Module) -> dict[str, GradientCheckpointingLayer]:
@@ -90,6 +92,27 @@ def _shared(parameter: nn.Parameter, processes: int) -> bool:
     if not isinstance(parameter, DTensor):
         return False
     return parameter.placements == (Shard(0),) and parameter.device_mesh.size() == processes
+
+
+def gathered(model: nn.Module, ask: Callable[[], T]) -> T:
+    """What `ask` gives, which runs what is below the divided `model`; its weights are in parts again then.
+
+    FSDP2 gathers what lies outside of blocks, and begins and ends a pass, when `model` itself is called; what
+    generates calls the model of transformers below PEFT's. A model that FSDP2 has not divided is left alone.
+    """
+    if not isinstance(model, FSDPModule):
+        return ask()
+    # As a method of its own: FSDP2 copies the arguments of what it calls.
+    model.ask = ask  # pyright: ignore[reportArgumentType]
+    register_fsdp_forward_method(model, "ask")
+    try:
+        return model.ask()  # pyright: ignore[reportCallIssue]
+    finally:
+        del model.ask
+        # For training it would keep what the pass ended with.
+        for each in model.modules():
+            if isinstance(each, FSDPModule):
+                each.reshard()
 
 
 class Divided(TrainerCallback):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     ProcessorMixin,
+    StoppingCriteriaList,
 )
 from transformers.utils import logging
 
 from finetune.adapted import load_trained
 from finetune.generate import REASON, Request
+from finetune.in_step import InStep
 from finetune.model import DTYPES, in_dtype, load_processor
 from finetune.prompts import encode_conversation
 from finetune.proving.combination import load_combined
@@ -109,12 +111,14 @@ def greedy(
     max_new_tokens: int,
     batch: int = BATCH,
     grammar: Grammar | None = None,
+    in_step: InStep | None = None,
 ) -> Iterator[TraceRow]:
     """Each row's greedy answer; rows come in the order of their prompts' shapes.
 
     Only prompts of equal shape share a batch, so nothing is padded. No setting of the checkpoint's
     generation config applies but its end tokens: probabilities are the model's own. grammar: keeps answers to
-    it; their probabilities are among the tokens that it allows.
+    it; their probabilities are among the tokens that it allows. in_step: for a model of which this process
+    holds a part; then all processes must take all that comes.
     """
     # generate() fills what its own config leaves open from the model's, penalties included.
     model.generation_config = GenerationConfig(
@@ -122,23 +126,34 @@ def greedy(
         num_beams=1,
         use_cache=True,
         max_new_tokens=max_new_tokens,
-        eos_token_id=list(ends),
+        eos_token_id=None if in_step else list(ends),
         pad_token_id=ends[0],
     )
     config = model.config.to_dict()
     asked = _Asked(rendering.family, config, config[rendering.family.image_id])
+
+    def prompt(row: Row) -> Prompt:
+        return Prompt(row, encode_conversation(processor, rendering, row.sample, row.images, answered=False))
+
     # Patches of several rows would have to be numbered on.
-    batch = 1 if rendering.family.numbers else batch
+    batches = _batches(map(prompt, rows), 1 if rendering.family.numbers else batch)
+    for group in in_step.rounds(batches) if in_step else batches:
+        if group is not None:
+            yield from _answer_batch(model, processor, group, ends, asked, grammar, in_step)
+        elif in_step is not None:
+            filler = [prompt(in_step.filler)]
+            _write(model, filler, ends, grammar, in_step, fills=True)
+
+
+def _batches(prompts: Iterable[Prompt], batch: int) -> Iterator[list[Prompt]]:
+    """At most `batch` prompts of one shape at a time."""
     waiting: dict[tuple[Any, ...], list[Prompt]] = {}
-    for row in rows:
-        tensors = encode_conversation(processor, rendering, row.sample, row.images, answered=False)
-        prompt = Prompt(row, tensors)
+    for prompt in prompts:
         group = waiting.setdefault(prompt.shape, [])
         group.append(prompt)
         if len(group) == batch:
-            yield from _answer_batch(model, processor, waiting.pop(prompt.shape), ends, asked, grammar)
-    for group in waiting.values():
-        yield from _answer_batch(model, processor, group, ends, asked, grammar)
+            yield waiting.pop(prompt.shape)
+    yield from waiting.values()
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,38 @@ class _Recorder(LogitsProcessor):
         return scores
 
 
+def _write(
+    model: PreTrainedModel,
+    prompts: Sequence[Prompt],
+    ends: Sequence[int],
+    grammar: Grammar | None,
+    in_step: InStep | None,
+    *,
+    fills: bool = False,
+) -> tuple[list[list[int]], _Recorder]:
+    """The tokens that `model` writes behind each of the prompts, and what it made of them."""
+    device, dtype = (in_step.device, in_step.dtype) if in_step else (model.device, model.dtype)
+    tensors = {
+        name: torch.cat([prompt.tensors[name] for prompt in prompts]).to(device)
+        for name in prompts[0].tensors
+    }
+    tensors = in_dtype(tensors, dtype)
+    recorder = _Recorder()
+    # The recorder sees what the grammar has left.
+    processors = LogitsProcessorList([recorder] if grammar is None else [grammar.mask(), recorder])
+    stops = StoppingCriteriaList([in_step.ending(ends, fills=fills)] if in_step else [])
+
+    def generate() -> torch.Tensor:
+        return model.generate(**tensors, logits_processor=processors, stopping_criteria=stops)  # pyright: ignore[reportCallIssue, reportReturnType]
+
+    if in_step is None:
+        with torch.inference_mode():
+            written = generate()
+    else:
+        written = in_step.run(model, generate)
+    return written[:, tensors["input_ids"].shape[1] :].tolist(), recorder
+
+
 def _answer_batch(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -176,19 +223,9 @@ def _answer_batch(
     ends: Sequence[int],
     asked: _Asked,
     grammar: Grammar | None,
+    in_step: InStep | None,
 ) -> Iterator[TraceRow]:
-    tensors = {
-        name: torch.cat([prompt.tensors[name] for prompt in prompts]).to(model.device)
-        for name in prompts[0].tensors
-    }
-    tensors = in_dtype(tensors, model.dtype)
-    recorder = _Recorder()
-    # The recorder sees what the grammar has left.
-    processors = LogitsProcessorList([recorder] if grammar is None else [grammar.mask(), recorder])
-    with torch.inference_mode():
-        written = model.generate(**tensors, logits_processor=processors)  # pyright: ignore[reportCallIssue]
-    length = tensors["input_ids"].shape[1]
-    answers = written[:, length:].tolist()
+    answers, recorder = _write(model, prompts, ends, grammar, in_step)
     tokens, logprobs, margins = (
         torch.stack(each, dim=1).tolist() for each in (recorder.tokens, recorder.logprobs, recorder.margins)
     )

@@ -73,8 +73,12 @@ class Gathered:
         Of weights all outside, the block that runs, the next one, and what the latter comes in; of trained
         ones the gradients, and of the block's a float32 copy that is summed over processes.
         """
-        weights = (self.outside + 3 * self.block) * half
-        return weights + (self.outside_trained + self.block_trained) * half + self.block_trained * FLOAT32
+        gradients = (self.outside_trained + self.block_trained) * half
+        return self.asking(half) + gradients + self.block_trained * FLOAT32
+
+    def asking(self, half: int) -> int:
+        """Bytes of weights alone, as in a pass that learns nothing."""
+        return (self.outside + 3 * self.block) * half
 
     def ending(self, half: int) -> int:
         """Bytes behind a pass, where all that is outside of blocks is summed: gradients and their copy."""
@@ -167,7 +171,7 @@ def training_memory(
         share, half = state.gradients / step.gradients, 2 if train.dtype == "bfloat16" else FLOAT32
         held = step.held + state.gradients if passes > 1 else _shared(step, share)
         ended = state.gradients + gathered.ending(half)
-        at_once = max(held + gathered.going(half), ended, answers)
+        at_once = max(held + gathered.going(half), ended, gathered.asking(half) + answers)
     else:
         held = step.held + step.gradients if passes > 1 else step.together
         # Between steps gradients are gone, the copies of several processes are not.

@@ -14,7 +14,7 @@ def check_possible(recipe: Recipe, launcher: Launcher, dataset: Artifact) -> Non
     no engine would serve what comes out."""
     problems = [
         *method_problems(launcher, recipe),
-        *evaluation_problems(recipe, launcher, dataset),
+        *evaluation_problems(recipe, dataset),
         *length_problems(recipe, recipe.base.path),
         *context_problems(recipe, recipe.base.path),
     ]
@@ -22,7 +22,7 @@ def check_possible(recipe: Recipe, launcher: Launcher, dataset: Artifact) -> Non
         raise InputError(f"this cannot be trained with {launcher.path}, or not be served", problems)
 
 
-def evaluation_problems(recipe: Recipe, launcher: Launcher, dataset: Artifact) -> list[Problem]:
+def evaluation_problems(recipe: Recipe, dataset: Artifact) -> list[Problem]:
     """Why the recipe's evaluations during training cannot be made."""
     evaluate, answer = recipe.train.evaluate, recipe.data.answer
     problems: list[Problem] = []
@@ -31,10 +31,6 @@ def evaluation_problems(recipe: Recipe, launcher: Launcher, dataset: Artifact) -
     if not dataset.body["rows"]["validation"]:
         mend = "give data.split.validation a share of the groups; or leave out train.evaluate"
         problems.append(Problem("the dataset has no validation rows", "train.evaluate", mend))
-    if launcher.divides_weights:
-        what = f"{launcher.division} divides the weights: each token of an answer would gather all of them"
-        mend = "use ZeRO stage 2; or leave out train.evaluate and evaluate the run"
-        problems.append(Problem(what, f"train.launcher {launcher.path.name}", mend))
     if not evaluate.fits(answer):
         metric = evaluate.task_metric(answer)
         mend = "use exact_match or character_error_rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import transformers.training_args
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from trl.trainer.sft_config import SFTConfig
@@ -13,6 +14,7 @@ from finetune.fsdp import check_divided
 from finetune.launcher import Launcher
 from finetune.trainer import AnswerTrainer
 from lensmith.errors import InputError, IntegrityError, Problem
+from lensmith.recipe import Recipe
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
@@ -40,6 +42,26 @@ def check_started(launcher: Launcher, processes: int, zero_stage: int) -> None:
         command = f"accelerate launch --config_file {launcher.path} scripts/train.py RECIPE"
         problems.append(Problem("start it with exactly the recipe's launcher", mend=command))
         raise IntegrityError(f"this is not what {launcher.path} describes", problems)
+
+
+def check_dtype(recipe: Recipe, launcher: Launcher) -> None:
+    """Raise InputError where transformers would not train in the recipe's dtype on this machine.
+
+    It asks for a GPU that computes in bfloat16 wherever it is not told that none is used; under DeepSpeed,
+    which chooses the device itself, it cannot be told.
+    """
+    none_used = launcher.cpu and launcher.zero_stage == 0
+    if recipe.train.dtype != "bfloat16" or none_used:
+        return
+    if transformers.training_args.is_torch_bf16_gpu_available():  # pyright: ignore[reportPrivateImportUsage]
+        return
+    if launcher.cpu:
+        what = "transformers trains in bfloat16 under DeepSpeed on GPUs alone"
+        mend = "set train.dtype to float32; or, where there are GPUs, use_cpu to false in the launcher config"
+    else:
+        what, mend = "no GPU of this machine computes in bfloat16", "set train.dtype to float32"
+    summary = f"{launcher.path} cannot train in bfloat16 here"
+    raise InputError(summary, [Problem(what, "train.dtype", mend)])
 
 
 def check_batch(launcher: Launcher, arguments: SFTConfig) -> None:

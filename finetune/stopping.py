@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from finetune.in_step import any_process
 from lensmith.errors import StoppedEarly
 from lensmith.signals import Noted
 
@@ -23,12 +22,7 @@ class Stopper(TrainerCallback):
 
     def agree(self) -> bool:
         """Whether any process was told to stop. All of them must ask; all get the same answer."""
-        state = PartialState()
-        if state.num_processes == 1:
-            return self.noted.told
-        told = torch.tensor(int(self.noted.told), device=state.device)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return bool(told)
+        return any_process(self.noted.told)
 
     def check(self) -> None:
         """For the time before the first step: raise StoppedEarly, in all processes, where one was told."""

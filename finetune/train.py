@@ -41,7 +41,7 @@ from finetune.resume import Sealer, alone, resume_point
 from finetune.room import memory_left
 from finetune.run import Outcome, evaluated_by, run_key, seal_run
 from finetune.shared import check_shared
-from finetune.started import check_batch, check_started, engine_facts, zero_stage
+from finetune.started import check_batch, check_dtype, check_started, engine_facts, zero_stage
 from finetune.stopping import Stopper
 from finetune.tracker import Tracker
 from finetune.trainer import AnswerTrainer
@@ -82,6 +82,7 @@ def train_process(
         check_possible(recipe, launcher, dataset)
         # By the environment first: processes that nobody started cannot be joined.
         check_started(launcher, int(os.environ.get("WORLD_SIZE", "1")), launcher.zero_stage)
+        check_dtype(recipe, launcher)
         # Before the processes join, for which DeepSpeed wants them.
         load_operators(launcher)
         arguments = training_arguments(recipe, launcher, work)

@@ -189,3 +189,20 @@ def roomy(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tied(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, with one matrix for both."""
     return with_room(tiny_base, tmp_path_factory.mktemp("tied") / "base", 16, tied=True)
+
+
+@pytest.fixture(scope="session")
+def examined(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a training that is evaluated after each step, and ends where nothing is gained."""
+    from tests.finetune.examined import end_anywhere
+    from tests.finetune.merged import lively_base
+
+    return {
+        "base__path": lively_base(tiny_base, tmp_path_factory.mktemp("examined") / "base", end_anywhere),
+        "data__split__validation": 0.3,
+        "serve__max_new_tokens": 5,
+        "train__max_steps": 9,
+        "train__schedule": "constant",
+        "train__save_every": 100,
+        "train__evaluate": {"every": 1, "rows": 5, "patience": 1, "metric": "character_error_rate"},
+    }

@@ -3,7 +3,8 @@
 PYTHONPATH=.:scripts accelerate launch --config_file CONFIG tests/finetune/fsdp2_trainings.py OUT CASE...
 
 A CASE is NAME:RECIPE:HOME, what scripts/train.py is given; NAME may be of `BROKEN`. Process N writes the
-error that ended it, or null, to OUT/NAME.N.json. accelerate is told that processes over gloo are processes
+error that ended it, or null, to OUT/NAME.N.json, and what its evaluations were answered to
+OUT/NAME.N.said.json. accelerate is told that processes over gloo are processes
 with a GPU: that is all its look for a device decides. What divides, gathers and saves is its own and torch's.
 """
 
@@ -35,6 +36,7 @@ from finetune.resume import Sealer
 from lensmith.errors import LensmithError
 from lensmith.home import Home
 from lensmith.large_imports import QuickExit
+from tests.finetune.examined import noting, told_while_asking
 
 
 class Killed(Exception):
@@ -64,6 +66,7 @@ def _left_whole(_: object, model: nn.Module) -> nn.Module:
 
 BROKEN: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     **dict.fromkeys(("killed", "killed full"), lambda: patch.object(finetune.train, "Sealer", Breaking)),
+    "told": lambda: told_while_asking(os.environ["RANK"]),
     # What accelerate would do by a variable of the environment, or by an error of its own.
     "whole": lambda: patch.object(accelerate.accelerator, "fsdp2_prepare_model", _left_whole),
     "left out": lambda: patch.dict(os.environ, ACCELERATE_USE_FSDP="false"),
@@ -92,13 +95,14 @@ def main(out: Path, cases: list[str]) -> None:
         AcceleratorState._reset_state(reset_partial_state=False)
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
         summed = patch.object(FSDPModule, "set_requires_gradient_sync", _summed)
-        with over_gloo(), summed, BROKEN.get(name, contextlib.nullcontext)():
+        with over_gloo(), summed, noting() as said, BROKEN.get(name, contextlib.nullcontext)():
             try:
                 train.train(Path(recipe), [], Home(Path(home)))
             except (LensmithError, Killed) as caught:
                 error = str(caught)
         print(name, rank, "took", time.monotonic() - began, flush=True)
         (out / f"{name}.{rank}.json").write_text(json.dumps(error))
+        (out / f"{name}.{rank}.said.json").write_text(json.dumps(said))
 
 
 if __name__ == "__main__":

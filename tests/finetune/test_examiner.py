@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 import finetune.examiner
 import finetune.train
 from finetune import checkpoint as checkpoints
-from finetune.launcher import read_launcher
 from finetune.live import read_evaluations
 from finetune.plan import plan
 from finetune.possible import evaluation_problems
@@ -24,11 +23,46 @@ from lensmith.artifact import Artifact
 from lensmith.errors import InputError, StoppedEarly
 from lensmith.recipe import load_recipe
 from lensmith.signals import Noted
-from tests.conftest import ROOT, RecipeMaker
+from tests.conftest import RecipeMaker
 from tests.finetune.conftest import LONGER, Training, TrainingMaker, assert_same_run
+from tests.finetune.divided import Divided
+from tests.finetune.examined import noting
+from tests.finetune.test_distributed import assert_same_weights
 from tests.finetune.test_train import broken_after
 
 EVALUATE: dict[str, Any] = {"every": 2, "rows": 2, "metric": "character_error_rate"}
+
+
+def assert_evaluated_as_alone(divided: Divided, alone: Training) -> None:
+    """Two processes ask what one asks, are answered the same, and end where it ends, with the same weights.
+
+    One has three of the rows, in three batches, the other one has two; some show an image, others do not;
+    answers have several lengths.
+    """
+    with noting() as said:
+        single = alone.run()
+    run, theirs = divided.run("evaluated"), divided.said["evaluated"]
+    assert run.body["evaluation"] == single.body["evaluation"]
+    facts = run.body["evaluation"]
+    assert facts["ended_early"]
+    assert facts["chosen"] < run.body["steps"] < alone.recipe.train.max_steps
+    evaluations = len(facts["scores"])
+    assert [len(each) for each in theirs] == [3 * evaluations, 2 * evaluations]
+    assert sorted(map(tuple, [*theirs[0], *theirs[1]])) == sorted(map(tuple, said))
+    assert len({len(answer) for _, answer in said}) > 2
+    assert_same_weights(run, single, "adapter_model.safetensors")
+
+
+def assert_made_up_for(divided: Divided) -> None:
+    """One process is told to stop while it asks, the others break off with it; what is left out is made up
+    for before the first step."""
+    for error in divided.errors["told"]:
+        assert error is not None
+        assert error.startswith("stopped at step 1")
+    unbroken = divided.run("evaluated")
+    assert divided.run("told again").id == unbroken.id
+    first = unbroken.body["evaluation"]["scores"][0]["rows"]
+    assert sum(len(each) for each in divided.said["told"]) < first, "they did not break off"
 
 
 def work_of(training: Training) -> Path:
@@ -116,11 +150,11 @@ def stop_in_evaluation(training: Training, monkeypatch: pytest.MonkeyPatch, ques
     """Train until it is told to stop when it asks its `question`-th row; the step is 2."""
     noted, asked, greedy = Noted(), [], finetune.examiner.greedy
 
-    def told(*arguments: Any) -> Any:
+    def told(*arguments: Any, **named: Any) -> Any:
         asked.append(arguments)
         if len(asked) == question:
             noted.note(signal.SIGTERM, None)
-        return greedy(*arguments)
+        return greedy(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(finetune.examiner, "greedy", told)
@@ -208,16 +242,11 @@ def test_what_cannot_be_evaluated(
     with pytest.raises(InputError, match=r"cannot be trained with .*zero3\.yaml") as error:
         plan(wrong, empty)
     assert "train.evaluate: the dataset has no validation rows" in str(error.value)
-    assert "zero3.yaml: ZeRO stage 3 divides the weights" in str(error.value)
     assert "train.evaluate.metric: field_f1 says nothing of text answers" in str(error.value)
     assert "train.launcher: a base in 4 bits cannot be trained so" in str(error.value)
     assert "serve.max_model_len: 1,025 tokens, tiny has positions for 1,024" in str(error.value)
     assert "train.max_length: 1,026 tokens, tiny has positions for 1,024" in str(error.value)
-    (problem,) = evaluation_problems(
-        recipe, read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml"), training.dataset
-    )
-    assert problem.what.startswith("FSDP2 divides the weights")
-    assert evaluation_problems(recipe, read_launcher(training.recipe.train.launcher), training.dataset) == []
+    assert evaluation_problems(recipe, training.dataset) == []
 
 
 def test_patience_without_evaluations_is_told(make_recipe: RecipeMaker) -> None:

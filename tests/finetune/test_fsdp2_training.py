@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.finetune.conftest import Training, TrainingMaker
 from tests.finetune.divided import Divided
 from tests.finetune.test_distributed import FULL, TOLERANCE, WHOLE, assert_same_weights
+from tests.finetune.test_examiner import assert_evaluated_as_alone, assert_made_up_for
 from tests.finetune.test_mixed_rows import SHARED
 from tests.finetune.test_mixed_rows import mixed as mixed  # a fixture
 
@@ -46,7 +47,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def settings(mixed: dict[str, Any], preferences: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def settings(
+    mixed: dict[str, Any], preferences: dict[str, Any], examined: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
     """By name those of a recipe; rows of text alone among them, but for full."""
     return {
         "lora": {**mixed, **CLIPPED, "train__gradient_checkpointing": True},
@@ -54,6 +57,7 @@ def settings(mixed: dict[str, Any], preferences: dict[str, Any]) -> dict[str, di
         "half": {**mixed, "train__dtype": "bfloat16", "train__pack_length": 600},
         "dpo": {**preferences, "train__max_steps": 2},
         "beside": {**WHOLE, **CLIPPED},
+        "evaluated": {**mixed, **examined},
     }
 
 
@@ -72,14 +76,16 @@ def divided(
 ) -> Divided:
     """One start for all of them."""
     two = {"train__batch_size": 2}
-    shares = {"lora": SHARED, "full": HALF, "beside": HALF, "half": two, "dpo": two}
+    shares = {"lora": SHARED, "full": HALF, "beside": HALF, "half": two, "dpo": two, "evaluated": SHARED}
 
     def make(name: str) -> Training:
         return new_training(**{**settings[name], **shares[name], "train__launcher": config})
 
-    trainings = {name: make(name) for name in settings}
+    trainings = {name: make(name) for name in ("lora", "full", "half", "dpo", "beside")}
     trainings["killed"] = trainings["resumed"] = make("lora")
     trainings["killed full"] = trainings["resumed full"] = make("full")
+    trainings["evaluated"] = make("evaluated")
+    trainings["told"] = trainings["told again"] = make("evaluated")
     trainings |= dict.fromkeys(REFUSED, make("lora"))
     out = tmp_path_factory.mktemp("ended")
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(config), "--main_process_port", "0"]
@@ -97,11 +103,7 @@ def divided(
         timeout=LIMIT_S,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    errors = {
-        name: [json.loads((out / f"{name}.{rank}.json").read_bytes()) for rank in (0, 1)]
-        for name in trainings
-    }
-    return Divided(trainings, errors)
+    return Divided.read(trainings, out)
 
 
 def assert_divided(run: Artifact, model: str) -> None:
@@ -159,6 +161,14 @@ def test_killed_and_resumed(divided: Divided, kind: str, name: str) -> None:
     run, unbroken = divided.run(f"resumed{kind}"), divided.run(name)
     assert run.record()["resumed_at"] == 2
     assert run.id == unbroken.id
+
+
+def test_evaluated(divided: Divided, alone: dict[str, Training]) -> None:
+    assert_evaluated_as_alone(divided, alone["evaluated"])
+
+
+def test_told_to_stop_while_asking(divided: Divided) -> None:
+    assert_made_up_for(divided)
 
 
 @pytest.mark.parametrize("name", REFUSED)

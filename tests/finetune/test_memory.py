@@ -73,6 +73,8 @@ def test_asking_the_model_between_steps_may_take_the_most() -> None:
     assert asked(alone, 599).at_once == 600, "less than a step"
     assert asked(alone, 700).at_once == asked(alone, 700).answers == 700
     assert asked(launcher(0, 2), 700).at_once == 700 + 4 * 75, "and the copies that processes reduce"
+    gathered = Gathered(outside=100, block=10, outside_trained=50, block_trained=5)
+    assert gathered.asking(2) == (100 + 3 * 10) * 2, "and no gradients"
 
 
 def test_several_processes_without_zero_reduce_copies() -> None:

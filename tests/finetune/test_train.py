@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from transformers import training_args
 from transformers.modeling_layers import GradientCheckpointingLayer
 from trl.trainer.sft_config import SFTConfig
 
@@ -22,7 +23,7 @@ from finetune.arguments import training_arguments
 from finetune.disk import disk_is_full
 from finetune.launcher import Launcher, read_launcher
 from finetune.run import asked_of, run_key
-from finetune.started import check_batch, check_started
+from finetune.started import check_batch, check_dtype, check_started
 from finetune.train import train_process
 from lensmith.base import template_digest
 from lensmith.errors import InputError, IntegrityError
@@ -252,6 +253,32 @@ def test_deepspeed_that_is_not_on_is_noticed(deepspeed_config: dict[str, Any], t
     # What accelerate really starts of it without a GPU.
     with pytest.raises(IntegrityError, match="finds no GPU it leaves FSDP out"):
         check_started(read_launcher(ROOT / "recipes/accelerate/fsdp2.yaml"), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "told"), [(True, "train.dtype: transformers trains in bfloat16 under"), (False, "no GPU of this")]
+)
+def test_bfloat16_is_refused_before_the_processes_join(
+    new_training: TrainingMaker,
+    deepspeed_config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cpu: bool,
+    told: str,
+) -> None:
+    """Where transformers finds no GPU that computes in it."""
+    monkeypatch.setattr(training_args, "is_torch_bf16_gpu_available", lambda: False)
+    path = tmp_path / "zero.yaml"
+    settings = {**deepspeed_config["deepspeed_config"], "zero_stage": 2}
+    path.write_text(yaml.safe_dump({**deepspeed_config, "deepspeed_config": settings, "use_cpu": cpu}))
+    training = new_training(train__launcher=path, train__dtype="bfloat16")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"zero\.yaml cannot train in bfloat16 here") as error:
+        training.run()
+    assert told in str(error.value)
+    assert not list(training.home.root.rglob("checkpoint-*"))
+    alone = new_training(train__dtype="bfloat16").recipe
+    check_dtype(alone, read_launcher(alone.train.launcher))
 
 
 def test_one_process_drives_one_gpu(new_training: TrainingMaker, monkeypatch: pytest.MonkeyPatch) -> None:

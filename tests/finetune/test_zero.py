@@ -38,6 +38,9 @@ from tests.finetune.test_distributed import (
     assert_same_weights,
     launcher,
 )
+from tests.finetune.test_examiner import assert_evaluated_as_alone
+from tests.finetune.test_mixed_rows import SHARED
+from tests.finetune.test_mixed_rows import mixed as mixed  # a fixture
 from tests.finetune.test_packed_run import PACKED
 from tests.finetune.test_packed_run import padded as padded  # a fixture
 from tests.finetune.watched_save import KILLED, LAST, STEPS
@@ -126,6 +129,8 @@ def shared(
     experts: dict[str, Any],
     whole: dict[str, Any],
     half: dict[str, Any],
+    mixed: dict[str, Any],
+    examined: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Saving:
     """One start for all of them."""
@@ -159,6 +164,7 @@ def shared(
         "experts": make(3, "none", {**experts, **HALF}, shipped),
         "beside 2": make(2, "none", {**WHOLE, **HALF}),
         "beside 3": make(3, "none", {**WHOLE, **HALF}),
+        "evaluated": make(3, "none", {**mixed, **examined, **SHARED}),
     }
     out = tmp_path_factory.mktemp("ended")
     config = trainings["qlora"].recipe.train.launcher
@@ -179,15 +185,12 @@ def shared(
     )
     # What Triton leaves is told last.
     assert ended.returncode == 0, ended.stderr.partition("nanobind: leaked")[0][-3000:]
-    errors = {
-        name: [json.loads((out / f"{name}.{rank}.json").read_bytes()) for rank in (0, 1)]
-        for name in trainings
-    }
+    ended_so = Divided.read(trainings, out)
     saves = {
         name: [json.loads((out / f"{name}.{rank}.save.json").read_bytes()) for rank in (0, 1)]
         for name in KILLED_IN_A_SAVE
     }
-    return Saving(trainings, errors, saves)
+    return Saving(trainings, ended_so.errors, ended_so.said, saves)
 
 
 def test_zero3_dora(shared: Divided, new_training: TrainingMaker) -> None:
@@ -328,3 +331,10 @@ def test_a_tower_whole_beside_an_adapter(shared: Divided, beside: Training, stag
     assert run.manifest.key == beside.run().manifest.key
     assert_same_weights(run, beside.run(), ADAPTER)
     assert "base_model.model.model.visual.merger.norm.weight" in load_file(run.path / ADAPTER)
+
+
+def test_zero3_evaluated(
+    shared: Divided, new_training: TrainingMaker, mixed: dict[str, Any], examined: dict[str, Any]
+) -> None:
+    assert_deepspeed(shared.run("evaluated"), 3)
+    assert_evaluated_as_alone(shared, new_training(**{**mixed, **examined}))

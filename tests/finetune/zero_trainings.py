@@ -5,7 +5,8 @@ PYTHONPATH=.:scripts accelerate launch --config_file CONFIG tests/finetune/zero_
 A CASE is NAME:RECIPE:HOME, what scripts/train.py is given. What accelerate would tell its processes of the
 recipe's launcher config, its own functions say. Process N writes the error that ended a case, or null, to
 OUT/NAME.N.json. Where there is a case "NAME resumed", it goes on from what a kill in the last save of NAME
-leaves, and process N writes what `WatchedSave` was told of that save to OUT/NAME.N.save.json.
+leaves, and process N writes what `WatchedSave` was told of that save to OUT/NAME.N.save.json. What its
+evaluations were answered is in OUT/NAME.N.said.json.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from lensmith.errors import LensmithError  # noqa: E402
 from lensmith.home import Home  # noqa: E402
 from lensmith.large_imports import QuickExit  # noqa: E402
 from lensmith.recipe import load_recipe  # noqa: E402
+from tests.finetune.examined import noting  # noqa: E402
 from tests.finetune.watched_save import WatchedSave  # noqa: E402
 
 OWN = "ACCELERATE_"
@@ -104,6 +106,7 @@ def main(out: Path, cases: list[str]) -> None:
             save.boundaries.watched() if save else contextlib.nullcontext(),
             # Its check is as it is with GPUs.
             patch.object(training_args, "is_torch_bf16_gpu_available", lambda: True),
+            noting() as said,
         ):
             try:
                 train.train(Path(recipe), [], homes[name])
@@ -111,6 +114,7 @@ def main(out: Path, cases: list[str]) -> None:
                 error = str(caught)
         print(name, rank, "took", time.monotonic() - began, flush=True)
         (out / f"{name}.{rank}.json").write_text(json.dumps(error))
+        (out / f"{name}.{rank}.said.json").write_text(json.dumps(said))
         if save:
             (out / f"{name}.{rank}.save.json").write_text(json.dumps(save.told))
 

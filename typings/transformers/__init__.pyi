@@ -14,6 +14,8 @@ from transformers.feature_extraction_utils import FeatureExtractionMixin as Feat
 from transformers.generation.configuration_utils import GenerationConfig as GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor as LogitsProcessor
 from transformers.generation.logits_process import LogitsProcessorList as LogitsProcessorList
+from transformers.generation.stopping_criteria import StoppingCriteria as StoppingCriteria
+from transformers.generation.stopping_criteria import StoppingCriteriaList as StoppingCriteriaList
 from transformers.image_processing_utils import BaseImageProcessor as BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel as PreTrainedModel
 from transformers.models.auto.configuration_auto import AutoConfig as AutoConfig

@@ -4,7 +4,8 @@
 
 A checkpoint in bfloat16 of real shapes with random weights, in four shards, and an adapter of rank 16 on
 every linear layer and routed expert, made by `merge_case.py`. "ours" is `lensmith merge` without digests and
-proof, which imports and leaves as that does; "baseline" PEFT, which loads the model, merges and saves it;
+proof, which imports and leaves as that does (while it makes the digests, `lensmith merge` imports torch and
+asks it whether it multiplies as numpy did); "baseline" PEFT, which loads the model, merges and saves it;
 "copy" the same bytes copied by the kernel. Each side is a process of its own with its imports inside the
 clock, and what it wrote is on the disk (fsync) before the clock stops. Processor seconds, of all cores, say
 the same where the machine or its disk is shared. Memory is the peak of the process tree, pages of mapped
@@ -162,17 +163,17 @@ def main() -> int:
         "ours": seconds["ours"],
         "baseline": seconds["baseline"],
         "unit": "s",
+        "ours_peak_mb": max(each["ours"]["peak_mb"] for each in rounds),
+        "baseline_peak_mb": best["baseline"]["peak_mb"],
         "cpu_ratio": round(best["baseline"]["cpu_seconds"] / best["ours"]["cpu_seconds"], 2),
         "of_a_copy": round(seconds["ours"] / seconds["copy"], 2),
-        "peak_mb": max(each["ours"]["peak_mb"] for each in rounds),
-        "baseline_peak_mb": best["baseline"]["peak_mb"],
     }
     facts = {"gb": round(size / 1e9, 2), "tensors": tensors, "rounds": rounds}
     if given.write:
         packages = ("torch", "transformers", "peft", "safetensors")
         result.write(RESULTS / f"merge_{given.case}.json", line, packages, facts)
     print(json.dumps(line))
-    good = line["ratio"] >= FASTER and line["of_a_copy"] <= OF_A_COPY and line["peak_mb"] <= PEAK_MB
+    good = line["ratio"] >= FASTER and line["of_a_copy"] <= OF_A_COPY and line["ours_peak_mb"] <= PEAK_MB
     return 0 if good else 1
 
 

@@ -15,11 +15,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 from finetune.combination import check_count, combination_of, roles
 from finetune.further import check_once
 from finetune.merged_adapters import BODY
 from finetune.merging.companions import copy_companions
+from finetune.merging.low_rank import Product, multiply_alike
 from finetune.merging.tokenizer_files import extend_files
 from lensmith.artifact import Artifact, verify
 from lensmith.base import checkpoint_path, template_digest, verify_base
@@ -65,7 +67,7 @@ def merge(
     check_once([run, *others])
     with home.create("model", key, {"base": base, "run": run} | roles(others)) as draft:
         # Imported when there is work. Torch is, by the crew, when there is something to copy meanwhile.
-        from finetune.merging.weights import write_combined, write_merged
+        from finetune.merging.weights import discard, write_combined, write_merged
 
         root = checkpoint_path(base)
         try:
@@ -75,14 +77,17 @@ def merge(
             else:
                 paths = [each.path for each in (run, *others)]
                 merged = write_combined(root, family, paths, combination, draft.path, work)
+            digests = _digests(draft.path, merged.products)
+            if digests is None:
+                discard(draft.path, work)
+                merged = write_merged(root, family, run, draft.path, work, by_numpy=False)
+                digests = _digests(draft.path, merged.products)
+                assert digests is not None
         except LensmithError:
             # To be done again it would fail again.
             shutil.rmtree(home.work_path(key), ignore_errors=True)
             raise
-        # Written past the cache, they are read so: as many at once as there are cores.
-        shards = sorted(draft.path.glob("*.safetensors"))
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            draft.digests.update(zip(shards, pool.map(digest_from_disk, shards), strict=True))
+        draft.digests.update(digests)
         budget = recipe.pixel_budget
         copy_companions(root, draft.path, budget)
         extend_files(draft.path, learned_tokens(run.body))
@@ -104,6 +109,19 @@ def merge(
             draft.body.update(combination=combination.model_dump(mode="json"))
         draft.record.update(seconds=round(time.monotonic() - started, 3))
     return draft.artifact
+
+
+def _digests(folder: Path, products: frozenset[Product]) -> dict[Path, str] | None:
+    """The digest of every shard in `folder`; None where numpy does not multiply these `products` as torch
+    does, and what was written is to be written again."""
+    shards = sorted(folder.glob("*.safetensors"))
+    # Written past the cache, they are read so: as many at once as there are cores.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = pool.map(digest_from_disk, shards)
+        # Meanwhile torch is imported.
+        if products and not multiply_alike(products):
+            return None
+        return dict(zip(shards, found, strict=True))
 
 
 def check_pair(base: Artifact, run: Artifact) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from finetune.merging.adapter_config import rank_and_scale, read_config
 from finetune.merging.change import Compute, add_scaled
 from finetune.merging.experts import ExpertDelta, shape_of, wrapped_parameters
 from finetune.merging.late import torch
+from finetune.merging.low_rank import LowRank
 from finetune.merging.new_rows import Rows, read_rows
-from finetune.merging.tensor_file import FLOATS, TensorFile, is_finite, open_tensor_file
+from finetune.merging.tensor_file import FLOATS, TensorFile, open_tensor_file
 from finetune.merging.whole import Whole, read_whole
 from lensmith.adapter_files import ADAPTER_WEIGHTS
 from lensmith.errors import InputError, Problem
@@ -70,11 +73,11 @@ class Adapter:
         LoRA: W + scale * B @ A, with B [out, r] and A [r, in]. DoRA (arXiv:2402.09353, equation 5): the same,
         each row multiplied by magnitude / its length. In PEFT's order of operations.
         """
-        product = self._product(delta)
+        low_rank = self.low_rank(delta)
         magnitude = self.file.read(delta.magnitude).to(torch.float32) if delta.magnitude else None
 
         def merged(base: torch.Tensor, first: int) -> torch.Tensor:
-            changed = add_scaled(base, product(base, first), delta.scale)
+            changed = add_scaled(base, low_rank.by_torch(first, len(base)), delta.scale)
             if magnitude is not None:
                 lengths = torch.linalg.norm(changed, dim=1)
                 changed *= (magnitude[first : first + len(base)] / lengths).unsqueeze(1)
@@ -88,21 +91,22 @@ class Adapter:
         LoRA: scale * B @ A. DoRA: what `merger` gives less the base, as PEFT's forward pass adds up several.
         """
         if delta.magnitude is None:
-            product = self._product(delta)
-            return lambda base, first: product(base, first).mul_(delta.scale)
+            low_rank = self.low_rank(delta)
+            return lambda base, first: low_rank.by_torch(first, len(base)).mul_(delta.scale)
         merged = self.merger(delta)
         return lambda base, first: merged(base, first).sub_(base.to(torch.float32))
 
-    def _product(self, delta: Delta) -> Compute:
-        """B @ A of the same rows."""
-        a = self.file.read(delta.a).to(torch.float32)
+    def low_rank(self, delta: Delta) -> LowRank:
+        """scale * B @ A of the same rows."""
+        rank = self.file.entries[delta.a].shape[0]
+        a = self.file.float_rows(delta.a, 0, rank)
         entry = self.file.entries[delta.b]
         if entry.end - entry.start > _HELD_BYTES:
-            return lambda base, first: torch.mm(
-                self.file.read_rows(delta.b, first, len(base)).to(torch.float32), a
+            return LowRank(
+                lambda first, rows: (self.file.float_rows(delta.b, first, rows), a), delta.scale, rank
             )
-        b = self.file.read(delta.b).to(torch.float32)
-        return lambda base, first: torch.mm(b[first : first + len(base)], a)
+        b = self.file.float_rows(delta.b, 0, entry.shape[0])
+        return LowRank(lambda first, rows: (b[first : first + rows], a), delta.scale, rank)
 
 
 def read_adapter(root: Path, experts: Experts | None = None) -> Adapter:
@@ -192,9 +196,9 @@ def check_values(adapter: Adapter) -> None:
     for name in adapter.file.entries:
         filled[name], finite = False, True
         # What is held whole may be an embedding of gigabytes.
-        for values in adapter.file.blocks(name):
+        for values in adapter.file.float_blocks(name):
             filled[name] = filled[name] or bool(values.any())
-            finite = finite and is_finite(values)
+            finite = finite and bool(np.isfinite(values).all())
         if not finite:
             problems.append(Problem("holds NaN or infinite values", name, "go back to a sound checkpoint"))
     if problems:

@@ -164,7 +164,7 @@ def _smallest(
         found[matrix, number] = threshold(lambda: _blocks(base, member, matrix, stretches), count)
 
     jobs: list[Future[None]] = [
-        crew.do(functools.partial(look, matrix, number))
+        crew.compute(functools.partial(look, matrix, number))
         for matrix in lying
         for number, member in enumerate(members)
         if member.adapts(matrix.weight)

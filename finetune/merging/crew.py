@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
+from threadpoolctl import threadpool_limits
+
 from finetune.merging.late import torch
 from lensmith.large_imports import no_collection
 from lensmith.signals import signals_held
@@ -25,7 +27,9 @@ _TRIM, _MAPPED = (-1, 256 << 20), (-3, 32 << 20)
 class Crew:
     """Runs jobs in no order. A few wait at most: what a waiting one has read is in memory."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, threads: int, cores: int) -> None:
+        # As many jobs compute at a time: more would only take each other's caches, and Python's lock.
+        self.cores = BoundedSemaphore(cores)
         self._pool = pool
         self._room = BoundedSemaphore(2 * threads)
         self._failed: list[Future[None]] = []
@@ -33,14 +37,13 @@ class Crew:
         # Of torch's threads, before the crew's own took their place.
         self._before: int | None = None
 
-    def do(self, job: Callable[[], None]) -> Future[None]:
-        """Hand over a job that computes, as soon as there is room. For the main thread. Raises what an
-        earlier one raised."""
+    def compute(self, job: Callable[[], None]) -> Future[None]:
+        """As `do`, a job that takes torch. For the main thread."""
         self.settle()
-        return self.copy(functools.partial(self._alone, job))
+        return self.do(functools.partial(self._alone, job))
 
-    def copy(self, job: Callable[[], None]) -> Future[None]:
-        """As `do`, a job that needs no torch, from any thread."""
+    def do(self, job: Callable[[], None]) -> Future[None]:
+        """Hand over a job as soon as there is room. Raises what an earlier one raised."""
         self._room.acquire()
         if self._failed:
             self._room.release()
@@ -79,15 +82,17 @@ class Crew:
 def crew_at_work() -> Iterator[Crew]:
     """A crew of a thread for each core and two more; once the block raises, no waiting job is done.
 
-    Each computes with one thread of torch's, which has none of its own meanwhile.
+    Each computes with one thread of torch's or numpy's, which have none of their own meanwhile.
     """
     _keep_memory()
     # Two that wait for the disk: while one's rows are written, it is asked for the next.
-    threads = min(len(os.sched_getaffinity(0)) + 2, _MOST)
+    cores = min(len(os.sched_getaffinity(0)), _MOST - 2)
+    threads = cores + 2
     pool = ThreadPoolExecutor(threads, "merge")
-    crew = Crew(pool, threads)
+    crew = Crew(pool, threads, cores)
     try:
-        yield crew
+        with threadpool_limits(1, "blas"):
+            yield crew
     finally:
         pool.shutdown(cancel_futures=True)
         crew.leave()

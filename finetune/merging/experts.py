@@ -8,15 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from finetune.layout import Part
-from finetune.merging.change import Compute, add_scaled
-from finetune.merging.late import torch
+from finetune.merging.change import Compute
+from finetune.merging.low_rank import LowRank, Matrix
 from finetune.merging.tensor_file import TensorFile
 from lensmith.families.experts import Experts
 
 _WRAPPED = ".base_layer"
 # Gives what computes the rows of one expert's matrix, where a `Part` of a fused parameter holds it.
 StartExpert = Callable[[Part, int], Compute]
+# Gives the change of those rows.
+ExpertLowRank = Callable[[Part, int], LowRank]
 # A layer's parameters, whose experts may lie in turn on disk.
 _KEPT = 2
 # Elements of a parameter's B, in float32, and of what is read of it at a time: 32 and 16 MiB.
@@ -78,37 +82,26 @@ def shape_of(file: TensorFile, delta: ExpertDelta) -> tuple[int, ...] | None:
     return a[0] // delta.rank, b[0], a[1]
 
 
-def expert_merger(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
-    """Gives what makes rows of one expert's matrix, where a `Part` of a fused parameter holds it, those that
-    they become, in float32: base + scale * B @ A.
+def expert_change(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
+    """Gives what makes rows of one expert's matrix, where a `Part` of a fused parameter holds it, by how much
+    they change: scale * B @ A, in float32."""
+    low_ranks = expert_low_rank(file, deltas)
+
+    def start(part: Part, number: int) -> Compute:
+        change = low_ranks(part, number)
+        return lambda base, first: change.by_torch(first, len(base)).mul_(change.scale)
+
+    return start
+
+
+def expert_low_rank(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> ExpertLowRank:
+    """Gives by how much rows of one expert's matrix change, where a `Part` of a fused parameter holds it.
 
     PEFT itself rounds the change to the weight's dtype before it adds it: in float32 the same.
     """
-    products = _expert_products(file, deltas)
-
-    def start(part: Part, number: int) -> Compute:
-        product, scale = products(part, number), deltas[part.name].scale
-        return lambda base, first: add_scaled(base, product(base, first), scale)
-
-    return start
-
-
-def expert_change(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
-    """As `expert_merger`, by how much the rows change: scale * B @ A, in float32."""
-    products = _expert_products(file, deltas)
-
-    def start(part: Part, number: int) -> Compute:
-        product, scale = products(part, number), deltas[part.name].scale
-        return lambda base, first: product(base, first).mul_(scale)
-
-    return start
-
-
-def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> StartExpert:
-    """As `expert_merger`, B @ A alone."""
 
     @functools.lru_cache(maxsize=_KEPT)
-    def together(name: str, group: int) -> torch.Tensor:
+    def together(name: str, group: int) -> Matrix:
         """B [experts, out, rank] in float32 of a group of experts: they lie side by side in the file."""
         return _some_experts(file, deltas[name], group * at_once(name), at_once(name))
 
@@ -116,30 +109,30 @@ def _expert_products(file: TensorFile, deltas: Mapping[str, ExpertDelta]) -> Sta
         entry = file.entries[deltas[name].b]
         return max(_HELD // (entry.shape[0] * deltas[name].rank), 1)
 
-    def start(part: Part, number: int) -> Compute:
+    def start(part: Part, number: int) -> LowRank:
         delta = deltas[part.name]
-        a = file.read_rows(delta.a, number * delta.rank, delta.rank).to(torch.float32)
+        a = file.float_rows(delta.a, number * delta.rank, delta.rank)
         group, place = divmod(number, at_once(part.name))
         b = together(part.name, group)[place]
         b = b[slice(*part.rows)] if part.rows else b
 
-        def product(base: torch.Tensor, first: int) -> torch.Tensor:
-            rows = slice(first, first + len(base))
-            return torch.mm(a[:, rows].T, b.T) if part.transposed else torch.mm(b[rows], a)
+        def factors(first: int, rows: int) -> tuple[Matrix, Matrix]:
+            of = slice(first, first + rows)
+            return (a[:, of].T, b.T) if part.transposed else (b[of], a)
 
-        return product
+        return LowRank(factors, delta.scale, delta.rank, turned=part.transposed)
 
     return start
 
 
-def _some_experts(file: TensorFile, delta: ExpertDelta, first: int, count: int) -> torch.Tensor:
+def _some_experts(file: TensorFile, delta: ExpertDelta, first: int, count: int) -> Matrix:
     """B [experts, out, rank] in float32 of `count` experts from the `first` on, as far as there are any."""
     out, width = file.entries[delta.b].shape
     count = min(count, width // delta.rank - first)
-    found = torch.empty(count, out, delta.rank)
+    found = np.empty((count, out, delta.rank), np.float32)
     at_once = max(_READ // width, 1)
     for row in range(0, out, at_once):
-        rows = file.read_rows(delta.b, row, min(at_once, out - row))
-        apart = rows.view(len(rows), delta.rank, -1)[:, :, first : first + count]
-        found[:, row : row + len(rows)] = apart.permute(2, 0, 1)
+        rows = file.float_rows(delta.b, row, min(at_once, out - row))
+        apart = rows.reshape(len(rows), delta.rank, -1)[:, :, first : first + count]
+        found[:, row : row + len(rows)] = apart.transpose(2, 0, 1)
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from finetune.merging.low_rank import Product
 from lensmith.files import write_json
 
 JOURNAL = "journal.json"
@@ -13,12 +14,13 @@ JOURNAL = "journal.json"
 
 class Finished(BaseModel):
     """A file that is whole and on the disk: its size in bytes, the elements that were computed for it by
-    weight of the class, and its tensors that hold other values than the base's."""
+    weight of the class, its tensors that hold other values than the base's, and what numpy multiplied."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     bytes: int
     elements: dict[str, int]
     moved: list[str]
+    products: list[Product]
 
 
 class _Content(BaseModel):

@@ -7,10 +7,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.layout import Part
 from finetune.merging.adapter import Adapter, Delta, check_values, read_adapter
 from finetune.merging.change import Compute, Piece, Plan
 from finetune.merging.checkpoint import Checkpoint
-from finetune.merging.experts import StartExpert, expert_merger, layer_pattern
+from finetune.merging.experts import ExpertLowRank, expert_low_rank, layer_pattern
 from finetune.merging.late import torch
 from finetune.merging.slots import Slot, Slots, Wanted, find_slots
 from finetune.merging.start import Lying, Start, start_of
@@ -39,7 +40,7 @@ def plan_lora(base: Checkpoint, family: Family, run: Path) -> Plan:
     wanted |= wanted_by(adapter)
     slots = find_slots(wanted, base, family)
     _check_rows(adapter, slots, base)
-    making = _Making(adapter, start, expert_merger(adapter.file, adapter.experts))
+    making = _Making(adapter, start, expert_low_rank(adapter.file, adapter.experts))
     changes: dict[str, list[Piece]] = {}
     for disk, each in slots.items():
         changes[disk] = []
@@ -68,19 +69,16 @@ class _Making:
 
     adapter: Adapter
     start: Start
-    expert: StartExpert
+    expert: ExpertLowRank
 
     def pieces(self, slot: Slot, lying: Lying) -> list[Piece]:
         """Those of a slot, which lies there."""
         part, shape = slot.part, lying.file.entries[lying.disk].shape
         if part.name in self.adapter.experts:
             if part.expert is not None:
-                return [Piece(part.name, slot.rows, functools.partial(self.expert, part, part.expert))]
-            count, rows = shape[0], math.prod(shape[1:-1])
-            return [
-                Piece(part.name, rows, functools.partial(self.expert, part, number))
-                for number in range(count)
-            ]
+                return [self._expert(part, part.expert, slot.rows)]
+            rows = math.prod(shape[1:-1])
+            return [self._expert(part, number, rows) for number in range(shape[0])]
         first, end = part.rows or (0, slot.rows)
         if rows := self.adapter.rows.get(part.name):
             return rows.pieces(part.name, self.adapter.file, first, end)
@@ -92,8 +90,13 @@ class _Making:
         in_4_bits, by_rows = part.name in self.start.changed, self.start.by_rows(part.name, lying)
         if delta is None and not in_4_bits:
             return [Piece(part.name, slot.rows)]
+        if delta and not delta.magnitude and not in_4_bits:
+            return [Piece(part.name, slot.rows, low_rank=functools.partial(self.adapter.low_rank, delta))]
         start = functools.partial(self._begin, part.name, delta, lying)
         return [Piece(part.name, slot.rows, start, whole=in_4_bits and not by_rows, in_turn=by_rows)]
+
+    def _expert(self, part: Part, number: int, rows: int) -> Piece:
+        return Piece(part.name, rows, low_rank=functools.partial(self.expert, part, number))
 
     def _begin(self, name: str, delta: Delta | None, lying: Lying) -> Compute:
         merged = self.adapter.merger(delta) if delta else None

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.merging.floats import STORED, widened
 from finetune.merging.late import torch
 from lensmith.errors import IntegrityError, Problem
 
@@ -107,23 +111,52 @@ class TensorFile:
         Raises IntegrityError as `read_rows`.
         """
         entry = self.entries[name]
+        for first, count in self._cut(entry):
+            yield self._read(entry, first, count)
+
+    def stored_rows(self, name: str, first: int, count: int) -> NDArray[Any]:
+        """As `read_rows`, without torch: what numpy has of the stored values, see `STORED`."""
+        entry = self.entries[name]
+        width = entry.matrix[1]
+        return self._stored(entry, first * width, count * width).reshape(count, width)
+
+    def float_rows(self, name: str, first: int, count: int) -> NDArray[np.float32]:
+        """As `read_rows`, without torch: in float32."""
+        values = widened(self.stored_rows(name, first, count), self.entries[name].dtype)
+        return values.astype(np.float32, copy=False)
+
+    def float_blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """As `blocks`, without torch: those of bfloat16 in float32."""
+        entry = self.entries[name]
+        for first, count in self._cut(entry):
+            yield widened(self._stored(entry, first, count), entry.dtype)
+
+    def _cut(self, entry: Entry) -> Iterator[tuple[int, int]]:
         size, at_once = math.prod(entry.shape), _LOOKED_AT_BYTES // DTYPES[entry.dtype].itemsize
         for first in range(0, size, at_once):
-            yield self._read(entry, first, min(at_once, size - first))
+            yield first, min(at_once, size - first)
+
+    def _stored(self, entry: Entry, first: int, count: int) -> NDArray[Any]:
+        values = np.empty(count, STORED[entry.dtype])
+        self._fill(entry, first * values.itemsize, values.data.cast("B"))
+        return values
 
     def _read(self, entry: Entry, first: int, count: int) -> torch.Tensor:
         """`count` of a tensor's values, flat."""
         tensor = torch.empty(count, dtype=DTYPES[entry.dtype].of_torch)
-        view = bytes_of(tensor)
+        self._fill(entry, first * tensor.itemsize, bytes_of(tensor))
+        return tensor
+
+    def _fill(self, entry: Entry, first: int, view: memoryview) -> None:
+        """Read a tensor's bytes from its byte `first` on into all of `view`."""
         with self.path.open("rb", buffering=0) as stream:
-            stream.seek(entry.start + first * tensor.itemsize)
+            stream.seek(entry.start + first)
             while view:
                 # A read may give less than it was asked for: Linux ends one at 2 GB.
                 read = stream.readinto(view)
                 if not read:
                     raise IntegrityError(f"{self.path} ended inside {entry.name}")
                 view = view[read:]
-        return tensor
 
 
 def open_tensor_file(path: Path) -> TensorFile:

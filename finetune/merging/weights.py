@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from finetune.merging.crew import Crew, crew_at_work
 from finetune.merging.full import TrainedWeights, plan_full
 from finetune.merging.journal import Finished, Journal
 from finetune.merging.lora import plan_lora
+from finetune.merging.low_rank import Product
 from finetune.merging.shard import Shard, begin_shard
 from finetune.merging.tensor_file import DTYPES
 from finetune.merging.tied import tied_head
@@ -38,18 +40,23 @@ _CANCELLED = Problem(
 
 @dataclass(frozen=True)
 class Merged:
-    """What was written: the dtype most bytes have, tensors in all, and those that hold other values now."""
+    """What was written: the dtype most bytes have, tensors in all, those that hold other values now, and the
+    products asked of numpy, which are right where `low_rank.multiply_alike` says so."""
 
     dtype: str
     tensors: int
     changed: int
+    products: frozenset[Product]
 
 
-def write_merged(root: Path, family: Family, run: Artifact, target: Path, work: Path) -> Merged:
+def write_merged(
+    root: Path, family: Family, run: Artifact, target: Path, work: Path, *, by_numpy: bool = True
+) -> Merged:
     """Write the weights of `run` on the base in `root` into `target`, in the base's keys, dtypes and shards.
 
     work: a directory on the same disk, for this base and run alone: what is finished lies there until all is.
-    After a kill the same call goes on with it. Raises InputError for a run that cannot be merged whole, is
+    After a kill the same call goes on with it. by_numpy: have numpy multiply what it may be asked for, before
+    torch is imported; else all is torch's. Raises InputError for a run that cannot be merged whole, is
     broken, overflows or changes nothing.
     """
     with crew_at_work() as crew:
@@ -59,7 +66,7 @@ def write_merged(root: Path, family: Family, run: Artifact, target: Path, work: 
             plan = plan_full(trained)
         else:
             plan = plan_lora(base, family, run.path)
-        return _write_plan(base, plan, run.short, target, Journal(work), crew)
+        return _write_plan(base, plan, run.short, target, Journal(work), crew, by_numpy=by_numpy)
 
 
 def merge_adapter(root: Path, family: Family, adapter: Path, target: Path, work: Path) -> Merged:
@@ -93,8 +100,10 @@ def _write_plan(
     journal: Journal,
     crew: Crew,
     unmoved: Problem = _VANISHED,
+    *,
+    by_numpy: bool = False,
 ) -> Merged:
-    _write(base, plan, journal, crew)
+    _write(base, plan, journal, crew, by_numpy=by_numpy)
     finished = [journal.finished[name] for name in base.files]
     computed: Counter[str] = Counter()
     for each in finished:
@@ -119,7 +128,16 @@ def _write_plan(
         _place(journal.work / name, target / name)
     if base.indexed:
         _write_index(base, target)
-    return Merged(main_dtype(base), len(base.place), moved)
+    products = frozenset(product for each in finished for product in each.products)
+    return Merged(main_dtype(base), len(base.place), moved, products)
+
+
+def discard(target: Path, work: Path) -> None:
+    """Take back what was written into `target`, so that all of it is written again. Killed anywhere, the next
+    call of `write_merged` finds nothing that it would take for finished."""
+    shutil.rmtree(work, ignore_errors=True)
+    for path in target.glob("*.safetensors"):
+        path.unlink()
 
 
 def main_dtype(checkpoint: Checkpoint) -> str:
@@ -131,9 +149,9 @@ def main_dtype(checkpoint: Checkpoint) -> str:
     return DTYPES[sizes.most_common(1)[0][0]].name
 
 
-def _write(base: Checkpoint, plan: Plan, journal: Journal, crew: Crew) -> None:
-    """Write every file that the journal does not know yet. What stays is copied while torch is imported;
-    while one file is brought to the disk, the next is written."""
+def _write(base: Checkpoint, plan: Plan, journal: Journal, crew: Crew, *, by_numpy: bool) -> None:
+    """Write every file that the journal does not know yet. What stays is copied first, and torch
+    imported meanwhile where it has to be; while one file is brought to the disk, the next is written."""
     partial = {name: journal.work / f"{name}.partial" for name in base.files.keys() - journal.finished.keys()}
     with ThreadPoolExecutor(1, "finish") as finishing:
         begun = {
@@ -142,10 +160,11 @@ def _write(base: Checkpoint, plan: Plan, journal: Journal, crew: Crew) -> None:
             if name in partial
         }
         ends = [finishing.submit(_copy, list(begun.values()), crew)]
-        crew.settle()
+        if not by_numpy:
+            crew.settle()
         plan.check()
         for name, shard in begun.items():
-            shard.compute(crew)
+            shard.compute(crew, by_numpy=by_numpy)
             ends.append(finishing.submit(_finish, journal, name, partial[name], shard))
         for end in ends:
             end.result()
@@ -161,7 +180,15 @@ def _finish(journal: Journal, name: str, partial: Path, shard: Shard) -> None:
     sync_file(partial)
     partial.rename(journal.work / name)
     size = (journal.work / name).stat().st_size
-    journal.add(name, Finished(bytes=size, elements=dict(shard.elements), moved=sorted(shard.moved)))
+    journal.add(
+        name,
+        Finished(
+            bytes=size,
+            elements=dict(shard.elements),
+            moved=sorted(shard.moved),
+            products=sorted(shard.products),
+        ),
+    )
 
 
 def _place(finished: Path, target: Path) -> None:

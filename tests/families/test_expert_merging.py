@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,8 +24,8 @@ from finetune.layout import Part, published
 from finetune.merge import merge
 from finetune.merge_proof import prove_merge
 from finetune.merging import lora, weights
-from finetune.merging.change import Compute
-from finetune.merging.experts import ExpertDelta, StartExpert
+from finetune.merging.experts import ExpertDelta, ExpertLowRank
+from finetune.merging.low_rank import LowRank
 from finetune.merging.tensor_file import TensorFile
 from finetune.model import load_model
 from finetune.peft_names import named_in_full
@@ -275,18 +276,19 @@ def test_a_merge_that_reads_b_as_a_is_found(
 ) -> None:
     """The mutant: PEFT's two layouts, in A experts first, in B ranks first, taken for one."""
 
-    def merger(file: TensorFile, deltas: dict[str, ExpertDelta]) -> StartExpert:
-        def start(part: Part, number: int) -> Compute:
+    def misread(file: TensorFile, deltas: dict[str, ExpertDelta]) -> ExpertLowRank:
+        def start(part: Part, number: int) -> LowRank:
             delta = deltas[part.name]
             b = experts_before_ranks(file.read(delta.b), delta.rank)
             a = file.read(delta.a).reshape(len(b), delta.rank, -1)
-            change = replace(part, expert=number).of(b @ a * delta.scale)
-            return lambda base, first: base + change[first : first + len(base)]
+            change = replace(part, expert=number).of(b @ a).numpy()
+            width = np.eye(change.shape[1], dtype=np.float32)
+            return LowRank(lambda first, rows: (change[first : first + rows], width), delta.scale, delta.rank)
 
         return start
 
     walked = walks(family)
-    monkeypatch.setattr(lora, "expert_merger", merger)
+    monkeypatch.setattr(lora, "expert_low_rank", misread)
 
     def plant(root: Path) -> None:
         (root / WEIGHTS).unlink()

@@ -17,10 +17,12 @@ from finetune.layout import Part
 from finetune.merging import adapter as adapter_module
 from finetune.merging import experts as experts_module
 from finetune.merging.adapter import check_values, read_adapter
+from finetune.merging.change import added
 from finetune.merging.checkpoint import open_checkpoint
-from finetune.merging.experts import ExpertDelta, expert_merger
+from finetune.merging.experts import ExpertDelta, expert_low_rank
+from finetune.merging.low_rank import Matrix
 from finetune.merging.outside import rewrite_adapter, tensors_digest
-from finetune.merging.tensor_file import Entry, TensorFile, open_tensor_file
+from finetune.merging.tensor_file import DTYPES, Entry, TensorFile, open_tensor_file
 from finetune.proving.outside import _values
 from lensmith import families
 from lensmith.adapter_files import ADAPTER_WEIGHTS
@@ -113,13 +115,13 @@ Reads = dict[str, int]
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """By tensor the most values of it that were read at once."""
     most: Reads = {}
-    read = TensorFile._read
+    fill = TensorFile._fill
 
-    def noted(self: TensorFile, entry: Entry, first: int, count: int) -> torch.Tensor:
-        most[entry.name] = max(most.get(entry.name, 0), count)
-        return read(self, entry, first, count)
+    def noted(self: TensorFile, entry: Entry, first: int, view: memoryview) -> None:
+        most[entry.name] = max(most.get(entry.name, 0), len(view) // DTYPES[entry.dtype].itemsize)
+        fill(self, entry, first, view)
 
-    monkeypatch.setattr(TensorFile, "_read", noted)
+    monkeypatch.setattr(TensorFile, "_fill", noted)
     return most
 
 
@@ -162,12 +164,12 @@ def test_experts_factors_are_read_for_some_experts_at_a_time(
     held: list[int] = []
     some = experts_module._some_experts
 
-    def noted(*arguments: Any) -> torch.Tensor:
-        held.append(some(*arguments).numel())
+    def noted(*arguments: Any) -> Matrix:
+        held.append(some(*arguments).size)
         return some(*arguments)
 
     monkeypatch.setattr(experts_module, "_some_experts", noted)
-    start = expert_merger(file, {"e": ExpertDelta("e", "a", "b", 0.5, rank)})
+    start = expert_low_rank(file, {"e": ExpertDelta("e", "a", "b", 0.5, rank)})
     base = torch.randn(experts, out, into, generator=draw)
     # PEFT's own words for it (tuners/lora/layer.py, ParamWrapper.get_delta_weight).
     delta = torch.einsum(
@@ -176,7 +178,7 @@ def test_experts_factors_are_read_for_some_experts_at_a_time(
         a.float().reshape(experts, rank, into),
     )
     for number in (0, 4, 1, 3, 2):
-        found = start(Part("e"), number)(base[number], 0)
+        found = added(start(Part("e"), number))(base[number], 0)
         assert torch.allclose(found, base[number] + 0.5 * delta[number], atol=1e-6)
     assert set(held) == {2 * out * rank, out * rank}
     assert reads == {"a": rank * into, "b": 4 * rank * experts}

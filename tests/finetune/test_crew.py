@@ -16,11 +16,11 @@ def fail() -> None:
 
 def hand_over(crew: Crew) -> None:
     for _ in range(500):
-        crew.do(functools.partial(time.sleep, 0.01))
+        crew.compute(functools.partial(time.sleep, 0.01))
 
 
 def test_after_a_job_that_failed_no_more_are_taken() -> None:
     with crew_at_work() as crew:
-        crew.do(fail)
+        crew.compute(fail)
         with pytest.raises(ValueError, match="a broken block"):
             hand_over(crew)

@@ -326,7 +326,7 @@ def test_what_the_journal_does_not_know_whole_is_done_again(
     for name in (one, two):
         data = (whole.model.path / name).read_bytes()
         (work / name).write_bytes(data)
-        journal.add(name, Finished(bytes=len(data), elements={}, moved=[]))
+        journal.add(name, Finished(bytes=len(data), elements={}, moved=[], products=[]))
     if fault == "gone":
         (work / one).unlink()
     elif fault == "cut":

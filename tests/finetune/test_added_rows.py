@@ -167,12 +167,13 @@ def test_other_dtypes_are_torchs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_product_that_is_summed_otherwise_is_seen(monkeypatch: pytest.MonkeyPatch, turned: bool) -> None:
-    """One element's last bit is enough."""
-    exact = Product(64, 1, 512, turned)
+    """One element's last bit is enough, of matrices that lie in memory as those of the merge do."""
+    exact = Product(64, 2, 512, turned)
     assert multiply_alike([exact])
     by_numpy = LowRank.by_numpy
 
     def off(self: LowRank, first: int, rows: int, into: Matrix) -> Matrix:
+        assert all((each.strides[0] == each.itemsize) == turned for each in self.factors(first, rows))
         by_numpy(self, first, rows, into).view(np.uint32)[-1, -1] ^= 1
         return into
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import os
 import threading
@@ -14,14 +12,13 @@ from threading import BoundedSemaphore
 
 from threadpoolctl import threadpool_limits
 
+from finetune.malloc import keep_memory
 from finetune.merging.late import torch
 from lensmith.large_imports import no_collection
 from lensmith.signals import signals_held
 
 # Each holds a block: more of them would only take memory, the disk and the cores being busy.
 _MOST = 8
-# malloc.h: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and bytes: what every thread's blocks take, and a block.
-_TRIM, _MAPPED = (-1, 256 << 20), (-3, 32 << 20)
 
 
 class Crew:
@@ -84,7 +81,7 @@ def crew_at_work() -> Iterator[Crew]:
 
     Each computes with one thread of torch's or numpy's, which have none of their own meanwhile.
     """
-    _keep_memory()
+    keep_memory()
     # Two that wait for the disk: while one's rows are written, it is asked for the next.
     cores = min(len(os.sched_getaffinity(0)), _MOST - 2)
     threads = cores + 2
@@ -96,12 +93,3 @@ def crew_at_work() -> Iterator[Crew]:
     finally:
         pool.shutdown(cancel_futures=True)
         crew.leave()
-
-
-def _keep_memory() -> None:
-    """Have malloc keep what a block has freed for the next: to be given new pages by the system costs about
-    as much as to compute what is written to them. Only glibc can."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for setting in (_TRIM, _MAPPED):
-            mallopt(*setting)

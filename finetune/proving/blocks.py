@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Elements: 4 MiB in float32, of which what computes with several adapters has about a dozen at once.
-_BLOCK = 1 << 20
+# Elements: 1 MiB in float32, of which what computes with several adapters has about a dozen at once.
+_BLOCK = 1 << 18
 
 
 def row_blocks(rows: int, width: int) -> list[tuple[int, int]]:

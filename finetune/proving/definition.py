@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,7 +134,8 @@ class CombinedDefinition:
     places: Places
     shapes: Shapes
     all: bool = False
-    _last: dict[str, dict[int, Staying]] = field(default_factory=dict)
+    # Of the weight that a thread is at.
+    _last: threading.local = field(default_factory=threading.local)
 
     @functools.cached_property
     def names(self) -> set[str]:
@@ -176,17 +178,19 @@ class CombinedDefinition:
         return combined(changes, self.combination, name, number)
 
     def _staying(self, name: str) -> dict[int, Staying]:
-        if name not in self._last:
-            self._last.clear()
+        if getattr(self._last, "name", None) != name:
             rows, width = self.shapes[name]
-            self._last[name] = {
-                n: staying_in(
-                    functools.partial(self._blocks, name, each), (rows, width), n, self.combination, name
-                )
-                for n, each in enumerate(self.adapters)
-                if name in each.linears
-            }
-        return self._last[name]
+            self._last.name, self._last.staying = (
+                name,
+                {
+                    n: staying_in(
+                        functools.partial(self._blocks, name, each), (rows, width), n, self.combination, name
+                    )
+                    for n, each in enumerate(self.adapters)
+                    if name in each.linears
+                },
+            )
+        return self._last.staying
 
     def _blocks(self, name: str, adapter: AdapterOnDemand) -> Iterator[Tensor]:
         """An adapter's change of a linear's weight, in blocks of rows, those of its first row first."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import NamedTuple
 
 from finetune.layout import Part as LayoutPart
 from finetune.merging.tied import EMBEDDING, HEAD
@@ -19,6 +16,7 @@ from finetune.proving.definition import Definition
 from finetune.proving.part import Part, named
 from finetune.proving.regions import Region
 from finetune.proving.sample import Matrix, choose
+from finetune.proving.threads import MOST, threads
 from finetune.proving.weights import same_bits
 from lensmith.families.family import Family
 
@@ -35,6 +33,14 @@ class _Matrices:
     same: list[tuple[str, Region, Region]]
 
 
+class _Judged(NamedTuple):
+    """Of a matrix: whether it equals its definition in every bit, and whether it differs from the base's."""
+
+    name: str
+    as_defined: bool
+    changed: bool
+
+
 def sampled_part(
     base: dict[str, Region],
     model: dict[str, Region],
@@ -45,7 +51,7 @@ def sampled_part(
     """Names, shapes, dtypes and shards of all tensors are the base's; every byte that no training reached is
     the base's; of what was merged, a sample (`sample.choose`) equals its definition in every bit.
 
-    seed: the model's id. Holds a block of rows, or an expert, at a time.
+    seed: the model's id. Each thread holds a block of rows, or an expert, at a time.
     """
     findings = named("tensors of the base are missing", sorted(base.keys() - model.keys()))
     findings += named("tensors are not in the base", sorted(model.keys() - base.keys()))
@@ -61,27 +67,18 @@ def sampled_part(
     if findings:
         return Part({"form": "sampled", "tensors": len(common)}, findings)
     found = _matrices(base, model, definition, family)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    chosen = choose(found.merged, seed, len(found.merged) if definition.all else sample.DRAWN)
+    # What is whole in memory, with all that it takes to compute it, is so one at a time.
+    undivided = any(definition.undivided(found.places[each.name][0].name) for each in chosen.matrices)
+    with threads(1 if undivided else MOST) as pool:
         equal = list(pool.map(lambda each: each[1].same_bytes(each[2]), found.same))
+        judge = functools.partial(_judge, base, model, definition, found.places)
+        weights = by_weight(chosen.matrices, found.places)
+        judged = [each for of_weight in pool.map(judge, weights) for each in of_weight]
     touched = sorted({name for (name, *_), same in zip(found.same, equal, strict=True) if not same})
     findings += named("tensors that were not trained differ from the base", touched)
-    chosen = choose(found.merged, seed, len(found.merged) if definition.all else sample.DRAWN)
-    wrong: list[str] = []
-    changed = 0
-    with _one_thread():
-        # In the order of the files, where neighbours have much in common.
-        for matrix in sorted(chosen.matrices, key=lambda each: (each.disk, each.first)):
-            part, expert = found.places[matrix.name]
-            equal_bits, moved = True, False
-            for first, end in _blocks(matrix, base[matrix.disk], definition.undivided(part.name)):
-                old, new = (
-                    each[matrix.disk].read(matrix.first + first, matrix.first + end) for each in (base, model)
-                )
-                equal_bits &= same_bits(definition.rows(part, expert, old, first).to(old.dtype), new)
-                moved |= not same_bits(old, new)
-            changed += moved
-            if not equal_bits:
-                wrong.append(matrix.name)
+    wrong = [each.name for each in judged if not each.as_defined]
+    changed = sum(each.changed for each in judged)
     findings += named("merged matrices differ from the definition", wrong)
     if not changed:
         findings.append("no matrix of the sample differs from the base: nothing was merged")
@@ -131,18 +128,38 @@ def _matrices(
     return found
 
 
+def by_weight(matrices: Sequence[Matrix], places: _Places) -> list[list[Matrix]]:
+    """What one thread proves, one after the other: matrices of one weight of the class have what is read of
+    the adapter in common, and PEFT's layer, which holds it."""
+    found: dict[str, list[Matrix]] = {}
+    # In the order of the files.
+    for each in sorted(matrices, key=lambda each: (each.disk, each.first)):
+        found.setdefault(places[each.name][0].name, []).append(each)
+    return list(found.values())
+
+
+def _judge(
+    base: dict[str, Region],
+    model: dict[str, Region],
+    definition: Definition,
+    places: _Places,
+    matrices: Sequence[Matrix],
+) -> list[_Judged]:
+    """Compute `matrices` anew."""
+    found: list[_Judged] = []
+    for matrix in matrices:
+        part, expert = places[matrix.name]
+        equal, changed = True, False
+        for first, end in _blocks(matrix, base[matrix.disk], definition.undivided(part.name)):
+            old, new = (
+                each[matrix.disk].read(matrix.first + first, matrix.first + end) for each in (base, model)
+            )
+            equal &= same_bits(definition.rows(part, expert, old, first).to(old.dtype), new)
+            changed |= not same_bits(old, new)
+        found.append(_Judged(matrix.name, equal, changed))
+    return found
+
+
 def _blocks(matrix: Matrix, region: Region, undivided: bool) -> list[tuple[int, int]]:
     """Rows `[first, end)` of a matrix that are computed at a time."""
     return [(0, matrix.rows)] if undivided else row_blocks(matrix.rows, math.prod(region.shape[1:]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have torch compute with one thread: in blocks so small several wait for each other longer than they
-    compute, and take five times as much of the processors' time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

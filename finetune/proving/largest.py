@@ -11,11 +11,15 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import torch
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-# Magnitudes held at a time: 4 MiB.
-_HELD = 1 << 20
+# numpy's, not torch's: its comparisons, counts and selection are several times as fast.
+_Sizes = npt.NDArray[np.float32]
+
+# Magnitudes held at a time: 1 MiB.
+_HELD = 1 << 18
 # Standard errors of a sample's quantile on each side of the wanted one: missed once in 15,000 passes.
 _ERRORS = 4.0
 
@@ -29,7 +33,7 @@ def kth_largest(blocks: Callable[[], Iterable[Tensor]], count: int) -> float:
     while True:
         seen = _Seen(low, high)
         for block in blocks():
-            seen.look(block.abs().flatten())
+            seen.look(block.abs().flatten().numpy())
         wanted = count - seen.above
         if wanted <= 0:
             low, high = high, math.inf
@@ -42,7 +46,7 @@ def kth_largest(blocks: Callable[[], Iterable[Tensor]], count: int) -> float:
         elif wanted > seen.between:
             return low
         elif seen.step == 1:
-            return float(seen.held().kthvalue(seen.between - wanted + 1).values)
+            return seen.largest(wanted)
         else:
             low, high = seen.bracket(wanted)
 
@@ -59,34 +63,43 @@ class _Seen:
     at_low: int = 0
     between: int = 0
     step: int = 1
-    _kept: list[Tensor] = field(default_factory=list)
+    _kept: list[_Sizes] = field(default_factory=list)
     _count: int = 0
 
-    def look(self, sizes: Tensor) -> None:
+    def look(self, sizes: _Sizes) -> None:
         """See magnitudes."""
-        self.above += int((sizes > self.high).sum())
-        self.at_high += int((sizes == self.high).sum())
-        self.at_low += int((sizes == self.low).sum())
-        inside = sizes[(sizes > self.low) & (sizes < self.high)]
-        kept = inside[-self.between % self.step :: self.step].clone()
+        low, high = np.float32(self.low), np.float32(self.high)
+        above, at_high, at_low, below = (
+            int(np.count_nonzero(each)) for each in (sizes > high, sizes == high, sizes == low, sizes < low)
+        )
+        self.above += above
+        self.at_high += at_high
+        self.at_low += at_low
+        # All of them in a first pass, hardly any in a second.
+        inside = sizes[(sizes > low) & (sizes < high)] if above + at_high + at_low + below else sizes
+        kept = inside[-self.between % self.step :: self.step].copy()
         self.between += len(inside)
         self._kept.append(kept)
         self._count += len(kept)
         while self._count > _HELD:
-            self._kept = [self.held()[::2].clone()]
+            self._kept = [self._held()[::2].copy()]
             self._count, self.step = len(self._kept[0]), 2 * self.step
 
-    def held(self) -> Tensor:
-        """float32 [held]."""
-        return torch.cat(self._kept)
+    def largest(self, wanted: int) -> float:
+        """The `wanted`-th largest, from 1, of those that are held."""
+        held = self._held()
+        return float(np.partition(held, len(held) - wanted)[-wanted])
 
     def bracket(self, wanted: int) -> tuple[float, float]:
         """Between which two the `wanted`-th largest of those between surely is, as the sample says."""
-        held = self.held().sort(descending=True).values
         share = wanted / self.between
-        error = math.sqrt(share * (1 - share) / len(held)) + 1 / len(held)
-        first = math.floor((share - _ERRORS * error) * len(held))
-        last = math.ceil((share + _ERRORS * error) * len(held))
-        high = float(held[first]) if first >= 0 else self.high
-        low = float(held[last]) if last < len(held) else self.low
+        error = math.sqrt(share * (1 - share) / self._count) + 1 / self._count
+        first = math.floor((share - _ERRORS * error) * self._count)
+        last = math.ceil((share + _ERRORS * error) * self._count)
+        high = self.largest(first + 1) if first >= 0 else self.high
+        low = self.largest(last + 1) if last < self._count else self.low
         return low, high
+
+    def _held(self) -> _Sizes:
+        """float32 [held]."""
+        return np.concatenate(self._kept)

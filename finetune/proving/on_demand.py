@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,8 @@ class AdapterOnDemand:
         # Exactly those of the file have a place: `check_saved`.
         tensors = len(self._saved)
         self.facts = {"tensors": tensors, "modules": modules, "used_once": tensors}
-        self._last: tuple[tuple[str, int], Tensor] | None = None
+        # Of the experts that a thread is at.
+        self._last = threading.local()
 
     def linear(self, name: str, start: Tensor, first: int) -> Tensor:
         """float32: what rows of a linear's weight become, `start` [rows, in] being theirs in float32, from
@@ -92,13 +94,13 @@ class AdapterOnDemand:
         a = self._read(layer, "lora_A.weight", slice(number * rank, (number + 1) * rank))
         # In each of its rows all experts stand side by side: those of a large one are kept one at a time.
         first, end = (0, layer.num_experts) if math.prod(saved.shape) <= _KEPT else (number, number + 1)
-        if self._last is None or self._last[0] != (name, first):
+        if getattr(self._last, "of", None) != (name, first):
             parts = [
                 rows_apart(saved.read(*rows).float(), layer.num_experts)[..., first:end].clone()
                 for rows in row_blocks(*saved.shape)
             ]
-            self._last = ((name, first), torch.cat(parts))
-        b = self._last[1][..., number - first : number - first + 1]
+            self._last.of, self._last.b = (name, first), torch.cat(parts)
+        b = self._last.b[..., number - first : number - first + 1]
         return experts_delta(a[None], b, layer.scaling["default"])[0]
 
     def held(self, name: str, start: Tensor, first: int) -> Tensor:

@@ -28,6 +28,8 @@ from lensmith.errors import IntegrityError
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+# By bytes of an element: compared as these, several times as fast as byte by byte.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 # By name what a weight becomes, given the base's.
@@ -336,4 +338,5 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether dtype, shape and every bit are the same."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other)))
+    bits = _BITS[one.element_size()]
+    return torch.equal(*(each.contiguous().reshape(-1).view(bits) for each in (one, other)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks import merge, merge_case
+from benchmarks import merge, merge_case, merge_proof
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -73,3 +73,21 @@ def test_both_sides_merge_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ), each
     moved = sum(not torch.equal(found["ours"][each], base[each]) for each in base)
     assert moved > len(base) / 3
+
+
+@pytest.mark.parametrize("way", merge_proof.WAYS)
+def test_what_was_merged_is_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    case = merge_case.CASES["dense"]
+    monkeypatch.setitem(merge_case.CASES, "dense", replace(case, config=small(case.config)))
+    monkeypatch.setattr(merge_case, "_DRAWN", 10_007)
+    merge_case.make_case(merge_case.CASES["dense"], tmp_path, adapters=2)
+    (tmp_path / "merged").mkdir()
+    merge_proof.merge(tmp_path, way)
+    found = merge_proof.proof(tmp_path, way)
+    assert found["matrices"] == found["sampled"] == found["bit_equal"] == found["changed"]
+    path = sorted((tmp_path / "merged").glob("*.safetensors"))[0]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SystemExit, match="differ"):
+        merge_proof.proof(tmp_path, way)

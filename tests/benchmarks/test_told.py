@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from benchmarks.merge_proof import MORE_MB
 from tests.benchmarks.runs import committed
 from tests.conftest import ROOT
 
@@ -91,5 +92,9 @@ def test_what_was_promised() -> None:
         assert each["ratio"] >= 5.0
         assert each["of_a_copy"] <= 1.5
         assert each["ours_peak_mb"] <= 500
+    proof = committed("merge_proof_dense")
+    assert proof["ratio"] > 1.0
+    for way in ("lora", "ties"):
+        assert proof[f"{way}_proof_peak_mb"] - proof[f"{way}_imports_peak_mb"] <= MORE_MB
     assert predict["ratio"] >= predict["asked_ratio"] == 4.0
     assert predict["ratio_batched"] >= predict["asked_ratio_batched"] == 1.7

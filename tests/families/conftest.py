@@ -21,7 +21,7 @@ from lensmith.families.family import TOWERS, Family, Tower
 from lensmith.images import encode_png
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row
-from lensmith.sample import Image, Message, Sample, Text
+from lensmith.sample import Image, Message, Sample, Text, Video
 from tests.artifacts import answering_here
 from tests.conftest import recipe_content
 
@@ -97,6 +97,16 @@ def row_of(answer: str, *sizes: Size, question: str = "Read the form.") -> Row:
     messages = (Message("user", (*images, Text(question))), Message("assistant", (Text(answer),)))
     pictures = tuple(_noise(f"{answer} {place}", size) for place, size in enumerate(sizes))
     return Row(Sample("a", "g", messages), pictures)
+
+
+def video_row(frames: int, size: Size, *stills: Size, rate: float = 0.7, answer: str = "seven") -> Row:
+    """A row with a video of so many frames, and images before and behind it in turn."""
+    named = tuple(Image(f"{at}", f"{at:04x}", size) for at in range(frames))
+    video = Video("a.mp4", named, tuple(each * rate for each in range(frames)), frames * rate)
+    images = [Image(f"still {at}", f"{at:08x}", each) for at, each in enumerate(stills)]
+    parts = (*images[1:], Text("See "), video, *images[:1], Text("Which digits?"))
+    sample = Sample("v", "g", (Message("user", parts), Message("assistant", (Text(answer),))))
+    return Row(sample, tuple(_noise(each.path, each.size) for each in sample.images))
 
 
 def _noise(name: str, size: Size) -> bytes:

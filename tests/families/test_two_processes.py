@@ -22,6 +22,8 @@ SCRIPT = ROOT / "tests/families/two_processes.py"
 MIXED = {name: f"{name}:lora:image:text" for name in families.FAMILIES}
 # Tiles are a second run of the tower, that an image without any leaves out.
 TILED = [f"{name}:lora:tiles:image" for name, family in families.FAMILIES.items() if family.vision_run.views]
+FILMED = [f"{name}:lora:film:text" for name, family in families.FAMILIES.items() if family.video]
+FILM_AND_IMAGE = "qwen3_vl:lora:film:image"
 DORA = "qwen3_vl:dora:image:text"
 EXPERTS = [f"{name}:experts:image:text" for name, family in families.FAMILIES.items() if family.experts]
 DENSE = [MIXED[name] for name, family in families.FAMILIES.items() if not family.experts]
@@ -58,7 +60,7 @@ def take_steps(
 def steps(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     """By case what each process found; one start for all of them."""
     out = tmp_path_factory.mktemp("steps")
-    cases = [*MIXED.values(), *TILED, DORA, *EXPERTS, *FSDP2]
+    cases = [*MIXED.values(), *TILED, *FILMED, FILM_AND_IMAGE, DORA, *EXPERTS, *FSDP2]
     ended = take_steps(checkpoints, out, cases, LIMIT_S)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return {
@@ -90,6 +92,12 @@ def test_fsdp2_in_place_of_zero3(steps: Steps, case: str, shows: Shows) -> None:
 
 @pytest.mark.parametrize("case", TILED)
 def test_tiles_on_one_process_alone(steps: Steps, case: str) -> None:
+    assert_as_one(steps[case])
+
+
+@pytest.mark.parametrize("case", [*FILMED, FILM_AND_IMAGE])
+def test_a_video_on_one_process_alone(steps: Steps, case: str) -> None:
+    """However many frames it has, the tower runs over it once, as it does over an image."""
     assert_as_one(steps[case])
 
 

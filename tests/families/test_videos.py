@@ -24,27 +24,17 @@ from lensmith.errors import InputError
 from lensmith.families.family import TOWERS
 from lensmith.recipe import Recipe
 from lensmith.row_file import Row
-from lensmith.sample import Image, Message, Sample, Text, Video
+from lensmith.sample import Text
 from lensmith.tokens import read_grid
 from lensmith.video_tokens import apart
 from tests.conftest import recipe_content
-from tests.families.conftest import Checkpoint, Size, _noise, row_of
+from tests.families.conftest import Checkpoint, Size, row_of, video_row
 from tests.families.test_steps import changed, step, values
 from tests.family_results import Shows
 
 pytestmark = pytest.mark.slow
 
 FILMED = [name for name, family in families.FAMILIES.items() if family.video]
-
-
-def video_row(frames: int, size: Size, *stills: Size, rate: float = 0.7, answer: str = "seven") -> Row:
-    """A row with a video of so many frames, and images before and behind it in turn."""
-    named = tuple(Image(f"{at}", f"{at:04x}", size) for at in range(frames))
-    video = Video("a.mp4", named, tuple(each * rate for each in range(frames)), frames * rate)
-    images = [Image(f"still {at}", f"{at:08x}", each) for at, each in enumerate(stills)]
-    parts = (*images[1:], Text("See "), video, *images[:1], Text("Which digits?"))
-    sample = Sample("v", "g", (Message("user", parts), Message("assistant", (Text(answer),))))
-    return Row(sample, tuple(_noise(each.path, each.size) for each in sample.images))
 
 
 def encoder_of(checkpoint: Checkpoint) -> RowEncoder:

@@ -39,13 +39,14 @@ from finetune.thin import multiply_thin
 from lensmith import families
 from lensmith.large_imports import QuickExit
 from lensmith.recipe import Recipe
-from tests.families.conftest import Checkpoint, row_of, towers_of
+from tests.families.conftest import Checkpoint, row_of, towers_of, video_row
 from tests.finetune.fsdp2_trainings import over_gloo
 
-# An image that DeepSeek-OCR-2 cuts into tiles, one that it does not, and none.
+# An image that DeepSeek-OCR-2 cuts into tiles, one that it does not, a video and an image, and none.
 ROWS = {
     "tiles": row_of("an answer", (1000, 500)),
     "image": row_of("an answer", (200, 100)),
+    "film": video_row(4, (90, 60), (80, 80)),
     "text": row_of("no image at all"),
 }
 FSDP2 = ":fsdp2"

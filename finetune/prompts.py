@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from finetune.videos import as_images, videos_given
+from finetune.videos import as_images, check_scaled, videos_given
 from lensmith.families.family import Family
 from lensmith.rendering import Rendering
 from lensmith.sample import Sample
@@ -62,11 +63,15 @@ def processed(
 ) -> dict[str, torch.Tensor]:
     """What `processor` makes of a rendered conversation and the encoded pictures of `sample`, batch of one.
 
-    Groups of frames of a video are images there (see `finetune.videos`).
+    Groups of frames of a video are images there (see `finetune.videos`). Raises InputError as `as_images` and
+    `check_scaled`.
     """
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in images]
     stills, videos = apart(sample, pictures)
-    asked = videos_given(family.video, videos) if family.video and videos else {}
+    asked: dict[str, Any] = {}
+    if family.video and videos:
+        check_scaled(processor)
+        asked = videos_given(family.video, videos)
     given = processor(
         text=[text],
         images=stills or None,

@@ -149,8 +149,26 @@ def _pieces(given: Mapping[str, Any], pixels: str, grids: str) -> Any:
     return zip(given[pixels].split(sizes), given[grids], strict=True)
 
 
+def check_scaled(processor: ProcessorMixin) -> None:
+    """Refuse (InputError) a video processor that gives pixels as they lie in files, from 0 to 255.
+
+    transformers' own for Molmo2 (5.20.2) does where a checkpoint does not say that it must not, and says
+    nothing when it is saved; the tower then sees a hundred times what it was taught on.
+    """
+    settings = processor.video_processor
+    left_out = [name for name in ("do_rescale", "do_normalize") if not getattr(settings, name, None)]
+    if left_out:
+        mend = "set it to true there, as the published checkpoints of the family have it"
+        place = "processor_config.json (video_processor) or video_preprocessor_config.json"
+        raise InputError(
+            "the checkpoint's video processor gives pixels that the vision tower was not taught on",
+            [Problem(f"{name} is not true", place, mend) for name in left_out],
+        )
+
+
 def video_grid(processor: ProcessorMixin, family: Family) -> VideoGrid | SquareGrid:
-    """How `processor` cuts frames. For a family that takes videos."""
+    """How `processor` cuts frames. For a family that takes videos. Raises InputError as `check_scaled`."""
+    check_scaled(processor)
     settings = processor.video_processor
     if family.video and family.video.cut == "square":
         height, width = settings.pooling_size

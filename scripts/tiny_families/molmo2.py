@@ -81,7 +81,8 @@ def _processor() -> Molmo2Processor:
     )
     size = {"height": EDGE, "width": EDGE}
     images = Molmo2ImageProcessor(size=size, patch_size=PATCH, overlap_margins=[1, 1], max_crops=4)
-    videos = Molmo2VideoProcessor(size=size, patch_size=PATCH)
+    # The class in transformers 5.20 states neither; that of the published checkpoints does both.
+    videos = Molmo2VideoProcessor(size=size, patch_size=PATCH, do_rescale=True, do_normalize=True)
     return Molmo2Processor(images, videos, tokenizer, chat_template=TEMPLATE)
 
 

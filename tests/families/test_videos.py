@@ -233,6 +233,35 @@ def test_a_template_without_a_place_for_videos(made: dict[str, Checkpoint]) -> N
         )
 
 
+@pytest.mark.parametrize("family", FILMED)
+def test_frames_are_scaled_as_images_are(made: dict[str, Checkpoint], family: str) -> None:
+    """The towers were taught on pixels around 0: the same grey is the same number in an image and a frame."""
+    encoder = encoder_of(made[family])
+    frames, image = (
+        batch_of(encoder, row)["pixel_values"] for row in (video_row(4, (84, 84)), row_of("12", (84, 84)))
+    )
+    assert frames.dtype == image.dtype == torch.float32
+    assert abs(float(frames.mean() - image.mean())) < 0.1
+    assert float(frames.std() / image.std()) == pytest.approx(1, abs=0.3)
+    assert float(frames.abs().max()) < 3
+
+
+@pytest.mark.parametrize("setting", ["do_rescale", "do_normalize"])
+def test_a_processor_that_leaves_pixels_as_they_are(made: dict[str, Checkpoint], setting: str) -> None:
+    """As transformers' own for Molmo2 where a checkpoint says nothing of it: counted and encoded, refused."""
+    encoder = encoder_of(made["molmo2"])
+    setattr(encoder.processor.video_processor, setting, None)  # pyright: ignore[reportAttributeAccessIssue]
+    row = video_row(2, (60, 60))
+    grid = read_grid(made["molmo2"].root, made["molmo2"].family, None)
+    for ask in (lambda: encoder.encode(row), lambda: encoder.count([row.sample], [[(60, 60)] * 2], grid)):
+        with pytest.raises(InputError, match="was not taught on") as caught:
+            ask()
+        (problem,) = caught.value.problems
+        assert problem.what == f"{setting} is not true"
+        assert "set it to true" in problem.mend
+    assert encoder.encode(row_of("12", (60, 60)))
+
+
 def test_a_processor_whose_times_are_not_known(made: dict[str, Checkpoint]) -> None:
     """As a checkpoint of the same architecture may name: it would write them another way than is counted."""
     encoder = encoder_of(made["glm4v"])

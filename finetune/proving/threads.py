@@ -19,14 +19,13 @@ MOST = 8
 def threads(most: int = MOST) -> Iterator[ThreadPoolExecutor]:
     """One for each core, at `most` so many, each of which computes with a single one of torch's: in blocks
     so small several wait for each other longer than they compute, and take five times as much of the
-    processors' time. Once the block raises, no waiting job is done."""
+    processors' time."""
     keep_memory()
     # torch counts them by the thread that asks, and gives a new one as many as the last that was told.
     before = torch.get_num_threads()
     cores = min(len(os.sched_getaffinity(0)), most)
-    pool = ThreadPoolExecutor(cores, "proof", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield pool
+        with ThreadPoolExecutor(cores, "proof", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -42,6 +43,7 @@ def test_what_one_layer_of_peft_holds_is_one_job() -> None:
 def test_a_thread_for_each_core_which_computes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
     met = threading.Barrier(3, timeout=30)
 
     def counts(_: int) -> int:
@@ -52,7 +54,10 @@ def test_a_thread_for_each_core_which_computes_alone(monkeypatch: pytest.MonkeyP
         assert list(pool.map(counts, range(3))) == [1, 1, 1]
     with threads(2) as pool:
         assert pool._max_workers == 2
-    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as pool:
+        behind = {torch.get_num_threads(), pool.submit(torch.get_num_threads).result()}
+    torch.set_num_threads(before)
+    assert behind == {2}
 
 
 def test_behind_a_failure_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,3 +250,19 @@ def test_an_adapter_with_other_tensors_fails(whole: Walk, lost: bool) -> None:
     passed, text = prove(replace(other, model=model.artifact))
     assert not passed
     assert "is not the one that was trained" in text
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_one_element_of_a_block_among_others(whole: Walk, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    name = LAYER.format(0, "mlp.gate_proj")
+    monkeypatch.setattr(blocks, "_BLOCK", 16 * 128)
+
+    def moved(ours: Tensors, base: Tensors) -> Tensors:
+        changed = ours[name].clone()
+        assert len(blocks.row_blocks(*changed.shape)) > 3
+        changed[row, 0] += 1
+        return ours | {name: changed}
+
+    passed, text = prove(planted(whole, f"row {row}", on_tensors(moved, whole)))
+    assert not passed
+    assert f"1 merged matrices differ from the definition: {name}" in text
